@@ -1,0 +1,17 @@
+//! Compiled policy values and every decision that Ringfence takes: who is asking, what it costs them, where they may go.
+//!
+//! Pure: no I/O, no clock (the time is a parameter), no async. The sidecar decides traffic with it, the control plane
+//! validates with it, and `ringfence explain` tells what it would say, so that the three cannot disagree.
+
+pub mod deny;
+pub mod identify;
+pub mod name;
+pub mod path;
+pub mod ratelimit;
+pub mod scope;
+pub mod snapshot;
+pub mod tenant;
+
+pub use deny::{Deny, Reason, RuleRef};
+pub use name::{IssuerName, NameError, TenantId, WorkloadName};
+pub use snapshot::Snapshot;

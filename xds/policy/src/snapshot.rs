@@ -1,0 +1,53 @@
+//! The consistent set of policy in force at one sidecar. Immutable: a push makes another.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    Deny, IssuerName, Reason, TenantId,
+    identify::{IssuerPolicy, VerifiedClaims},
+    tenant::{PlatformPolicy, ServedTenants, TenantPolicy, WorkloadPolicy},
+};
+
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Count of swaps in this process.
+    pub generation: u64,
+    /// Changes only when an issuer, a key or the meaning of a claim value changes: verified tokens may be remembered as long as it stands.
+    pub identity_generation: u64,
+    pub workload: Arc<WorkloadPolicy>,
+    pub platform: PlatformPolicy,
+    pub tenants: HashMap<TenantId, Arc<TenantPolicy>>,
+    pub issuers: Vec<Arc<IssuerPolicy>>,
+    /// (issuer, claim value) -> tenant.
+    pub bindings: HashMap<IssuerName, HashMap<String, TenantId>>,
+}
+
+/// What a snapshot says of a verified token's tenant.
+#[derive(Debug)]
+pub enum TenantAnswer<'a> {
+    Known(&'a Arc<TenantPolicy>),
+    /// A workload that serves any tenant, and one that it has not met: ask the control plane who this is.
+    Unlearnt {
+        issuer: &'a IssuerName,
+        value: &'a str,
+    },
+}
+
+impl Snapshot {
+    /// Whose token this is. The only way to a tenant's policy on the inbound route.
+    pub fn tenant_of<'a>(&'a self, claims: &'a VerifiedClaims) -> Result<TenantAnswer<'a>, Deny> {
+        let Some(value) = claims.tenant_value() else {
+            return Err(Deny::new(Reason::TenantMissing, "the issuer's tenant claim is absent or not a plain string"));
+        };
+        let id = self.bindings.get(claims.issuer()).and_then(|values| values.get(value));
+        match (id, &self.workload.tenants) {
+            (Some(id), _) => match self.tenants.get(id) {
+                Some(tenant) => Ok(TenantAnswer::Known(tenant)),
+                None => Err(Deny::new(Reason::ConfigAbsent, "the tenant's policy has not arrived")),
+            },
+            (None, ServedTenants::One(_)) => Err(Deny::new(Reason::TenantMismatch, "the token's tenant is not the workload's")),
+            (None, ServedTenants::Some(_)) => Err(Deny::new(Reason::TenantUnknown, "the token's tenant is none of the workload's")),
+            (None, ServedTenants::Any) => Ok(TenantAnswer::Unlearnt { issuer: claims.issuer(), value }),
+        }
+    }
+}

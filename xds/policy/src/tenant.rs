@@ -1,0 +1,81 @@
+//! What is in force for one tenant, and for the workload that a sidecar serves.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use crate::{IssuerName, TenantId, WorkloadName, path::PathPattern, ratelimit::LimitPolicy, scope::ScopePolicy};
+
+/// Requests that one tenant may have in flight at one sidecar where its spec and the Platform say nothing.
+pub const DEFAULT_IN_FLIGHT: u32 = 1024;
+
+/// One tenant's compiled policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TenantPolicy {
+    pub id: TenantId,
+    /// Which (issuer, claim value) pairs mean this tenant.
+    pub identities: Vec<Identity>,
+    pub limits: Vec<Arc<LimitPolicy>>,
+    /// Requests in flight at one sidecar; `None`: the platform's default.
+    pub in_flight: Option<u32>,
+    pub inbound: ScopePolicy,
+}
+
+/// One `spec.identity` entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub issuer: IssuerName,
+    pub values: Vec<String>,
+}
+
+/// What one sidecar does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkloadPolicy {
+    pub name: WorkloadName,
+    pub tenants: ServedTenants,
+    /// The issuers whose tokens may name one of those tenants.
+    pub issuers: BTreeSet<IssuerName>,
+    pub inbound: Vec<InboundPolicy>,
+}
+
+/// Whose traffic a workload carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServedTenants {
+    /// Dedicated: all traffic is this tenant's; a token of another is refused.
+    One(TenantId),
+    /// Shared: the token's tenant decides, among these.
+    Some(BTreeSet<TenantId>),
+    /// Shared by all: a tenant is learnt on the first token that names it.
+    Any,
+}
+
+/// One inbound listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboundPolicy {
+    pub listen: SocketAddr,
+    pub upstream: SocketAddr,
+    /// Path patterns that need no token.
+    pub public: Vec<PathPattern>,
+    /// Server certificate chain and key: PEM files on the sidecar's own disk. Keys never travel over xDS.
+    pub tls: Option<TlsFiles>,
+    /// Whether the workload gets the caller's `Authorization` too. Default no: a workload that never sees a token cannot replay it.
+    pub forward_token: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// What holds for the whole installation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlatformPolicy {
+    /// Default of `TenantPolicy::in_flight`.
+    pub in_flight: Option<u32>,
+}
+
+impl PlatformPolicy {
+    /// Requests that `tenant` may have in flight at one sidecar.
+    pub fn in_flight(&self, tenant: &TenantPolicy) -> u32 {
+        tenant.in_flight.or(self.in_flight).unwrap_or(DEFAULT_IN_FLIGHT)
+    }
+}

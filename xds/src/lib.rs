@@ -1,0 +1,6 @@
+//! The contract of the control plane and the sidecars: messages, type URLs, the one decoder from resource to policy, and both halves
+//! of delta ADS as state machines. No sockets.
+
+pub mod generated;
+
+pub use ringfence_policy as policy;
