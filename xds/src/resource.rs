@@ -1,0 +1,96 @@
+//! A resource: the typed, named, versioned thing that is pushed, and the unit of atomicity.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use crate::generated::resource as proto;
+
+/// The kinds of resource, in the order in which they are sent: what is referred to goes before what refers to it
+/// (make before break); removals go the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Platform,
+    Issuer,
+    Tenant,
+    Binding,
+    Workload,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 5] = [Kind::Platform, Kind::Issuer, Kind::Tenant, Kind::Binding, Kind::Workload];
+
+    pub const fn type_url(self) -> &'static str {
+        match self {
+            Kind::Platform => "type.googleapis.com/ringfence.v1.Platform",
+            Kind::Issuer => "type.googleapis.com/ringfence.v1.Issuer",
+            Kind::Tenant => "type.googleapis.com/ringfence.v1.Tenant",
+            Kind::Binding => "type.googleapis.com/ringfence.v1.Binding",
+            Kind::Workload => "type.googleapis.com/ringfence.v1.Workload",
+        }
+    }
+
+    pub fn from_type_url(url: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.type_url() == url)
+    }
+
+    /// The word an operator writes as `kind:`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Platform => "Platform",
+            Kind::Issuer => "Issuer",
+            Kind::Tenant => "Tenant",
+            Kind::Binding => "Binding",
+            Kind::Workload => "Workload",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The one name of the Platform resource.
+pub const PLATFORM: &str = "platform";
+
+/// The name of a Binding resource.
+pub fn binding_name(issuer: &str, value: &str) -> String {
+    format!("{issuer}/{value}")
+}
+
+/// A message that stands for one kind.
+pub trait Body: Message + Default {
+    const KIND: Kind;
+}
+
+macro_rules! body {
+    ($($kind:ident),*) => { $(impl Body for proto::$kind { const KIND: Kind = Kind::$kind; })* };
+}
+body!(Platform, Issuer, Tenant, Binding, Workload);
+
+/// An encoded resource. Its version is a hash of its content: two replicas, or one before and after a restart, give the same
+/// content the same version, and a version says nothing of how often anything else has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    pub kind: Kind,
+    pub name: Arc<str>,
+    pub version: Arc<str>,
+    pub bytes: Bytes,
+}
+
+impl Resource {
+    pub fn new<B: Body>(name: impl Into<Arc<str>>, body: &B) -> Self {
+        Self::encoded(B::KIND, name, body.encode_to_vec().into())
+    }
+
+    pub fn encoded(kind: Kind, name: impl Into<Arc<str>>, bytes: Bytes) -> Self {
+        let digest = Sha256::digest(&bytes);
+        // 128 bits: enough that no two contents of one resource meet by chance.
+        let version: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { kind, name: name.into(), version: version.into(), bytes }
+    }
+}
