@@ -1,1 +1,3 @@
-//! The control plane.
+//! The control plane: what operators write becomes resources, and resources reach the sidecars that they concern.
+
+pub mod fleet;

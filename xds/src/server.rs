@@ -111,12 +111,15 @@ impl Stream {
         Ok(events)
     }
 
-    /// Something named so has changed, come or gone.
-    pub fn touch(&mut self, kind: Kind, name: &str) {
+    /// Something named so has changed, come or gone. Whether this stream asked for it.
+    pub fn touch(&mut self, kind: Kind, name: &str) -> bool {
         if let Some(subscription) = self.kinds.get_mut(&kind)
             && (subscription.wildcard || subscription.names.contains(name))
         {
             subscription.dirty.entry(name.to_owned()).or_insert(false);
+            true
+        } else {
+            false
         }
     }
 

@@ -1,0 +1,224 @@
+//! The connected sidecars: what each was sent, what it acknowledged, what it refused. Publishing here is what pushes.
+
+pub mod ads;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use ringfence_xds::{
+    decode::Rejection,
+    generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+    resource::{Kind, Resource},
+    server::{Event, ResourceSet, Stream, StreamError},
+};
+use tokio::sync::{Notify, mpsc, watch};
+
+/// What a sidecar did, told to whoever speaks with the operator.
+#[derive(Clone, Debug)]
+pub enum FleetEvent {
+    Rejected { workload: String, rejections: Vec<Rejection> },
+    Disconnected { workload: String },
+}
+
+/// Shared by the streams and the publisher. The lock is held for one state-machine step at a time and never across an await.
+#[derive(Debug)]
+pub struct Fleet {
+    inner: Mutex<Inner>,
+    events: mpsc::UnboundedSender<FleetEvent>,
+    /// Counts changes of what `status` and `in_sync` would say.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    set: ResourceSet,
+    streams: HashMap<u64, Connected>,
+    opened: u64,
+}
+
+#[derive(Debug)]
+struct Connected {
+    /// The workload that this stream is bound to, and the node as it named itself.
+    workload: String,
+    node: String,
+    stream: Stream,
+    wake: Arc<Notify>,
+    /// Refusals that no newer version has mended yet.
+    rejections: BTreeMap<(Kind, String), Rejection>,
+}
+
+/// One sidecar as `status` shows it.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    pub node: String,
+    pub workload: String,
+    /// Everything that the workload needs is acknowledged in its present version.
+    pub in_sync: bool,
+    pub acknowledged: usize,
+    pub rejections: Vec<String>,
+}
+
+impl Fleet {
+    pub fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<FleetEvent>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let fleet = Self { inner: Mutex::default(), events, changed: watch::Sender::new(0) };
+        (Arc::new(fleet), receiver)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No step leaves the state half changed, so that a poisoned lock is as good as any.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes `resources` the published set; sends each stream what of it changed for it, and nothing to the others.
+    pub fn publish(&self, resources: Vec<Resource>) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let keep: std::collections::HashSet<(Kind, Arc<str>)> = resources.iter().map(|r| (r.kind, r.name.clone())).collect();
+        let gone: Vec<(Kind, Arc<str>)> =
+            inner.set.iter().map(|r| (r.kind, r.name.clone())).filter(|key| !keep.contains(key)).collect();
+        let mut changed: Vec<(Kind, Arc<str>)> = Vec::new();
+        for resource in resources {
+            let key = (resource.kind, resource.name.clone());
+            if inner.set.insert(resource) {
+                changed.push(key);
+            }
+        }
+        for key in gone {
+            inner.set.remove(key.0, &key.1);
+            changed.push(key);
+        }
+        if changed.is_empty() {
+            return;
+        }
+        for connected in inner.streams.values_mut() {
+            let mut touched = false;
+            for (kind, name) in &changed {
+                // A workload that changed may see more or less than before.
+                if *kind == Kind::Workload && **name == *connected.workload {
+                    connected.stream.touch_all();
+                    touched = true;
+                } else {
+                    touched |= connected.stream.touch(*kind, name);
+                }
+            }
+            if touched {
+                connected.wake.notify_one();
+            }
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// A stream opened; closed when the session is dropped.
+    fn open(self: &Arc<Self>, bound_to: Option<&str>, first: &DeltaDiscoveryRequest) -> Result<Session, OpenError> {
+        let mut stream = Stream::default();
+        let node = stream.introduce(first)?.ok_or(StreamError::NoNode)?;
+        // `<workload>` or `<workload>/<instance>`.
+        let workload = node.split_once('/').map_or(node.as_str(), |(workload, _)| workload).to_owned();
+        if bound_to.is_some_and(|bound| bound != workload) {
+            return Err(OpenError::Foreign);
+        }
+        let mut inner = self.lock();
+        inner.opened += 1;
+        let id = inner.opened;
+        let wake = Arc::new(Notify::new());
+        inner.streams.insert(id, Connected { workload, node, stream, wake: wake.clone(), rejections: BTreeMap::new() });
+        Ok(Session { fleet: self.clone(), id, wake })
+    }
+
+    /// Whether some sidecar of `workload` enforces what is published for it.
+    pub fn in_sync(&self, workload: &str) -> bool {
+        let inner = self.lock();
+        inner.streams.values().any(|c| c.workload == workload && c.stream.in_sync(&inner.set.view(&c.workload)))
+    }
+
+    /// Wakes whenever a sidecar came, went or answered.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub fn status(&self) -> Vec<NodeStatus> {
+        let inner = self.lock();
+        let mut nodes: Vec<NodeStatus> = inner
+            .streams
+            .values()
+            .map(|c| NodeStatus {
+                node: c.node.clone(),
+                workload: c.workload.clone(),
+                in_sync: c.stream.in_sync(&inner.set.view(&c.workload)),
+                acknowledged: c.stream.acked().count(),
+                rejections: c.rejections.values().map(Rejection::to_string).collect(),
+            })
+            .collect();
+        nodes.sort_by(|a, b| a.node.cmp(&b.node));
+        nodes
+    }
+}
+
+/// Why a stream is not opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("this connection belongs to another workload")]
+    Foreign,
+}
+
+/// One open stream.
+struct Session {
+    fleet: Arc<Fleet>,
+    id: u64,
+    wake: Arc<Notify>,
+}
+
+impl Session {
+    /// Takes a request in; the responses that are due then.
+    fn receive(&self, request: DeltaDiscoveryRequest) -> Result<Vec<DeltaDiscoveryResponse>, StreamError> {
+        let mut inner = self.fleet.lock();
+        let Some(connected) = inner.streams.get_mut(&self.id) else { return Ok(Vec::new()) };
+        let events = connected.stream.receive(request)?;
+        let changed = !events.is_empty();
+        for event in events {
+            match event {
+                Event::Acked { kind, names } => {
+                    for name in names {
+                        connected.rejections.remove(&(kind, name));
+                    }
+                }
+                Event::Rejected(rejections) => {
+                    for rejection in &rejections {
+                        connected.rejections.insert((rejection.kind, rejection.name.clone()), rejection.clone());
+                    }
+                    // The receiver is gone only when the process ends.
+                    let _ = self.fleet.events.send(FleetEvent::Rejected { workload: connected.workload.clone(), rejections });
+                }
+            }
+        }
+        drop(inner);
+        let due = self.due();
+        if changed || !due.is_empty() {
+            self.fleet.changed.send_modify(|count| *count += 1);
+        }
+        Ok(due)
+    }
+
+    /// The responses that are due now.
+    fn due(&self) -> Vec<DeltaDiscoveryResponse> {
+        let mut inner = self.fleet.lock();
+        let Inner { set, streams, .. } = &mut *inner;
+        streams.get_mut(&self.id).map(|c| c.stream.due(&set.view(&c.workload))).unwrap_or_default()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let closed = self.fleet.lock().streams.remove(&self.id);
+        if let Some(connected) = closed {
+            let _ = self.fleet.events.send(FleetEvent::Disconnected { workload: connected.workload });
+        }
+        self.fleet.changed.send_modify(|count| *count += 1);
+    }
+}
