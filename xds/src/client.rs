@@ -114,7 +114,8 @@ impl Client {
         for subscription in self.kinds.values_mut() {
             subscription.subscribed.clear();
         }
-        Kind::ALL.into_iter().filter_map(|kind| self.subscribe(kind, true)).collect()
+        // The workload first: a control plane that has lost everything says so there, and what it says of the rest then touches nothing.
+        Kind::ALL.into_iter().rev().filter_map(|kind| self.subscribe(kind, true)).collect()
     }
 
     /// Changes what is wanted of a kind; the request that says so, unless nothing changed.

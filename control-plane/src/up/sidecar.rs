@@ -1,0 +1,156 @@
+//! One `ringfence-proxy` process: started, its diagnostics passed on, started again when it dies, stopped in peace.
+
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::watch,
+};
+
+/// Waits between restarts double from the first to the last of these.
+const RESTART_FIRST: Duration = Duration::from_millis(500);
+const RESTART_LAST: Duration = Duration::from_secs(30);
+/// A sidecar drains within its own deadline; one that does not is killed this much later.
+const DRAIN: Duration = Duration::from_secs(5);
+const STOP: Duration = Duration::from_secs(8);
+
+/// Where one sidecar keeps and finds things.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// Survives restarts: bootstrap, last known good, access log.
+    pub state: PathBuf,
+    /// Unix sockets; short, because their paths may have 107 bytes only.
+    pub ads: PathBuf,
+    pub admin: PathBuf,
+}
+
+impl Paths {
+    pub fn new(state: &Path, sockets: &Path, workload: &str) -> Self {
+        Self {
+            state: state.join(workload),
+            ads: sockets.join(format!("{workload}.ads")),
+            admin: sockets.join(format!("{workload}.admin")),
+        }
+    }
+
+    pub fn access_log(&self) -> PathBuf {
+        self.state.join("access.log")
+    }
+}
+
+/// A running sidecar and the task that keeps it running.
+#[derive(Debug)]
+pub struct Sidecar {
+    pub paths: Paths,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Sidecar {
+    pub fn start(program: &Path, workload: &str, paths: Paths) -> io::Result<Self> {
+        let bootstrap = write_bootstrap(workload, &paths)?;
+        let (stop, stopped) = watch::channel(false);
+        // The first start must succeed: a missing program is the operator's to mend.
+        let child = spawn(program, &bootstrap)?;
+        let task = tokio::spawn(keep(program.to_owned(), workload.to_owned(), bootstrap, child, stopped));
+        Ok(Self { paths, stop, task })
+    }
+
+    /// Ends it: SIGTERM, which drains; SIGKILL if it does not end.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.task.await;
+    }
+}
+
+fn write_bootstrap(workload: &str, paths: &Paths) -> io::Result<PathBuf> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&paths.state)?;
+    let path = paths.state.join("bootstrap.json");
+    let bootstrap = json!({
+        "workload": workload,
+        "controlPlane": { "unix": paths.ads },
+        "admin": { "unix": paths.admin },
+        "stateDir": paths.state,
+        "accessLog": { "file": paths.access_log() },
+        "drainSeconds": DRAIN.as_secs(),
+    });
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    writeln!(file, "{bootstrap:#}")?;
+    Ok(path)
+}
+
+fn spawn(program: &Path, bootstrap: &Path) -> io::Result<Child> {
+    Command::new(program)
+        .arg("run")
+        .arg("--bootstrap")
+        .arg(bootstrap)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // Ctrl-C in a terminal goes to the whole process group; the sidecars are stopped by us, in order.
+        .process_group(0)
+        .spawn()
+}
+
+async fn keep(program: PathBuf, workload: String, bootstrap: PathBuf, mut child: Child, mut stopped: watch::Receiver<bool>) {
+    let mut pause = RESTART_FIRST;
+    loop {
+        let started = tokio::time::Instant::now();
+        pass_on(&workload, &mut child);
+        tokio::select! {
+            status = child.wait() => match status {
+                Ok(status) => println!("{workload}: the sidecar ended ({status}); it is started again"),
+                Err(error) => println!("{workload}: cannot wait for the sidecar: {error}"),
+            },
+            _ = stopped.changed() => return end(&mut child).await,
+        }
+        if started.elapsed() > RESTART_LAST {
+            pause = RESTART_FIRST;
+        }
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stopped.changed() => return,
+            }
+            pause = (pause * 2).min(RESTART_LAST);
+            match spawn(&program, &bootstrap) {
+                Ok(next) => {
+                    child = next;
+                    break;
+                }
+                Err(error) => println!("{workload}: cannot start the sidecar: {error}"),
+            }
+        }
+    }
+}
+
+/// The sidecar's diagnostics, line by line, with its name before them.
+fn pass_on(workload: &str, child: &mut Child) {
+    let Some(stderr) = child.stderr.take() else { return };
+    let workload = workload.to_owned();
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stderr).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            println!("{workload}: {}", line.strip_prefix("ringfence-proxy: ").unwrap_or(&line));
+        }
+    });
+}
+
+async fn end(child: &mut Child) {
+    if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+        // Gone already, if this fails.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    if tokio::time::timeout(STOP, child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
+}

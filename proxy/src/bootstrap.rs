@@ -1,0 +1,159 @@
+//! What a sidecar is told at its start, once: where its control plane is, where it keeps things. Policy never stands here.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+/// The bootstrap file: JSON. Relative paths are relative to the working directory.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Bootstrap {
+    /// `metadata.name` of the Workload that this sidecar serves.
+    pub workload: String,
+    pub control_plane: ControlPlane,
+    /// Where `/readyz`, `/healthz`, `/metrics` and `/config` are served; default: nowhere.
+    pub admin: Option<Admin>,
+    /// Holds the last known good; made with mode 0700 if it is missing. Without it a restart begins without policy.
+    pub state_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub access_log: AccessLogSink,
+    pub tracing: Option<Tracing>,
+    /// Data threads. One serves tens of thousands of requests a second; more are worth it only beyond that.
+    #[serde(default = "one")]
+    pub threads: NonZeroUsize,
+    /// Seconds that open requests get to end after SIGTERM.
+    #[serde(default = "default_drain")]
+    pub drain_seconds: u64,
+}
+
+/// How the control plane is reached.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum ControlPlane {
+    /// The Unix socket that the control plane made for this workload alone.
+    Unix(PathBuf),
+    /// A loopback address, without authentication of either side.
+    DangerousPlaintext(SocketAddr),
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Admin {
+    Unix(PathBuf),
+    /// Loopback only.
+    Tcp(SocketAddr),
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum AccessLogSink {
+    #[default]
+    Stdout,
+    File(PathBuf),
+    Off,
+}
+
+/// OTLP export of traces.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tracing {
+    /// gRPC, e.g. `http://127.0.0.1:4317`.
+    pub otlp_endpoint: String,
+    /// Share of the traces that begin here that are recorded, 0 to 1; a caller's decision is kept.
+    #[serde(default = "all")]
+    pub sample_ratio: f64,
+}
+
+fn one() -> NonZeroUsize {
+    NonZeroUsize::MIN
+}
+fn default_drain() -> u64 {
+    30
+}
+fn all() -> f64 {
+    1.0
+}
+
+/// Why there is no bootstrap.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    #[error("{}: {error}", path.display())]
+    Read { path: PathBuf, error: std::io::Error },
+    #[error("{}:{}:{}: {error}", path.display(), error.line(), error.column())]
+    Parse { path: PathBuf, error: serde_json::Error },
+    #[error("{}: {field}: {message}", path.display())]
+    Value { path: PathBuf, field: &'static str, message: String },
+}
+
+impl Bootstrap {
+    pub fn read(path: &Path) -> Result<Self, BootstrapError> {
+        let text = fs::read(path).map_err(|error| BootstrapError::Read { path: path.into(), error })?;
+        let bootstrap: Bootstrap = serde_json::from_slice(&text).map_err(|error| BootstrapError::Parse { path: path.into(), error })?;
+        bootstrap.check().map_err(|(field, message)| BootstrapError::Value { path: path.into(), field, message })?;
+        Ok(bootstrap)
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        self.workload.parse::<ringfence_policy::WorkloadName>().map_err(|error| ("workload", error.to_string()))?;
+        if let ControlPlane::DangerousPlaintext(address) = &self.control_plane
+            && !address.ip().is_loopback()
+        {
+            return Err(("controlPlane.dangerousPlaintext", format!("{address} is not a loopback address")));
+        }
+        if let Some(Admin::Tcp(address)) = &self.admin
+            && !address.ip().is_loopback()
+        {
+            return Err(("admin.tcp", format!("{address} is not a loopback address")));
+        }
+        if self.threads.get() > 256 {
+            return Err(("threads", "must be at most 256".into()));
+        }
+        if let Some(tracing) = &self.tracing
+            && !(0.0..=1.0).contains(&tracing.sample_ratio)
+        {
+            return Err(("tracing.sampleRatio", "must be from 0 to 1".into()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Bootstrap, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), json).unwrap();
+        Bootstrap::read(file.path()).map_err(|error| error.to_string().rsplit_once(".tmp").map_or(error.to_string(), |_| error.to_string()))
+    }
+
+    #[test]
+    fn a_minimal_bootstrap_has_safe_defaults() {
+        let bootstrap = read(r#"{"workload": "acme-api", "controlPlane": {"unix": "ads.sock"}}"#).unwrap();
+        assert_eq!(bootstrap.control_plane, ControlPlane::Unix("ads.sock".into()));
+        assert_eq!((bootstrap.threads.get(), bootstrap.drain_seconds, bootstrap.admin), (1, 30, None));
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        for (json, wanted) in [
+            (r#"{"controlPlane": {"unix": "x"}}"#, "missing field `workload`"),
+            (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "wrokload": 1}"#, "unknown field `wrokload`"),
+            (r#"{"workload": "A", "controlPlane": {"unix": "x"}}"#, "workload: must be a DNS label"),
+            (r#"{"workload": "a", "controlPlane": {"dangerousPlaintext": "192.0.2.1:1"}}"#, "controlPlane.dangerousPlaintext: 192.0.2.1:1 is not a loopback"),
+            (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "admin": {"tcp": "0.0.0.0:1"}}"#, "admin.tcp: 0.0.0.0:1 is not a loopback"),
+            (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "threads": 0}"#, "nonzero"),
+            (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "tracing": {"otlpEndpoint": "http://x", "sampleRatio": 2}}"#, "tracing.sampleRatio: must be"),
+            ("{", "EOF"),
+        ] {
+            let error = read(json).unwrap_err();
+            assert!(error.contains(wanted), "{error}");
+        }
+        assert!(Bootstrap::read(Path::new("does-not-exist.json")).unwrap_err().to_string().starts_with("does-not-exist.json: "));
+    }
+}

@@ -1,0 +1,284 @@
+//! Takes what the control plane sends, puts it in force and answers for it. The only writer of `Current`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use ringfence_policy::{IssuerName, TenantId};
+use ringfence_xds::{
+    assemble::{self, Known, Lookup},
+    client::Client,
+    decode::{Decoded, Rejection},
+    generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+    resource::{Kind, Resource, binding_name},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    Current,
+    last_good::LastGood,
+    learn::{Learnt, Question},
+    stream::StreamEvent,
+};
+use crate::{listeners::Listeners, readiness::Pending, telemetry::metrics::Metrics};
+
+/// Claim values remembered on a workload that serves any tenant. When they are all in use, further tenants are refused (503).
+const MAX_LEARNT: usize = 50_000;
+/// An issuer's keys are asked for at most this often, however many unknown keys its tokens name.
+const KEYS_EVERY: Duration = Duration::from_secs(10);
+
+/// Tenants that had a request since the last sweep; marked by the data threads of a workload that serves any tenant.
+#[derive(Debug, Default)]
+pub struct Used(Mutex<HashSet<TenantId>>);
+
+impl Used {
+    pub fn mark(&self, tenant: &TenantId) {
+        let mut used = self.0.lock();
+        if !used.contains(tenant) {
+            used.insert(tenant.clone());
+        }
+    }
+}
+
+pub struct Apply {
+    pub workload: String,
+    pub client: Client,
+    pub current: Arc<Current>,
+    pub listeners: Listeners,
+    pub last_good: Option<LastGood>,
+    pub metrics: Arc<Metrics>,
+    pub used: Arc<Used>,
+    /// A learnt tenant that had no request for this long, and up to twice as long, is forgotten.
+    pub forget_after: Duration,
+    /// Released when the first policy is in force.
+    pub unready: Option<Pending>,
+    pub learning: Learning,
+}
+
+/// What was asked on behalf of tokens.
+#[derive(Debug, Default)]
+pub struct Learning {
+    outbound: Option<mpsc::Sender<DeltaDiscoveryRequest>>,
+    generation: u64,
+    /// Names of bindings asked for, and whether they were used in the running sweep interval.
+    learnt: IndexMap<String, bool>,
+    waiting: HashMap<String, Vec<oneshot::Sender<Learnt>>>,
+    keys_asked: HashMap<IssuerName, Instant>,
+}
+
+impl Apply {
+    /// Puts the last known good in force, if there is one.
+    pub fn restore(&mut self, resources: Vec<Resource>) {
+        for resource in resources.iter().filter(|resource| resource.kind == Kind::Binding) {
+            self.learning.learnt.insert(resource.name.to_string(), true);
+        }
+        for rejection in self.client.restore(resources) {
+            eprintln!("ringfence-proxy: last known good: {rejection}");
+        }
+        if let Some(Known::Held(Decoded::Workload(policy))) = self.client.known(Kind::Workload, &self.workload) {
+            for fault in self.listeners.prepare(&policy.clone()) {
+                eprintln!("ringfence-proxy: last known good: Workload/{}: {fault}", self.workload);
+            }
+        }
+        self.want();
+        self.swap();
+    }
+
+    /// Runs until the stream's or the data threads' ends are gone.
+    pub async fn run(mut self, mut stream: mpsc::Receiver<StreamEvent>, mut questions: mpsc::Receiver<Question>) {
+        self.want();
+        let mut sweep = interval(self.forget_after);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        sweep.reset();
+        loop {
+            tokio::select! {
+                event = stream.recv() => match event {
+                    Some(event) => self.on_stream(event),
+                    None => return,
+                },
+                question = questions.recv() => match question {
+                    Some(question) => self.on_question(question),
+                    None => return,
+                },
+                // An idle sidecar that has learnt nobody does not wake up.
+                _ = sweep.tick(), if !self.learning.learnt.is_empty() => self.forget_idle(),
+            }
+            // A burst of questions is one change of subscription and one snapshot.
+            while let Ok(question) = questions.try_recv() {
+                self.on_question(question);
+            }
+            self.want();
+            self.answer();
+        }
+    }
+
+    fn on_stream(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Connected(outbound) => {
+                self.metrics.set_control_plane_connected(true);
+                self.learning.outbound = Some(outbound);
+                for request in self.client.connected() {
+                    self.send(request);
+                }
+            }
+            StreamEvent::Response { response, done } => {
+                self.on_response(response);
+                let _ = done.send(());
+            }
+            StreamEvent::Disconnected(error) => {
+                self.metrics.set_control_plane_connected(false);
+                // Said once per loss, not once per attempt.
+                if self.learning.outbound.take().is_some() {
+                    eprintln!("ringfence-proxy: control plane: {error}; what was acknowledged stays in force");
+                }
+            }
+        }
+    }
+
+    fn on_response(&mut self, response: DeltaDiscoveryResponse) {
+        let mut update = self.client.receive(response);
+        for upsert in &update.upserts {
+            // A listener that cannot be bound is a fault of its Workload, told to the author like any other.
+            if let Decoded::Workload(policy) = &upsert.decoded {
+                let faults = self.listeners.prepare(policy);
+                if !faults.is_empty() {
+                    update.rejections.push(Rejection { kind: Kind::Workload, name: policy.name.to_string(), faults });
+                }
+            }
+        }
+        if let Some(refused) = update.refused() {
+            eprintln!("ringfence-proxy: refused a response: {refused}");
+        }
+        for rejection in &update.rejections {
+            self.metrics.config_rejected();
+            eprintln!("ringfence-proxy: {rejection}");
+        }
+        let reply = self.client.finish(update);
+        self.want();
+        let complete = self.swap();
+        self.send(reply);
+        // What is held but does not make a policy (its references are still on their way, or the control plane has lost the workload)
+        // would be no good one.
+        if let (Some(last_good), true) = (&self.last_good, complete)
+            && let Err(error) = last_good.store(self.client.held())
+        {
+            eprintln!("ringfence-proxy: last known good: {error}");
+        }
+    }
+
+    /// Asks for what the policy refers to and for what was learnt; no more and no less.
+    fn want(&mut self) {
+        let mut wanted = assemble::wanted(&self.workload, &self.client);
+        for name in self.learning.learnt.keys() {
+            wanted.entry(Kind::Binding).or_default().insert(name.clone());
+            if let Some(Known::Held(Decoded::Binding(tenant))) = self.client.known(Kind::Binding, name) {
+                wanted.entry(Kind::Tenant).or_default().insert(tenant.to_string());
+            }
+        }
+        for (kind, names) in wanted {
+            if let Some(request) = self.client.want(kind, names)
+                && self.learning.outbound.is_some()
+            {
+                self.send(request);
+            }
+        }
+    }
+
+    /// Makes what is known the policy in force, if it is complete; else the old one stays.
+    fn swap(&mut self) -> bool {
+        let previous = self.current.pin_owned();
+        let generation = self.learning.generation + 1;
+        let Some(snapshot) = assemble::assemble(&self.workload, &self.client, generation, previous.as_deref()) else { return false };
+        self.learning.generation = generation;
+        // First the policy, then the doors that it is for.
+        let snapshot = Arc::new(snapshot);
+        self.current.swap(snapshot.clone());
+        self.listeners.commit(&snapshot.workload);
+        self.unready = None;
+        true
+    }
+
+    fn send(&mut self, request: DeltaDiscoveryRequest) {
+        if let Some(outbound) = &self.learning.outbound
+            && outbound.try_send(request).is_err()
+        {
+            // The peer does not read. Dropping our end ends the stream; a new one begins with everything said again.
+            self.learning.outbound = None;
+        }
+    }
+
+    fn on_question(&mut self, question: Question) {
+        match question {
+            Question::Keys { issuer } => {
+                let asked = self.learning.keys_asked.get(&issuer);
+                if asked.is_none_or(|at| at.elapsed() >= KEYS_EVERY)
+                    && let Some(request) = self.client.refresh(Kind::Issuer, issuer.as_str())
+                {
+                    self.learning.keys_asked.insert(issuer, Instant::now());
+                    self.send(request);
+                }
+            }
+            Question::Tenant { issuer, value, answer } => {
+                let name = binding_name(issuer.as_str(), &value);
+                if !self.learning.learnt.contains_key(&name) && self.learning.learnt.len() >= MAX_LEARNT && !self.forget_one_unknown() {
+                    return; // dropping `answer` tells that there is none
+                }
+                self.learning.learnt.insert(name.clone(), true);
+                self.learning.waiting.entry(name).or_default().push(answer);
+            }
+        }
+    }
+
+    /// Answers the questions that what is known by now answers.
+    fn answer(&mut self) {
+        let client = &self.client;
+        self.learning.waiting.retain(|name, answers| {
+            let learnt = match client.known(Kind::Binding, name) {
+                Some(Known::Absent) => Learnt::Unknown,
+                Some(Known::Held(Decoded::Binding(tenant))) => match client.known(Kind::Tenant, tenant.as_str()) {
+                    Some(Known::Held(_)) => Learnt::Known,
+                    Some(Known::Absent) => Learnt::Unknown,
+                    None => return keep_waiting(answers),
+                },
+                _ => return keep_waiting(answers),
+            };
+            for answer in answers.drain(..) {
+                let _ = answer.send(learnt);
+            }
+            false
+        });
+    }
+
+    fn forget_one_unknown(&mut self) -> bool {
+        let unknown = self.learning.learnt.keys().position(|name| matches!(self.client.known(Kind::Binding, name), Some(Known::Absent)));
+        unknown.is_some_and(|index| self.learning.learnt.swap_remove_index(index).is_some())
+    }
+
+    fn forget_idle(&mut self) {
+        let used = std::mem::take(&mut *self.used.0.lock());
+        let client = &self.client;
+        self.learning.learnt.retain(|name, fresh| {
+            let in_use = match client.known(Kind::Binding, name) {
+                Some(Known::Held(Decoded::Binding(tenant))) => used.contains(tenant),
+                _ => false,
+            };
+            // Learnt in the running interval: it gets a whole one more.
+            std::mem::take(fresh) || in_use
+        });
+        self.want();
+        self.swap();
+    }
+}
+
+/// Whether anybody still waits.
+fn keep_waiting(answers: &mut Vec<oneshot::Sender<Learnt>>) -> bool {
+    answers.retain(|answer| !answer.is_closed());
+    !answers.is_empty()
+}

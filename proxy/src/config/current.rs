@@ -1,0 +1,25 @@
+//! The one pointer to the policy in force.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwapOption, Guard};
+use ringfence_policy::Snapshot;
+
+/// Pinned once per request, connection or query; what was pinned stays whole however often it is swapped meanwhile.
+#[derive(Debug, Default)]
+pub struct Current(ArcSwapOption<Snapshot>);
+
+impl Current {
+    /// `None`: there is no policy, which denies.
+    pub fn pin(&self) -> Guard<Option<Arc<Snapshot>>> {
+        self.0.load()
+    }
+
+    pub fn pin_owned(&self) -> Option<Arc<Snapshot>> {
+        self.0.load_full()
+    }
+
+    pub(super) fn swap(&self, snapshot: Arc<Snapshot>) {
+        self.0.store(Some(snapshot));
+    }
+}

@@ -1,0 +1,210 @@
+//! The last known good on disk: what this sidecar enforces if it restarts while the control plane is away.
+//!
+//! One file, readable by its owner alone, replaced atomically: a magic word with the format's version, the SHA-256 of the rest, and the
+//! resources as they came. Anything unexpected in it (damage, another workload's, another user's, a future format) means no configuration.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use prost::Message;
+use ringfence_xds::{
+    generated::resource as proto,
+    resource::{Kind, Resource},
+};
+use sha2::{Digest, Sha256};
+
+/// Ends in the version of the format.
+const MAGIC: &[u8; 8] = b"RFLKG\0\0\x01";
+const CHECKSUM_BYTES: usize = 32;
+/// A shared workload of ten thousand tenants takes some ten megabytes.
+const MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LastGoodError {
+    #[error("{}: {error}", path.display())]
+    Io { path: PathBuf, error: io::Error },
+    #[error("{}: not used: {reason}", path.display())]
+    Unusable { path: PathBuf, reason: &'static str },
+}
+
+/// The file of one workload.
+#[derive(Debug)]
+pub struct LastGood {
+    path: PathBuf,
+    workload: String,
+}
+
+impl LastGood {
+    /// Makes `dir` (0700) if it is missing.
+    pub fn new(dir: &Path, workload: &str) -> Result<Self, LastGoodError> {
+        let io = |error| LastGoodError::Io { path: dir.into(), error };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+        Ok(Self { path: dir.join("last-good"), workload: workload.into() })
+    }
+
+    /// `Ok(None)`: there is none yet.
+    pub fn load(&self) -> Result<Option<Vec<Resource>>, LastGoodError> {
+        let io = |error| LastGoodError::Io { path: self.path.clone(), error };
+        let file = fs::OpenOptions::new().read(true).custom_flags(libc_nofollow()).open(&self.path);
+        let mut file = match file {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(error)),
+        };
+        let metadata = file.metadata().map_err(io)?;
+        self.check_owner(&metadata)?;
+        let mut bytes = Vec::new();
+        file.by_ref().take(MAX_BYTES).read_to_end(&mut bytes).map_err(io)?;
+        decode(&bytes, &self.workload).map(Some).map_err(|reason| self.unusable(reason))
+    }
+
+    /// Whoever else could have written the file could have written any policy.
+    fn check_owner(&self, metadata: &fs::Metadata) -> Result<(), LastGoodError> {
+        if !metadata.is_file() {
+            return Err(self.unusable("it is not a regular file"));
+        }
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(self.unusable("it belongs to another user"));
+        }
+        if metadata.permissions().mode() & 0o077 != 0 {
+            return Err(self.unusable("others than its owner may read or write it"));
+        }
+        Ok(())
+    }
+
+    fn unusable(&self, reason: &'static str) -> LastGoodError {
+        LastGoodError::Unusable { path: self.path.clone(), reason }
+    }
+
+    /// Replaces the file; a crash leaves the old one or the new one.
+    pub fn store<'a>(&self, resources: impl Iterator<Item = &'a Resource>) -> Result<(), LastGoodError> {
+        let bytes = encode(&self.workload, resources);
+        self.write(&bytes).map_err(|error| LastGoodError::Io { path: self.path.clone(), error })
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.path.with_extension("new");
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &self.path)?;
+        // The rename itself is durable only with its directory.
+        match self.path.parent() {
+            Some(dir) => fs::File::open(dir)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `O_NOFOLLOW`: a link could lead to a file that somebody else chose.
+fn libc_nofollow() -> i32 {
+    rustix::fs::OFlags::NOFOLLOW.bits() as i32
+}
+
+fn encode<'a>(workload: &str, resources: impl Iterator<Item = &'a Resource>) -> Vec<u8> {
+    let mut resources: Vec<proto::StoredResource> = resources
+        .map(|resource| proto::StoredResource {
+            type_url: resource.kind.type_url().into(),
+            name: resource.name.to_string(),
+            version: resource.version.to_string(),
+            body: resource.bytes.clone(),
+        })
+        .collect();
+    resources.sort_by(|a, b| (&a.type_url, &a.name).cmp(&(&b.type_url, &b.name)));
+    let body = proto::LastGood { workload: workload.into(), resources }.encode_to_vec();
+    [MAGIC.as_slice(), &Sha256::digest(&body), &body].concat()
+}
+
+fn decode(bytes: &[u8], workload: &str) -> Result<Vec<Resource>, &'static str> {
+    let rest = bytes.strip_prefix(MAGIC).ok_or("it is not a last known good of this version")?;
+    let (checksum, body) = rest.split_at_checked(CHECKSUM_BYTES).ok_or("it is cut short")?;
+    if *Sha256::digest(body) != *checksum {
+        return Err("its checksum is wrong");
+    }
+    let stored = proto::LastGood::decode(body).map_err(|_| "it cannot be decoded")?;
+    if stored.workload != workload {
+        return Err("it is another workload's");
+    }
+    stored
+        .resources
+        .into_iter()
+        .map(|stored| {
+            let kind = Kind::from_type_url(&stored.type_url).ok_or("it holds a resource of an unknown type")?;
+            Ok(Resource { kind, name: stored.name.into(), version: stored.version.into(), bytes: stored.body })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn resources() -> Vec<Resource> {
+        vec![
+            Resource::new("platform", &proto::Platform { in_flight: 7 }),
+            Resource::new("acme-api", &proto::Workload { tenant: "acme".into(), ..Default::default() }),
+        ]
+    }
+
+    fn stored(dir: &Path) -> LastGood {
+        let last_good = LastGood::new(dir, "acme-api").unwrap();
+        last_good.store(resources().iter()).unwrap();
+        last_good
+    }
+
+    #[test]
+    fn what_is_stored_is_loaded_and_only_its_owner_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        assert!(LastGood::new(&state, "acme-api").unwrap().load().unwrap().is_none());
+        let last_good = stored(&state);
+        assert_eq!(last_good.load().unwrap().unwrap(), resources());
+        assert_eq!(fs::metadata(&state).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(state.join("last-good")).unwrap().mode() & 0o777, 0o600);
+        last_good.store(std::iter::empty()).unwrap();
+        assert!(last_good.load().unwrap().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_foreign_or_exposed_file_is_no_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let reason = |last_good: &LastGood| match last_good.load().unwrap_err() {
+            LastGoodError::Unusable { reason, .. } => reason,
+            other => panic!("{other}"),
+        };
+        let last_good = stored(dir.path());
+        assert_eq!(reason(&LastGood::new(dir.path(), "globex-api").unwrap()), "it is another workload's");
+        fs::set_permissions(&last_good.path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(reason(&last_good), "others than its owner may read or write it");
+        fs::remove_file(&last_good.path).unwrap();
+        fs::write(dir.path().join("elsewhere"), b"x").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &last_good.path).unwrap();
+        assert!(matches!(last_good.load(), Err(LastGoodError::Io { .. })), "a link is not followed");
+    }
+
+    proptest! {
+        #[test]
+        fn any_damage_is_seen(position in any::<prop::sample::Index>(), flip in 1u8.., cut in any::<prop::sample::Index>()) {
+            let good = encode("acme-api", resources().iter());
+            let mut flipped = good.clone();
+            flipped[position.index(good.len())] ^= flip;
+            prop_assert!(decode(&flipped, "acme-api").is_err());
+            prop_assert!(decode(&good[..cut.index(good.len())], "acme-api").is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes, "acme-api");
+            let _ = decode(&[MAGIC.as_slice(), &Sha256::digest(&bytes), &bytes].concat(), "acme-api");
+        }
+    }
+}

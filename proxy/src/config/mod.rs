@@ -1,0 +1,14 @@
+//! The CONFIG route's end: a stream of resources becomes the one snapshot in force.
+//!
+//! ```text
+//! stream (socket, backoff) -> apply (decode, bind, assemble) -> current (swap) -> last_good (disk)
+//!                          <- ACK / NACK
+//! ```
+
+pub mod current;
+pub mod last_good;
+pub mod apply;
+pub mod learn;
+pub mod stream;
+
+pub use current::Current;

@@ -1,0 +1,156 @@
+//! Second stage. Takes the request's `Authorization` fields, the pinned snapshot and the time; yields the tenant whose request it is.
+//! Never looks at any other field, at the path or the body: the verified token is the only source of a tenant.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderMap, header::AUTHORIZATION};
+use quick_cache::{DefaultHashBuilder, Weighter, unsync};
+use ringfence_policy::{
+    Deny, Reason, Snapshot,
+    identify::{self, VerifiedClaims},
+    snapshot::TenantAnswer,
+    tenant::{ServedTenants, TenantPolicy},
+};
+use tokio::time::timeout;
+
+use crate::{
+    config::{
+        Current,
+        apply::Used,
+        learn::{Learner, Learnt},
+    },
+    telemetry::{access_log::subject_hash, metrics::Metrics},
+};
+
+/// Bytes of tokens and claims that one data thread remembers, about eight thousand tokens of ordinary size.
+const REMEMBERED_BYTES: u64 = 8 * 1024 * 1024;
+/// What an entry costs beside its token and claims.
+const ENTRY_BYTES: u64 = 200;
+const EXPECTED_ENTRIES: usize = 1024;
+/// How long a request waits for a tenant that this sidecar has not met.
+const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whose request it is. Only `identify` makes one.
+#[derive(Debug)]
+pub(crate) struct Identified {
+    pub(crate) tenant: Arc<TenantPolicy>,
+    pub(crate) token: Rc<Token>,
+    /// The policy that knows the tenant: the one pinned for this request, or the newer one that learnt it.
+    pub(crate) snapshot: Arc<Snapshot>,
+}
+
+/// A verified token, as long as it is remembered.
+#[derive(Debug)]
+pub(crate) struct Token {
+    pub(crate) claims: VerifiedClaims,
+    /// Of issuer and subject: the access log names nobody.
+    pub(crate) subject_hash: Option<[u8; 16]>,
+    /// The identity generation of the snapshot that it was verified under; under another it is verified anew.
+    generation: u64,
+}
+
+/// What the stage needs beside the request. One per data thread.
+pub(crate) struct Identify {
+    tokens: RefCell<unsync::Cache<Box<str>, Rc<Token>, Weight, DefaultHashBuilder>>,
+    hits: Cell<u64>,
+    learner: Learner,
+    used: Arc<Used>,
+    current: Arc<Current>,
+    metrics: Arc<Metrics>,
+}
+
+/// Tokens weigh what they take, so that one tenant's large ones do not cost more than their share.
+#[derive(Clone, Debug)]
+struct Weight;
+
+impl Weighter<Box<str>, Rc<Token>> for Weight {
+    fn weight(&self, token: &Box<str>, _: &Rc<Token>) -> u64 {
+        // The claims are the token's middle part, decoded.
+        ENTRY_BYTES + 2 * token.len() as u64
+    }
+}
+
+impl Identify {
+    pub(crate) fn new(learner: Learner, used: Arc<Used>, current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
+        let tokens = unsync::Cache::with(EXPECTED_ENTRIES, REMEMBERED_BYTES, Weight, DefaultHashBuilder::default(), Default::default());
+        Self { tokens: tokens.into(), hits: Cell::new(0), learner, used, current, metrics }
+    }
+
+    /// `now`: Unix seconds.
+    pub(crate) async fn identify(&self, headers: &HeaderMap, snapshot: &Arc<Snapshot>, now: u64) -> Result<Identified, Deny> {
+        let text = identify::bearer(headers.get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()))?;
+        let token = self.verify(text, snapshot, now)?;
+        let tenant = match snapshot.tenant_of(&token.claims)? {
+            TenantAnswer::Known(tenant) => tenant.clone(),
+            TenantAnswer::Unlearnt { .. } => return self.learn(token).await,
+        };
+        if matches!(snapshot.workload.tenants, ServedTenants::Any) {
+            self.used.mark(&tenant.id);
+        }
+        Ok(Identified { tenant, token, snapshot: snapshot.clone() })
+    }
+
+    fn verify(&self, text: &str, snapshot: &Snapshot, now: u64) -> Result<Rc<Token>, Deny> {
+        if let Some(token) = self.tokens.borrow().get(text)
+            && token.generation == snapshot.identity_generation
+        {
+            self.hits.set(self.hits.get() + 1);
+            self.metrics.identify_cache(true);
+            return if now < token.claims.expires_at() {
+                Ok(token.clone())
+            } else {
+                Err(Deny::new(Reason::TokenExpired, "exp: the remembered token has expired"))
+            };
+        }
+        self.metrics.identify_cache(false);
+        match identify::verify(text, snapshot.issuers.iter().map(|issuer| &**issuer), now) {
+            Ok(claims) => {
+                let subject_hash = claims.subject().map(|subject| subject_hash(claims.issuer().as_str(), subject));
+                let token = Rc::new(Token { claims, subject_hash, generation: snapshot.identity_generation });
+                self.tokens.borrow_mut().insert(text.into(), token.clone());
+                Ok(token)
+            }
+            Err(deny) => {
+                if deny.reason == Reason::TokenKey
+                    && let Some(issuer) = deny.rule.as_ref().and_then(|rule| rule.object())
+                    && let Ok(issuer) = issuer.1.parse()
+                {
+                    self.learner.fresh_keys(&issuer);
+                }
+                Err(deny)
+            }
+        }
+    }
+
+    async fn learn(&self, token: Rc<Token>) -> Result<Identified, Deny> {
+        let unknown = || Deny::new(Reason::TenantUnknown, "the token's tenant is none that the control plane knows");
+        let absent = |detail| Deny::new(Reason::ConfigAbsent, detail);
+        let issuer = token.claims.issuer();
+        let value = token.claims.tenant_value().unwrap_or_default();
+        match timeout(LEARN_TIMEOUT, self.learner.tenant(issuer, value)).await {
+            Err(_) => Err(absent("the control plane did not say in time who this tenant is")),
+            Ok(None) => Err(absent("too many tenants are being asked for")),
+            Ok(Some(Learnt::Unknown)) => Err(unknown()),
+            Ok(Some(Learnt::Known)) => {
+                let snapshot = self.current.pin_owned().ok_or_else(|| absent("there is no policy"))?;
+                // Keys may have changed while this request waited.
+                if snapshot.identity_generation < token.generation {
+                    return Err(absent("the policy changed while the tenant was asked for"));
+                }
+                match snapshot.tenant_of(&token.claims)? {
+                    TenantAnswer::Known(tenant) => {
+                        let tenant = tenant.clone();
+                        self.used.mark(&tenant.id);
+                        Ok(Identified { tenant, token, snapshot })
+                    }
+                    TenantAnswer::Unlearnt { .. } => Err(unknown()),
+                }
+            }
+        }
+    }
+}
