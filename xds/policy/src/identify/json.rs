@@ -106,7 +106,9 @@ impl<'de> Visitor<'de> for CheckVisitor {
         let mut names = HashSet::new();
         while let Some(name) = members.next_key::<Text<'de>>()? {
             if names.contains(&name) {
-                return Err(A::Error::custom(format_args!("member {:?} stands twice", &*name)));
+                // Cut short: the name may be anybody's text, and this goes to a log.
+                let name: String = name.chars().take(32).collect();
+                return Err(A::Error::custom(format_args!("member {name:?} stands twice")));
             }
             names.insert(name);
             members.next_value::<Checked>()?;
@@ -127,7 +129,7 @@ impl<'de> Visitor<'de> for MemberVisitor<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
         while let Some(name) = members.next_key::<Text<'de>>()? {
-            if found.is_none() && &*name == self.0 {
+            if &*name == self.0 {
                 found = Some(members.next_value()?);
             } else {
                 members.next_value::<IgnoredAny>()?;

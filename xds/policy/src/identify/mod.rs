@@ -14,7 +14,7 @@ mod json;
 pub use claims::VerifiedClaims;
 pub use token::bearer;
 
-use crate::{Deny, IssuerName, Reason};
+use crate::{Deny, IssuerName, Reason, RuleRef};
 use keys::KeySet;
 use token::Jws;
 
@@ -45,7 +45,7 @@ pub struct IssuerPolicy {
 /// 6. the claims: `token_malformed`, `token_issuer`, `token_audience`, `token_expired`, `token_not_yet_valid`.
 ///
 /// Several issuers may share an `iss` (one identity provider, two sets of audiences): the first that accepts the token decides, and where
-/// none does the refusal is that of the one that came furthest.
+/// none does the refusal is that of the one that came furthest, and names it as its rule.
 pub fn verify<'a>(token: &str, issuers: impl IntoIterator<Item = &'a IssuerPolicy>, now: u64) -> Result<VerifiedClaims, Deny> {
     let jws = Jws::parse(token)?;
     let payload = jws.payload()?;
@@ -57,7 +57,7 @@ pub fn verify<'a>(token: &str, issuers: impl IntoIterator<Item = &'a IssuerPolic
             Ok(claims) => return Ok(claims),
             Err(deny) if progress(deny.reason) > furthest => {
                 furthest = progress(deny.reason);
-                refusal = deny;
+                refusal = deny.by(&RuleRef::new(format!("Issuer/{}", issuer.name)));
             }
             Err(_) => {}
         }
@@ -74,3 +74,6 @@ fn progress(reason: Reason) -> u8 {
         _ => 4,
     }
 }
+
+#[cfg(test)]
+mod tests;
