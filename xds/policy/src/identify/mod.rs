@@ -1,12 +1,22 @@
 //! Who is asking: a bearer token (RFC 6750) that is a JWT (RFC 7519, RFC 8725) of an issuer whose keys we hold.
 //!
 //! Takes the request's `Authorization` values, the issuers in force and the time; yields `VerifiedClaims`, which only `verify` can make.
-//! Never follows anything that the token says about keys, and never reads a claim before the signature holds.
+//! Never follows anything that the token says about keys, and reads no claim before the signature holds but `iss`, to know whose keys to try.
 
+mod token;
+
+mod algorithm;
 pub mod keys;
 
-use crate::{Deny, IssuerName, Reason};
+mod claims;
+mod json;
+
+pub use claims::VerifiedClaims;
+pub use token::bearer;
+
+use crate::{Deny, IssuerName, Reason, RuleRef};
 use keys::KeySet;
+use token::Jws;
 
 /// Longest token looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -26,51 +36,44 @@ pub struct IssuerPolicy {
     pub clock_skew: u64,
 }
 
-/// What a token says, after its signature, issuer, audience and times held.
-#[derive(Clone, Debug)]
-pub struct VerifiedClaims {
-    issuer: IssuerName,
-    subject: Option<String>,
-    tenant_value: Option<String>,
-    expires_at: u64,
-    claims: serde_json::Map<String, serde_json::Value>,
-}
-
-impl VerifiedClaims {
-    pub fn issuer(&self) -> &IssuerName {
-        &self.issuer
-    }
-    pub fn subject(&self) -> Option<&str> {
-        self.subject.as_deref()
-    }
-    /// The value of the issuer's tenant claim; `None` where it is absent or not a plain non-empty string.
-    pub fn tenant_value(&self) -> Option<&str> {
-        self.tenant_value.as_deref()
-    }
-    /// `exp` plus the issuer's clock skew, Unix seconds: from here on the token is worth nothing.
-    pub fn expires_at(&self) -> u64 {
-        self.expires_at
-    }
-    /// Whether `scope` (RFC 6749 §3.3, space-separated) or `scp` (string or array) carries `wanted`.
-    pub fn has_scope(&self, wanted: &str) -> bool {
-        let _ = wanted;
-        false
-    }
-    /// A claim by its dotted path, as text: strings as they are, numbers and booleans as JSON; `None` for anything else.
-    pub fn claim(&self, path: &str) -> Option<std::borrow::Cow<'_, str>> {
-        let _ = (path, &self.claims);
-        None
-    }
-}
-
-/// The one bearer token of a request.
-pub fn bearer<'a>(authorization: impl IntoIterator<Item = &'a [u8]>) -> Result<&'a str, Deny> {
-    let _ = authorization.into_iter().next();
-    Err(Deny::new(Reason::TokenMissing, ""))
-}
-
-/// `now`: Unix seconds.
+/// What `token` says, if one of `issuers` vouches for it at `now` (Unix seconds). Decides, in this order:
+/// 1. the form and the header: `token_malformed`, `token_algorithm`;
+/// 2. some issuer in force has the token's `iss`, byte for byte: else `token_issuer`;
+/// 3. that issuer has a key of the token's `kid`: else `token_key` (fresh keys may help: it may have rotated);
+/// 4. the key is pinned to the token's `alg`: else `token_algorithm`;
+/// 5. the signature: else `token_signature`;
+/// 6. the claims: `token_malformed`, `token_issuer`, `token_audience`, `token_expired`, `token_not_yet_valid`.
+///
+/// Several issuers may share an `iss` (one identity provider, two sets of audiences): the first that accepts the token decides, and where
+/// none does the refusal is that of the one that came furthest, and names it as its rule.
 pub fn verify<'a>(token: &str, issuers: impl IntoIterator<Item = &'a IssuerPolicy>, now: u64) -> Result<VerifiedClaims, Deny> {
-    let _ = (token, issuers.into_iter().next(), now);
-    Err(Deny::new(Reason::TokenMalformed, ""))
+    let jws = Jws::parse(token)?;
+    let payload = jws.payload()?;
+    let iss = claims::peek_issuer(&payload)?;
+    let mut refusal = Deny::new(Reason::TokenIssuer, "iss: is that of no issuer in force");
+    let mut furthest = 0;
+    for issuer in issuers.into_iter().filter(|issuer| issuer.issuer == iss) {
+        match issuer.keys.verify(&jws).and_then(|()| claims::accept(&payload, issuer, now)) {
+            Ok(claims) => return Ok(claims),
+            Err(deny) if progress(deny.reason) > furthest => {
+                furthest = progress(deny.reason);
+                refusal = deny.by(&RuleRef::new(format!("Issuer/{}", issuer.name)));
+            }
+            Err(_) => {}
+        }
+    }
+    Err(refusal)
 }
+
+/// How far a token came before an issuer refused it.
+fn progress(reason: Reason) -> u8 {
+    match reason {
+        Reason::TokenKey => 1,
+        Reason::TokenAlgorithm => 2,
+        Reason::TokenSignature => 3,
+        _ => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,6 @@
+mod corpora;
+mod issuers;
+pub(super) mod mint;
+mod properties;
+mod told;
+mod verdicts;
