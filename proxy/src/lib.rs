@@ -1,1 +1,5 @@
 //! The sidecar.
+
+pub mod admin;
+pub mod readiness;
+pub mod telemetry;
