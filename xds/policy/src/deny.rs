@@ -15,6 +15,12 @@ impl RuleRef {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Kind and name of the object that the rule stands in.
+    pub fn object(&self) -> Option<(&str, &str)> {
+        let object = self.0.split_once(':').map_or(&*self.0, |(object, _)| object);
+        object.split_once('/')
+    }
 }
 
 impl fmt::Display for RuleRef {

@@ -1,0 +1,89 @@
+//! What `up` prints once all is in force: where each sidecar listens, and lines to paste.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::UnixStream;
+
+use super::sidecar::Paths;
+use crate::spec::{Kind, Object, Spec};
+
+/// A sidecar's `/config` with thousands of tenants is some megabytes.
+const MAX_CONFIG_BYTES: usize = 64 * 1024 * 1024;
+
+/// The part of a sidecar's `/config` that is read here.
+#[derive(Debug, Deserialize)]
+struct InForce {
+    listeners: Vec<Listener>,
+}
+
+/// `listen` as configured, `address` as bound: they differ where port 0 was asked for.
+#[derive(Debug, Deserialize)]
+struct Listener {
+    listen: SocketAddr,
+    address: SocketAddr,
+}
+
+pub(super) async fn print<'a>(dir: &Path, objects: impl Iterator<Item = &'a Arc<Object>>, paths: impl Fn(&str) -> Option<Paths>) {
+    let mut first = None;
+    for object in objects.filter(|object| object.key.kind == Kind::Workload) {
+        let Spec::Workload(spec) = &object.spec else { continue };
+        let name = &object.key.name;
+        let Some(paths) = paths(name) else { continue };
+        let bound = match bound(&paths.admin).await {
+            Ok(bound) => bound,
+            Err(error) => {
+                println!("{name}: its admin socket does not answer: {error}");
+                Vec::new()
+            }
+        };
+        let whose = match (&spec.tenant, &spec.tenants) {
+            (Some(tenant), _) => format!("tenant {tenant}"),
+            (None, Some(tenants)) => format!("tenants {}", tenants.join(", ")),
+            (None, None) => String::new(),
+        };
+        for inbound in &spec.inbound {
+            let listen = inbound.listen.parse().ok();
+            let address = bound.iter().find(|listener| Some(listener.listen) == listen).map(|listener| listener.address);
+            let scheme = if inbound.tls.is_some() { "https" } else { "http" };
+            match address {
+                Some(address) => {
+                    println!("{name:<16} inbound {scheme}://{address} -> {}  {whose}", inbound.upstream);
+                    first = first.or(spec.tenant.clone().map(|tenant| (tenant, format!("{scheme}://{address}"))));
+                }
+                None => println!("{name:<16} inbound {} is not bound", inbound.listen),
+            }
+        }
+        println!("{name:<16} admin   {}", paths.admin.display());
+        println!("{name:<16} log     {}", paths.access_log().display());
+    }
+    if let Some((tenant, url)) = first {
+        let command = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_else(|_| "ringfence".into());
+        println!("\nTry:");
+        println!("  TOKEN=$({command} token --dir {} --tenant {tenant})", dir.display());
+        println!("  curl -i -H \"Authorization: Bearer $TOKEN\" {url}/tenants/{tenant}/hello   # 200");
+        println!("  curl -i {url}/tenants/{tenant}/hello   # 401\n");
+    }
+}
+
+/// Asks a sidecar where it listens.
+async fn bound(admin: &Path) -> io::Result<Vec<Listener>> {
+    let stream = UnixStream::connect(admin).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let connection = tokio::spawn(connection);
+    let request = Request::get("/config").header("host", "localhost").body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    let body = Limited::new(response.into_body(), MAX_CONFIG_BYTES).collect().await.map_err(io::Error::other)?.to_bytes();
+    connection.abort();
+    let in_force: InForce = serde_json::from_slice(&body)?;
+    Ok(in_force.listeners)
+}
