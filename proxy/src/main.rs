@@ -1,1 +1,48 @@
-fn main() {}
+//! `ringfence-proxy`: the sidecar.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use ringfence_proxy::{app, bootstrap::Bootstrap};
+
+#[derive(Parser)]
+#[command(name = "ringfence-proxy", version, about = "The Ringfence sidecar: enforces one workload's policy on its traffic")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve one workload until SIGTERM, which drains.
+    #[command(after_help = "Example:\n  ringfence-proxy run --bootstrap bootstrap.json")]
+    Run {
+        /// JSON: workload, controlPlane, admin, stateDir, accessLog, tracing, threads, drainSeconds.
+        #[arg(long, value_name = "FILE")]
+        bootstrap: PathBuf,
+    },
+    /// Install, remove or verify the redirect rules: not built yet.
+    Capture {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { bootstrap } => {
+            let outcome = Bootstrap::read(&bootstrap).map_err(|error| error.to_string());
+            match outcome.and_then(|bootstrap| app::run(bootstrap).map_err(|error| error.to_string())) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("ringfence-proxy: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Command::Capture { .. } => {
+            eprintln!("ringfence-proxy: capture is not built yet: workloads use capture: none");
+            ExitCode::from(2)
+        }
+    }
+}

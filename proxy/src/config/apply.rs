@@ -92,7 +92,7 @@ impl Apply {
     }
 
     /// Runs until the stream's or the data threads' ends are gone.
-    pub async fn run(mut self, mut stream: mpsc::Receiver<StreamEvent>, mut questions: mpsc::Receiver<Question>) {
+    pub async fn run(&mut self, mut stream: mpsc::Receiver<StreamEvent>, mut questions: mpsc::Receiver<Question>) {
         self.want();
         let mut sweep = interval(self.forget_after);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,7 +122,7 @@ impl Apply {
     fn on_stream(&mut self, event: StreamEvent) {
         match event {
             StreamEvent::Connected(outbound) => {
-                self.metrics.set_control_plane_connected(true);
+                self.metrics.control_plane_connected.set(1);
                 self.learning.outbound = Some(outbound);
                 for request in self.client.connected() {
                     self.send(request);
@@ -133,7 +133,7 @@ impl Apply {
                 let _ = done.send(());
             }
             StreamEvent::Disconnected(error) => {
-                self.metrics.set_control_plane_connected(false);
+                self.metrics.control_plane_connected.set(0);
                 // Said once per loss, not once per attempt.
                 if self.learning.outbound.take().is_some() {
                     eprintln!("ringfence-proxy: control plane: {error}; what was acknowledged stays in force");
@@ -157,7 +157,7 @@ impl Apply {
             eprintln!("ringfence-proxy: refused a response: {refused}");
         }
         for rejection in &update.rejections {
-            self.metrics.config_rejected();
+            self.metrics.config_rejections.inc();
             eprintln!("ringfence-proxy: {rejection}");
         }
         let reply = self.client.finish(update);
@@ -201,6 +201,7 @@ impl Apply {
         let snapshot = Arc::new(snapshot);
         self.current.swap(snapshot.clone());
         self.listeners.commit(&snapshot.workload);
+        self.metrics.config_in_force.set(1);
         self.unready = None;
         true
     }

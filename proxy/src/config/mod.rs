@@ -8,6 +8,7 @@
 pub mod current;
 pub mod last_good;
 pub mod apply;
+pub mod dump;
 pub mod learn;
 pub mod stream;
 

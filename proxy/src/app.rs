@@ -1,0 +1,191 @@
+//! The process: which threads there are and what each is given. The only place that sees everything.
+//!
+//! | thread | does |
+//! |---|---|
+//! | main, "control" | the ADS stream, applying policy, the admin endpoint, signals |
+//! | data-0 … | connections, each from accept to close |
+//! | access-log | formats and writes lines |
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ringfence_policy::WorkloadName;
+use ringfence_xds::client::Client;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    admin::{Admin, AdminAddress, AdminAddressError, AdminBindError, AdminListener},
+    bootstrap::{self, AccessLogSink, Bootstrap},
+    config::{
+        Current,
+        apply::{Apply, Used},
+        dump,
+        last_good::{LastGood, LastGoodError},
+        learn::Learner,
+        stream,
+    },
+    data::{self, Shared},
+    limiter::{Bounds, Limiter},
+    listeners::Listeners,
+    readiness::Readiness,
+    telemetry::{
+        RequestIds,
+        access_log::{self, AccessLog, AccessLogWriter},
+        metrics::Metrics,
+        trace::{Tracing, TracingConfig, TracingError},
+    },
+};
+
+/// Stream events wait one at a time: the next response is read when the last is applied.
+const STREAM_EVENTS: usize = 1;
+/// What is queued for the access log and the collector gets this long at the end.
+const FLUSH: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("admin: {0}")]
+    AdminAddress(#[from] AdminAddressError),
+    #[error("admin: {0}")]
+    AdminBind(#[from] AdminBindError),
+    #[error("tracing: {0}")]
+    Tracing(#[from] TracingError),
+    #[error("stateDir: {0}")]
+    State(LastGoodError),
+    #[error("accessLog: {0}")]
+    AccessLog(io::Error),
+    #[error("workload: {0}")]
+    Workload(#[from] ringfence_policy::NameError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
+    let metrics = Arc::new(Metrics::new());
+    let workload: WorkloadName = bootstrap.workload.parse()?;
+    let (access_log, writer) = open_access_log(&bootstrap.access_log, &workload, &metrics).map_err(StartError::AccessLog)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tracing = {
+        let _entered = runtime.enter();
+        match &bootstrap.tracing {
+            Some(config) => Tracing::new(&TracingConfig { endpoint: config.otlp_endpoint.clone(), root_ratio: config.sample_ratio }, &metrics)?,
+            None => Tracing::off(),
+        }
+    };
+    let (learner, questions) = Learner::new();
+    let shared = Shared {
+        current: Arc::new(Current::default()),
+        used: Arc::new(Used::default()),
+        limiter: Arc::new(Limiter::new(Instant::now(), Bounds::default())),
+        learner,
+        access_log,
+        metrics: metrics.clone(),
+        tracing: tracing.clone(),
+        ids: Arc::new(RequestIds::default()),
+    };
+    let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
+    let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds));
+    let readiness = Readiness::default();
+    let admin = match &bootstrap.admin {
+        Some(address) => Some((AdminListener::bind(&admin_address(address)?)?, Admin {
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            config: dump::config(shared.current.clone(), listeners.bound()),
+        })),
+        None => None,
+    };
+    let last_good = bootstrap.state_dir.as_deref().map(|dir| LastGood::new(dir, workload.as_str())).transpose().map_err(StartError::State)?;
+    let restored = last_good.as_ref().and_then(|last_good| {
+        last_good.load().unwrap_or_else(|error| {
+            eprintln!("ringfence-proxy: last known good: {error}");
+            None
+        })
+    });
+    let mut apply = Apply {
+        client: Client::new(workload.as_str()),
+        workload: workload.to_string(),
+        current: shared.current.clone(),
+        listeners,
+        last_good,
+        metrics,
+        used: shared.used.clone(),
+        forget_after: Duration::from_secs(bootstrap.forget_seconds),
+        unready: Some(readiness.delay("configuration")),
+        learning: Default::default(),
+    };
+    drop(shared);
+
+    runtime.block_on(async {
+        apply.restore(restored.unwrap_or_default());
+        let (events, stream) = mpsc::channel(STREAM_EVENTS);
+        let connecting = tokio::spawn(stream::run(bootstrap.control_plane, events));
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            () = apply.run(stream, questions) => {}
+            never = serve_admin(admin) => match never? {},
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        connecting.abort();
+        readiness.drain();
+        apply.listeners.drain();
+        // The data threads end when their last connection has, or at the deadline.
+        let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let _ = ended.await;
+        let _ = tokio::task::spawn_blocking(move || tracing.shutdown(FLUSH)).await;
+        Ok::<_, StartError>(())
+    })?;
+    if let Some(Err(error)) = writer.map(|writer| writer.close(FLUSH)) {
+        eprintln!("ringfence-proxy: {error}");
+    }
+    Ok(())
+}
+
+async fn serve_admin(admin: Option<(AdminListener, Admin)>) -> io::Result<Infallible> {
+    match admin {
+        Some((listener, admin)) => listener.serve(admin).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn admin_address(address: &bootstrap::Admin) -> Result<AdminAddress, AdminAddressError> {
+    match address {
+        bootstrap::Admin::Unix(path) => Ok(AdminAddress::unix(path)),
+        bootstrap::Admin::Tcp(address) => AdminAddress::tcp(*address),
+    }
+}
+
+fn open_access_log(
+    sink: &AccessLogSink,
+    workload: &WorkloadName,
+    metrics: &Metrics,
+) -> io::Result<(Option<AccessLog>, Option<AccessLogWriter>)> {
+    let (log, writer) = match sink {
+        AccessLogSink::Off => return Ok((None, None)),
+        AccessLogSink::Stdout => AccessLog::start(access_log::stdout()?, workload.clone(), metrics)?,
+        AccessLogSink::File(path) => AccessLog::start(access_log::LogFile::open(path)?, workload.clone(), metrics)?,
+    };
+    Ok((Some(log), Some(writer)))
+}
+
+type DataThreads = (Vec<mpsc::UnboundedSender<crate::listeners::Serve>>, Vec<thread::JoinHandle<()>>);
+
+fn start_data_threads(count: usize, shared: &Shared) -> io::Result<DataThreads> {
+    let (mut commands, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for index in 0..count {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let shared = shared.clone();
+        threads.push(thread::Builder::new().name(format!("data-{index}")).spawn(move || data::run(&runtime, shared, receiver))?);
+        commands.push(sender);
+    }
+    Ok((commands, threads))
+}
