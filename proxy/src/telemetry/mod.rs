@@ -40,13 +40,13 @@ impl Decision {
     }
 }
 
-/// The name of one request: in the reply of a refusal and in its access-log line.
+/// The name of one request, in the reply of a refusal and in the access log: 128 bits, written as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestId(pub u64);
+pub struct RequestId(pub u128);
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        write!(f, "{:032x}", self.0)
     }
 }
 
@@ -62,7 +62,9 @@ pub struct RequestIds {
 
 impl RequestIds {
     pub fn next(&self) -> RequestId {
-        RequestId(self.key.hash_one(self.next.fetch_add(1, Ordering::Relaxed)))
+        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        let half = |which: u8| u128::from(self.key.hash_one((which, count)));
+        RequestId(half(0) << 64 | half(1))
     }
 }
 
@@ -81,10 +83,10 @@ mod tests {
     #[test]
     fn request_ids_differ_and_tell_no_count() {
         let ids = RequestIds::default();
-        let given: Vec<u64> = (0..1000).map(|_| ids.next().0).collect();
+        let given: Vec<u128> = (0..1000).map(|_| ids.next().0).collect();
         assert_eq!(given.iter().collect::<HashSet<_>>().len(), given.len());
         assert!(given.windows(2).all(|pair| pair[0].abs_diff(pair[1]) > 1000), "neighbouring requests have neighbouring ids");
-        assert_eq!(RequestId(0xab).to_string(), "00000000000000ab");
+        assert_eq!(RequestId(0xab).to_string(), "000000000000000000000000000000ab");
     }
 
     #[test]

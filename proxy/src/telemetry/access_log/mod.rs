@@ -1,7 +1,7 @@
 //! One canonical JSON line per request, formatted and written off the hot path.
 //!
 //! A data thread hands over an [`AccessRecord`]: values that it has anyway, not yet text. The writer thread takes the whole queue at
-//! once, formats, writes, and then naps while more gathers; so under load a producer pays an uncontended lock and no system call.
+//! once, formats, writes, and then naps while more gathers, so that under load a producer pays an uncontended lock and no system call.
 //! It waits without a timer when there is nothing to write: an idle sidecar has no wake-ups from here.
 
 mod line;
@@ -33,6 +33,9 @@ pub const CAPACITY: usize = 4096;
 /// Room for records that an idle sidecar keeps; what a burst needed beyond it is given back.
 const IDLE_CAPACITY: usize = 64;
 
+/// So many queued records end a nap.
+const HURRY: usize = CAPACITY / 2;
+
 /// How long the writer lets records gather. The price: lines appear this much later.
 const NAP: Duration = Duration::from_millis(25);
 
@@ -46,9 +49,10 @@ pub struct AccessLog(Arc<Queue>);
 #[derive(Debug)]
 struct Queue {
     state: Mutex<State>,
-    /// The writer waits here for a record; nobody waits while it naps, and telling nobody costs one atomic load.
+    /// The writer waits here for a first record.
     arrived: Condvar,
-    closing: Condvar,
+    /// It naps here, until the queue is half full or closed.
+    hurry: Condvar,
     dropped: Counter,
 }
 
@@ -90,7 +94,7 @@ impl AccessLog {
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             arrived: Condvar::new(),
-            closing: Condvar::new(),
+            hurry: Condvar::new(),
             dropped: metrics.access_log_dropped.clone(),
         });
         let output = Output::new(sink, metrics);
@@ -112,8 +116,14 @@ impl AccessLog {
             return;
         }
         state.records.push(record);
+        let queued = state.records.len();
         drop(state);
-        self.0.arrived.notify_one();
+        // Where nobody waits, as during a nap, telling costs one atomic load.
+        match queued {
+            1 => self.0.arrived.notify_one(),
+            HURRY => self.0.hurry.notify_one(),
+            _ => false,
+        };
     }
 }
 
@@ -122,7 +132,7 @@ impl AccessLogWriter {
     pub fn close(self, deadline: Duration) -> Result<(), FlushTimeout> {
         self.queue.state.lock().closed = true;
         self.queue.arrived.notify_one();
-        self.queue.closing.notify_one();
+        self.queue.hurry.notify_one();
         match self.done.recv_timeout(deadline) {
             Err(mpsc::RecvTimeoutError::Timeout) => Err(FlushTimeout(deadline)),
             Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => Ok(()),
@@ -149,7 +159,7 @@ impl Queue {
     }
 
     fn nap(&self, nap: Duration) {
-        self.closing.wait_while_for(&mut self.state.lock(), |state| !state.closed, nap);
+        self.hurry.wait_while_for(&mut self.state.lock(), |state| !state.closed && state.records.len() < HURRY, nap);
     }
 }
 

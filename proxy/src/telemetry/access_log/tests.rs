@@ -75,7 +75,7 @@ fn a_line_says_all_in_one_order() {
     assert_eq!(
         line(&record),
         concat!(
-            r#"{"time":"2023-11-14T22:13:20.123456Z","id":"0000000000000abc","workload":"acme-api","listener":"127.0.0.1:18080","#,
+            r#"{"time":"2023-11-14T22:13:20.123456Z","id":"00000000000000000000000000000abc","workload":"acme-api","listener":"127.0.0.1:18080","#,
             r#""tenant":"acme","subject_hash":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","method":"POST","path":"/tenants/acme","#,
             r#""protocol":"HTTP/2","status":502,"decision":"deny","reason":"upstream_connect","rule":"Tenant/acme: inbound.allow[0]","#,
             r#""shadow":["Tenant/acme: limits[all]"],"bytes_in":12,"bytes_out":34,"total_us":1500,"identify_us":102,"#,
@@ -86,7 +86,7 @@ fn a_line_says_all_in_one_order() {
     assert_eq!(
         line(&plain()),
         concat!(
-            r#"{"time":"2023-11-14T22:13:20.123456Z","id":"0000000000000abc","workload":"acme-api","listener":"127.0.0.1:18080","#,
+            r#"{"time":"2023-11-14T22:13:20.123456Z","id":"00000000000000000000000000000abc","workload":"acme-api","listener":"127.0.0.1:18080","#,
             r#""method":"GET","path":"/","protocol":"HTTP/1.1","status":200,"decision":"allow","bytes_in":0,"bytes_out":0,"total_us":0}"#,
             "\n"
         )
@@ -175,7 +175,7 @@ fn ids(lines: &[u8]) -> Vec<u64> {
 }
 
 fn numbered(id: usize) -> AccessRecord {
-    AccessRecord { id: RequestId(id as u64), ..plain() }
+    AccessRecord { id: RequestId(id as u128), ..plain() }
 }
 
 #[test]
@@ -204,6 +204,21 @@ fn a_napping_writer_is_not_woken_and_closing_flushes() {
     writer.close(SOON).unwrap();
     // One batch: had the writer been woken on the way, there would be more.
     assert_eq!(begun.iter().map(|lines| ids(&lines)).collect::<Vec<_>>(), [(1..100).collect::<Vec<_>>()]);
+}
+
+#[test]
+fn a_half_full_queue_ends_the_nap() {
+    let Rig { log, writer, begun, go, .. } = rig(NEVER);
+    log.record(numbered(0));
+    assert_eq!(ids(&begun.recv_timeout(SOON).unwrap()), [0]);
+    drop(go);
+    (1..=HURRY).for_each(|id| log.record(numbered(id)));
+    let mut written = Vec::new();
+    while written.len() < HURRY {
+        written.extend(ids(&begun.recv_timeout(SOON).unwrap()));
+    }
+    assert_eq!(written, (1..=HURRY as u64).collect::<Vec<_>>());
+    writer.close(SOON).unwrap();
 }
 
 #[test]
