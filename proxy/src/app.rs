@@ -22,8 +22,8 @@ use tokio::{
 };
 
 use crate::{
-    admin::{Admin, AdminAddress, AdminAddressError, AdminBindError, AdminListener},
-    bootstrap::{self, AccessLogSink, Bootstrap},
+    admin::{Admin, AdminAddressError, AdminBindError, AdminListener},
+    bootstrap::{AccessLogSink, Bootstrap},
     config::{
         Current,
         apply::{Apply, Used},
@@ -95,11 +95,11 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
     let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds));
     let readiness = Readiness::default();
     let admin = match &bootstrap.admin {
-        Some(address) => Some((AdminListener::bind(&admin_address(address)?)?, Admin {
-            readiness: readiness.clone(),
-            metrics: metrics.clone(),
-            config: dump::config(shared.current.clone(), listeners.bound()),
-        })),
+        Some(address) => {
+            let config = dump::config(shared.current.clone(), listeners.bound());
+            let listener = AdminListener::bind(&address.parse()?)?;
+            Some((listener, Admin { readiness: readiness.clone(), metrics: metrics.clone(), config }))
+        }
         None => None,
     };
     let last_good = bootstrap.state_dir.as_deref().map(|dir| LastGood::new(dir, workload.as_str())).transpose().map_err(StartError::State)?;
@@ -153,13 +153,6 @@ async fn serve_admin(admin: Option<(AdminListener, Admin)>) -> io::Result<Infall
     match admin {
         Some((listener, admin)) => listener.serve(admin).await,
         None => std::future::pending().await,
-    }
-}
-
-fn admin_address(address: &bootstrap::Admin) -> Result<AdminAddress, AdminAddressError> {
-    match address {
-        bootstrap::Admin::Unix(path) => Ok(AdminAddress::unix(path)),
-        bootstrap::Admin::Tcp(address) => AdminAddress::tcp(*address),
     }
 }
 

@@ -16,8 +16,8 @@ pub struct Bootstrap {
     /// `metadata.name` of the Workload that this sidecar serves.
     pub workload: String,
     pub control_plane: ControlPlane,
-    /// Where `/readyz`, `/healthz`, `/metrics` and `/config` are served; default: nowhere.
-    pub admin: Option<Admin>,
+    /// Where `/readyz`, `/healthz`, `/metrics` and `/config` are served: `unix:/path` or a loopback address; default: nowhere.
+    pub admin: Option<String>,
     /// Holds the last known good; made with mode 0700 if it is missing. Without it a restart begins without policy.
     pub state_dir: Option<PathBuf>,
     #[serde(default)]
@@ -42,14 +42,6 @@ pub enum ControlPlane {
     Unix(PathBuf),
     /// A loopback address, without authentication of either side.
     DangerousPlaintext(SocketAddr),
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub enum Admin {
-    Unix(PathBuf),
-    /// Loopback only.
-    Tcp(SocketAddr),
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -111,11 +103,6 @@ impl Bootstrap {
         {
             return Err(("controlPlane.dangerousPlaintext", format!("{address} is not a loopback address")));
         }
-        if let Some(Admin::Tcp(address)) = &self.admin
-            && !address.ip().is_loopback()
-        {
-            return Err(("admin.tcp", format!("{address} is not a loopback address")));
-        }
         if self.forget_seconds == 0 {
             return Err(("forgetSeconds", "must be at least 1".into()));
         }
@@ -155,7 +142,6 @@ mod tests {
             (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "wrokload": 1}"#, "unknown field `wrokload`"),
             (r#"{"workload": "A", "controlPlane": {"unix": "x"}}"#, "workload: must be a DNS label"),
             (r#"{"workload": "a", "controlPlane": {"dangerousPlaintext": "192.0.2.1:1"}}"#, "controlPlane.dangerousPlaintext: 192.0.2.1:1 is not a loopback"),
-            (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "admin": {"tcp": "0.0.0.0:1"}}"#, "admin.tcp: 0.0.0.0:1 is not a loopback"),
             (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "threads": 0}"#, "nonzero"),
             (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "tracing": {"otlpEndpoint": "http://x", "sampleRatio": 2}}"#, "tracing.sampleRatio: must be"),
             ("{", "EOF"),

@@ -78,7 +78,7 @@ fn write_bootstrap(workload: &str, paths: &Paths) -> io::Result<PathBuf> {
     let bootstrap = json!({
         "workload": workload,
         "controlPlane": { "unix": paths.ads },
-        "admin": { "unix": paths.admin },
+        "admin": format!("unix:{}", paths.admin.display()),
         "stateDir": paths.state,
         "accessLog": { "file": paths.access_log() },
         "drainSeconds": DRAIN.as_secs(),

@@ -18,8 +18,18 @@ pub struct Snapshot {
     pub platform: PlatformPolicy,
     pub tenants: HashMap<TenantId, Arc<TenantPolicy>>,
     pub issuers: Vec<Arc<IssuerPolicy>>,
+    /// What was pushed, for people to look at; decides nothing.
+    pub versions: Vec<ResourceVersion>,
     /// (issuer, claim value) -> tenant.
     pub bindings: HashMap<IssuerName, HashMap<String, TenantId>>,
+}
+
+/// One resource that the snapshot was made of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ResourceVersion {
+    pub kind: &'static str,
+    pub name: Arc<str>,
+    pub version: Arc<str>,
 }
 
 /// What a snapshot says of a verified token's tenant.
