@@ -1,1 +1,4 @@
 //! The sidecar.
+
+pub mod in_flight;
+pub mod limiter;
