@@ -103,7 +103,7 @@ impl Quota {
 
     /// Nanoseconds in which a drained bucket is full again.
     pub fn window_nanos(&self) -> u64 {
-        self.interval_nanos() * u64::from(self.burst.get())
+        self.interval_nanos().saturating_mul(u64::from(self.burst.get()))
     }
 }
 

@@ -66,3 +66,69 @@ impl ScopePolicy {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matcher(methods: &[&str], paths: &[&str]) -> RequestMatch {
+        RequestMatch { methods: methods.iter().map(|m| m.to_string()).collect(), paths: paths.iter().map(|p| p.parse().unwrap()).collect() }
+    }
+
+    fn rule(name: &str, methods: &[&str], paths: &[&str], scopes: &[&str]) -> AllowRule {
+        AllowRule { matcher: matcher(methods, paths), scopes: scopes.iter().map(|s| s.to_string()).collect(), rule: RuleRef::new(name) }
+    }
+
+    #[test]
+    fn methods_and_paths_must_both_match_and_none_means_any() {
+        let acme: TenantId = "acme".parse().unwrap();
+        let own = "/tenants/{tenant}/**";
+        for (methods, paths, method, path, matched) in [
+            (&[][..], &[][..], "GET", "/", true),
+            (&["GET"], &[], "GET", "/x", true),
+            (&["GET"], &[], "get", "/x", false),
+            (&["GET"], &[], "GETS", "/x", false),
+            (&["GET"], &[], "HEAD", "/x", false),
+            (&["GET", "PUT"], &[own], "PUT", "/tenants/acme/x", true),
+            (&["GET", "PUT"], &[own], "POST", "/tenants/acme/x", false),
+            (&[], &[own, "/healthz"], "GET", "/healthz", true),
+            (&[], &[own, "/healthz"], "GET", "/tenants/globex/x", false),
+        ] {
+            let path = NormalPath::new(path).unwrap();
+            assert_eq!(matcher(methods, paths).matches(method, &path, &acme), matched, "{methods:?} {paths:?}: {method} {path:?}");
+        }
+    }
+
+    #[test]
+    fn authorize_names_the_rule_or_the_reason() {
+        let acme: TenantId = "acme".parse().unwrap();
+        let rules = ScopePolicy::Rules(vec![
+            rule("read", &["GET"], &["/tenants/{tenant}/**"], &[]),
+            rule("delete", &["DELETE"], &["/tenants/{tenant}/**"], &["admin", "write"]),
+            rule("purge", &["DELETE"], &["/tenants/{tenant}/cache/*"], &["cache"]),
+        ]);
+        let everywhere = ScopePolicy::Everywhere;
+        let nowhere = ScopePolicy::Rules(Vec::new());
+        for (policy, scopes, method, path, wanted) in [
+            (&everywhere, &[][..], "PATCH", "/x", Ok(None)),
+            (&nowhere, &["admin"], "GET", "/", Err((Reason::PathNotListed, None))),
+            (&rules, &[], "GET", "/tenants/acme/x", Ok(Some("read"))),
+            (&rules, &["admin"], "GET", "/tenants/globex/x", Err((Reason::PathNotListed, None))),
+            (&rules, &[], "POST", "/tenants/acme/x", Err((Reason::PathNotListed, None))),
+            (&rules, &["admin", "write"], "DELETE", "/tenants/acme/x", Ok(Some("delete"))),
+            (&rules, &["admin"], "DELETE", "/tenants/acme/x", Err((Reason::ScopeMissing, Some("delete")))),
+            (&rules, &[], "DELETE", "/tenants/acme/cache/1", Err((Reason::ScopeMissing, Some("delete")))),
+            (&rules, &["cache"], "DELETE", "/tenants/acme/cache/1", Ok(Some("purge"))),
+            (&rules, &["cache", "admin", "write"], "DELETE", "/tenants/acme/cache/1", Ok(Some("delete"))),
+        ] {
+            let normal = NormalPath::new(path).unwrap();
+            let decided = policy.authorize(method, &normal, &acme, |scope| scopes.contains(&scope));
+            let decided = decided
+                .map(|rule| rule.map(|r| r.as_str().to_string()))
+                .map_err(|deny| (deny.reason, deny.rule.map(|r| r.as_str().to_string())));
+            let wanted =
+                wanted.map(|rule| rule.map(String::from)).map_err(|(reason, rule): (_, Option<&str>)| (reason, rule.map(String::from)));
+            assert_eq!(decided, wanted, "{method} {path} with {scopes:?}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! How many requests a tenant may make. Takes a request of a verified tenant and the tenant's policy, yields `Admitted` or `Exceeded`.
+//!
+//! Counters are not configuration: they are kept by tenant and limit name beside the snapshot, and no push refills or forgets one.
+//! Nothing here knows one tenant from another's cells, and the time is a parameter.
+//!
+//! Memory: a limit that counts by subject or claim holds one cell, some 45 bytes, for each value met within its window, up to
+//! `Bounds::cells_per_limit`. Only cells that are full again are let go, which cannot be told from keeping them. Keys that find no room
+//! share one cell of their limit, and start from it when they find room later: no key ever gets more than its quota by crowding out, and
+//! a crowd in one tenant takes no cell of another.
+
+mod bucket;
+mod exceeded;
+mod gcra;
+mod tenant;
+#[cfg(test)]
+mod tests;
+
+use std::{borrow::Cow, hash::BuildHasher, hash::RandomState, sync::Arc, time::Instant};
+
+use indexmap::IndexMap;
+use parking_lot::RwLock;
+use ringfence_policy::{
+    RuleRef, TenantId,
+    path::NormalPath,
+    ratelimit::{LimitKey, Mode},
+    tenant::TenantPolicy,
+};
+
+use crate::in_flight::InFlightGuard;
+use bucket::CellKey;
+pub use exceeded::{Exceeded, RATE_LIMIT, RATE_LIMIT_POLICY};
+use tenant::{Charges, Tenant};
+
+/// Tenants looked at for one to forget when another comes.
+const EXAMINED: usize = 2;
+
+/// What a request is counted by.
+pub struct Request<'a> {
+    pub method: &'a str,
+    pub path: &'a NormalPath<'a>,
+    /// Of the verified token.
+    pub subject: Option<&'a str>,
+    /// A claim of the verified token by its dotted path, as text.
+    pub claim: &'a dyn Fn(&str) -> Option<Cow<'a, str>>,
+}
+
+/// A request within its limits.
+#[must_use]
+pub struct Admitted {
+    /// To be kept until the reply's body has ended.
+    pub guard: InFlightGuard,
+    /// The first shadow limit that would have refused.
+    pub shadow: Option<RuleRef>,
+}
+
+/// How much the limiter remembers.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Cells of one limit; further keys share one.
+    pub cells_per_limit: usize,
+    /// Cells of all limits of one tenant; some 6 MB by default.
+    pub cells_per_tenant: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { cells_per_limit: 65_536, cells_per_tenant: 131_072 }
+    }
+}
+
+/// All tenants' counters, for all threads of the process.
+pub struct Limiter {
+    /// Where the cells' time begins.
+    epoch: Instant,
+    bounds: Bounds,
+    /// Two keyed hashes make a cell's key: a subject's name is not kept, and none can be made to meet another's.
+    hashers: [RandomState; 2],
+    tenants: RwLock<Tenants>,
+}
+
+#[derive(Default)]
+struct Tenants {
+    known: IndexMap<TenantId, Arc<Tenant>>,
+    /// Where forgetting goes on looking.
+    hand: usize,
+}
+
+impl Limiter {
+    /// `epoch`: no later than any time that it will be given.
+    pub fn new(epoch: Instant, bounds: Bounds) -> Self {
+        Self { epoch, bounds, hashers: [RandomState::new(), RandomState::new()], tenants: RwLock::default() }
+    }
+
+    /// Charges a request to every limit that matches it, or to none.
+    ///
+    /// `max_in_flight`: requests that the tenant may have under way at this sidecar, this one included.
+    pub fn charge(&self, request: &Request<'_>, policy: &TenantPolicy, max_in_flight: u32, now: Instant) -> Result<Admitted, Exceeded> {
+        let now = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
+        let tenant = self.tenant(&policy.id, now);
+        let Some(guard) = tenant.in_flight.enter(max_in_flight) else {
+            return Err(Exceeded::in_flight(&policy.id, max_in_flight));
+        };
+        let charges: Charges<'_> = policy
+            .limits
+            .iter()
+            .filter(|limit| limit.matcher.matches(request.method, request.path, &policy.id))
+            .map(|limit| (&**limit, self.cell(&limit.key, request)))
+            .collect();
+        if charges.is_empty() {
+            return Ok(Admitted { guard, shadow: None });
+        }
+        match tenant.charge(&charges, &self.bounds, now) {
+            Ok(shadow) => Ok(Admitted { guard, shadow: shadow.map(|limit| limit.rule.clone()) }),
+            Err(used_up) => {
+                let counted = charges.iter().map(|(limit, _)| *limit).filter(|limit| limit.mode == Mode::Enforce);
+                Err(Exceeded::rate(counted, &used_up))
+            }
+        }
+    }
+
+    /// Tokens without the subject or claim share one cell.
+    fn cell(&self, key: &LimitKey, request: &Request<'_>) -> CellKey {
+        let (claim, value) = match key {
+            LimitKey::Tenant => return 0,
+            LimitKey::Subject => (None, request.subject.map(Cow::Borrowed)),
+            LimitKey::Claim(path) => (Some(&**path), (request.claim)(path)),
+        };
+        let [high, low] = self.hashers.each_ref().map(|hasher| u128::from(hasher.hash_one((claim, value.as_deref()))));
+        high << 64 | low
+    }
+
+    fn tenant(&self, id: &TenantId, now: u64) -> Arc<Tenant> {
+        if let Some(tenant) = self.tenants.read().known.get(id) {
+            return tenant.clone();
+        }
+        let mut tenants = self.tenants.write();
+        tenants.forget(now);
+        tenants.known.entry(id.clone()).or_default().clone()
+    }
+}
+
+impl Tenants {
+    /// Forgets some tenants whose cells are all full again and that have no request under way.
+    fn forget(&mut self, now: u64) {
+        for _ in 0..EXAMINED {
+            if self.hand >= self.known.len() {
+                self.hand = 0;
+            }
+            let Some((_, tenant)) = self.known.get_index_mut(self.hand) else { return };
+            // None: a thread is charging it at this moment.
+            if Arc::get_mut(tenant).is_some_and(|tenant| tenant.is_fresh(now)) {
+                self.known.swap_remove_index(self.hand);
+            } else {
+                self.hand += 1;
+            }
+        }
+    }
+}
