@@ -1,1 +1,4 @@
 //! The sidecar.
+
+pub mod inbound;
+pub mod refuse;
