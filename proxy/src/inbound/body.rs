@@ -1,0 +1,202 @@
+//! Bodies on their way through: streamed, never gathered, watched for standstill.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::{connection::InFlight, headers::prepare_trailers, pool::Lease};
+
+/// Why a body broke off. The message that it belongs to must not look complete to anybody.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("nothing came for {0:?}")]
+    Stalled(Duration),
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+}
+
+/// A client's body, as the upstream connection reads it.
+pub(super) struct RequestBody {
+    /// `None`: there is no body.
+    flow: Option<Flow>,
+    progress: Progress,
+}
+
+/// When a request's body last moved. The wait for the response's head counts from there.
+#[derive(Clone, Debug)]
+pub(super) struct Progress(Option<Rc<Cell<Instant>>>);
+
+impl Progress {
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.0.as_ref().map(|last| last.get())
+    }
+}
+
+impl RequestBody {
+    pub(super) fn new(incoming: Incoming, stall: Duration) -> Self {
+        if incoming.is_end_stream() {
+            return Self::empty();
+        }
+        Self { flow: Some(Flow::new(incoming, stall)), progress: Progress(Some(Rc::new(Cell::new(Instant::now())))) }
+    }
+
+    pub(super) fn empty() -> Self {
+        Self { flow: None, progress: Progress(None) }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(flow) = &mut self.flow else { return Poll::Ready(None) };
+        let polled = flow.poll_frame(cx);
+        if let (Poll::Ready(_), Some(last)) = (&polled, &self.progress.0) {
+            last.set(Instant::now());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.flow.as_ref().is_none_or(|flow| flow.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.flow.as_ref().map_or_else(|| SizeHint::with_exact(0), |flow| flow.incoming.size_hint())
+    }
+}
+
+/// What a client gets: the workload's body, or a refusal's text.
+pub struct ResponseBody {
+    content: Content,
+    /// Held until the last octet is gone, so that an idle connection is one that owes nothing.
+    _in_flight: InFlight,
+}
+
+enum Content {
+    Workload {
+        flow: Flow,
+        /// The upstream connection, to be used again once the body has ended.
+        lease: Option<Lease>,
+    },
+    Text(Bytes),
+}
+
+impl ResponseBody {
+    pub(super) fn workload(incoming: Incoming, stall: Duration, lease: Option<Lease>, in_flight: InFlight) -> Self {
+        Self { content: Content::Workload { flow: Flow::new(incoming, stall), lease }, _in_flight: in_flight }
+    }
+
+    pub(super) fn text(text: Bytes, in_flight: InFlight) -> Self {
+        Self { content: Content::Text(text), _in_flight: in_flight }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.content {
+            Content::Workload { flow, .. } => flow.poll_frame(cx),
+            Content::Text(text) if text.is_empty() => Poll::Ready(None),
+            Content::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Workload { flow, .. } => flow.has_ended(),
+            Content::Text(text) => text.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Workload { flow, .. } => flow.incoming.size_hint(),
+            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Content::Workload { flow, lease } = &mut self.content
+            && flow.has_ended()
+            && let Some(lease) = lease.take()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+/// A body that is being received, with a bound on how long it may stand still.
+struct Flow {
+    incoming: Incoming,
+    ended: bool,
+    stall: Duration,
+    /// Made at the first wait and then moved on lazily: most bodies are there when they are asked for.
+    timer: Option<Pin<Box<Sleep>>>,
+    moved: Instant,
+}
+
+impl Flow {
+    fn new(incoming: Incoming, stall: Duration) -> Self {
+        Self { incoming, ended: false, stall, timer: None, moved: Instant::now() }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended || self.incoming.is_end_stream()
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if self.timer.is_some() {
+                    self.moved = Instant::now();
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    prepare_trailers(trailers);
+                    self.ended = true;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => {
+                self.ended = true;
+                Poll::Ready(None)
+            }
+            Poll::Pending => self.poll_standstill(cx).map(|()| Some(Err(BodyError::Stalled(self.stall)))),
+        }
+    }
+
+    fn poll_standstill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let stall = self.stall;
+        if self.timer.is_none() {
+            self.moved = Instant::now();
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        while timer.as_mut().poll(cx).is_ready() {
+            let due = self.moved + stall;
+            if due <= Instant::now() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}

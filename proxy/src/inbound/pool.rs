@@ -1,0 +1,120 @@
+//! Connections to one upstream: a few idle HTTP/1 ones and a multiplexed HTTP/2 one. One pool per listener and thread,
+//! so nothing here is shared between threads.
+//!
+//! pingora-pool was considered: it shares its map between threads behind locks and keys it by a hash, neither of which
+//! a pool of one address on one thread needs.
+
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use super::{
+    body::RequestBody,
+    connection::LocalExecutor,
+    limits::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, MAX_IDLE_UPSTREAM, UPSTREAM_IDLE},
+};
+
+pub(super) type Http1 = http1::SendRequest<RequestBody>;
+pub(super) type Http2 = http2::SendRequest<RequestBody>;
+
+/// Why there is no connection to the upstream.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("not connected within {0:?}")]
+    Timeout(Duration),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+/// The workload's address and the connections to it.
+#[derive(Debug)]
+pub struct Upstream {
+    address: SocketAddr,
+    connect: Duration,
+    idle: RefCell<Vec<Idle>>,
+    http2: RefCell<Option<Http2>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Http1,
+    since: Instant,
+}
+
+impl Upstream {
+    /// `connect`: how long to wait for a connection.
+    pub fn new(address: SocketAddr, connect: Duration) -> Self {
+        Self { address, connect, idle: RefCell::default(), http2: RefCell::default() }
+    }
+
+    /// An idle HTTP/1 connection, the one used last: the others grow old and are dropped in turn. Age is looked at here
+    /// and not by a timer, so that an idle sidecar sleeps; the upstream may close a connection whenever it likes.
+    pub(super) fn reuse(&self) -> Option<Http1> {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|idle| !idle.connection.is_closed() && idle.since.elapsed() < UPSTREAM_IDLE);
+        // Not ready: the end of its last exchange is still being written.
+        let at = idle.iter().rposition(|idle| idle.connection.is_ready())?;
+        Some(idle.remove(at).connection)
+    }
+
+    fn keep(&self, connection: Http1) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < MAX_IDLE_UPSTREAM && !connection.is_closed() {
+            idle.push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    /// A new HTTP/1 connection.
+    pub(super) async fn connect_http1(&self) -> Result<Http1, ConnectError> {
+        let stream = self.dial().await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::task::spawn_local(connection.with_upgrades());
+        Ok(sender)
+    }
+
+    /// The HTTP/2 connection, made anew when it has died. Requests that find none at the same time each make one and
+    /// the last stays; the others end with their requests. That is cheaper than making requests wait for each other.
+    pub(super) async fn http2(&self) -> Result<Http2, ConnectError> {
+        if let Some(connection) = self.http2.borrow().as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(connection.clone());
+        }
+        let stream = self.dial().await?;
+        let mut builder = http2::Builder::new(LocalExecutor);
+        builder.initial_connection_window_size(H2_CONNECTION_WINDOW).initial_stream_window_size(H2_STREAM_WINDOW);
+        let (sender, connection) =
+            timeout(self.connect, builder.handshake(TokioIo::new(stream))).await.map_err(|_| ConnectError::Timeout(self.connect))??;
+        tokio::task::spawn_local(connection);
+        *self.http2.borrow_mut() = Some(sender.clone());
+        Ok(sender)
+    }
+
+    async fn dial(&self) -> Result<TcpStream, ConnectError> {
+        let stream = timeout(self.connect, TcpStream::connect(self.address)).await.map_err(|_| ConnectError::Timeout(self.connect))??;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// A connection that goes back to its pool when its exchange is over.
+pub(super) struct Lease {
+    upstream: Rc<Upstream>,
+    connection: Http1,
+}
+
+impl Lease {
+    pub(super) fn new(upstream: Rc<Upstream>, connection: Http1) -> Self {
+        Self { upstream, connection }
+    }
+
+    /// The exchange has ended as it should. A lease that is dropped instead closes its connection.
+    pub(super) fn give_back(self) {
+        self.upstream.keep(self.connection);
+    }
+}

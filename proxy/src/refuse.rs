@@ -1,0 +1,156 @@
+//! The one door out: a `Deny` becomes a response.
+//!
+//! The body is a problem document (RFC 9457) and `Proxy-Status` (RFC 9209) says that it was this proxy that answered. Both
+//! carry the reason and nothing else: rules, tenants and details are the operator's, who finds them in the access log by `id`.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use ringfence_policy::{Deny, Reason};
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// The name of one refusal, in the reply and in the access log: 128 random bits, written as 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusalId(u128);
+
+impl RefusalId {
+    pub fn new() -> Self {
+        // Keyed from the system's random source and different at each call; unlike a read of that source it cannot fail.
+        let keys = RandomState::new();
+        Self(u128::from(keys.hash_one(0_u8)) << 64 | u128::from(keys.hash_one(1_u8)))
+    }
+}
+
+impl Default for RefusalId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for RefusalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Says `deny` to the client.
+///
+/// `extra`: fields that come with this reason, ready to send (`Retry-After`, `RateLimit`, `RateLimit-Policy`).
+pub fn refuse(deny: &Deny, id: RefusalId, extra: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> Response<Bytes> {
+    let reason = deny.reason;
+    let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // Reason strings and titles are our own constants and need no JSON escapes.
+    let body = format!(r#"{{"title":"{}","status":{},"reason":"{}","id":"{id}"}}"#, reason.title(), status.as_u16(), reason.as_str());
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let proxy_status = format!(r#"ringfence; error={}; details="{}""#, proxy_error(reason), reason.as_str());
+    if let Ok(value) = HeaderValue::try_from(proxy_status) {
+        headers.insert(PROXY_STATUS, value);
+    }
+    if let Some(value) = challenge(reason) {
+        headers.insert(header::WWW_AUTHENTICATE, value);
+    }
+    headers.extend(extra);
+    response
+}
+
+/// The error type of RFC 9209 §2.3 that fits best.
+fn proxy_error(reason: Reason) -> &'static str {
+    match reason {
+        Reason::RequestMalformed | Reason::RequestTooLarge | Reason::HeadersTooLarge | Reason::RequestTimeout => "http_request_error",
+        Reason::UpstreamConnect => "destination_unavailable",
+        Reason::UpstreamProtocol => "http_protocol_error",
+        Reason::UpstreamTimeout => "http_response_timeout",
+        Reason::ConfigAbsent | Reason::Draining => "proxy_internal_response",
+        _ => "http_request_denied",
+    }
+}
+
+/// `WWW-Authenticate` (RFC 6750 §3): no error code where no token was given, `invalid_token` where it was of no use,
+/// `insufficient_scope` where it was good and not enough.
+fn challenge(reason: Reason) -> Option<HeaderValue> {
+    let text = match (reason, reason.status()) {
+        (Reason::TokenMissing, _) => r#"Bearer realm="ringfence""#.to_owned(),
+        (Reason::ScopeMissing, _) => {
+            format!(r#"Bearer realm="ringfence", error="insufficient_scope", error_description="{}""#, reason.title())
+        }
+        (_, 401) => format!(r#"Bearer realm="ringfence", error="invalid_token", error_description="{}""#, reason.title()),
+        _ => return None,
+    };
+    HeaderValue::try_from(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(reason: Reason) -> Response<Bytes> {
+        let deny = Deny::new(reason, "secret detail").by(&ringfence_policy::RuleRef::new("Tenant/globex: limits[all]"));
+        refuse(&deny, RefusalId::new(), [])
+    }
+
+    #[test]
+    fn every_reason_has_a_well_formed_answer_that_names_nobody() {
+        for &reason in Reason::ALL {
+            let answer = answer(reason);
+            assert_eq!(answer.status().as_u16(), reason.status(), "{reason}");
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json");
+            let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+            assert_eq!(body["reason"], reason.as_str());
+            assert_eq!(body["status"], reason.status());
+            assert_eq!(body["title"], reason.title());
+            assert_eq!(body["id"].as_str().unwrap().len(), 32);
+            let shown = format!("{:?} {:?}", answer.headers(), answer.body());
+            assert!(!shown.contains("globex") && !shown.contains("secret"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn challenges_follow_rfc_6750() {
+        for (reason, expected) in [
+            (Reason::TokenMissing, Some(r#"Bearer realm="ringfence""#)),
+            (Reason::TokenExpired, Some(r#"Bearer realm="ringfence", error="invalid_token", error_description="The token has expired""#)),
+            (
+                Reason::ScopeMissing,
+                Some(
+                    r#"Bearer realm="ringfence", error="insufficient_scope", error_description="The token lacks a scope that this request needs""#,
+                ),
+            ),
+            (Reason::PathNotListed, None),
+            (Reason::RateLimited, None),
+            (Reason::RequestMalformed, None),
+        ] {
+            let answer = answer(reason);
+            assert_eq!(answer.headers().get(header::WWW_AUTHENTICATE).map(|value| value.to_str().unwrap()), expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn proxy_status_carries_the_reason_alone() {
+        for (reason, expected) in [
+            (Reason::TokenMissing, r#"ringfence; error=http_request_denied; details="token_missing""#),
+            (Reason::RequestMalformed, r#"ringfence; error=http_request_error; details="request_malformed""#),
+            (Reason::UpstreamConnect, r#"ringfence; error=destination_unavailable; details="upstream_connect""#),
+            (Reason::UpstreamTimeout, r#"ringfence; error=http_response_timeout; details="upstream_timeout""#),
+            (Reason::ConfigAbsent, r#"ringfence; error=proxy_internal_response; details="config_absent""#),
+        ] {
+            assert_eq!(answer(reason).headers()[PROXY_STATUS], expected);
+        }
+    }
+
+    #[test]
+    fn fields_of_the_caller_are_sent_and_ids_differ() {
+        let deny = Deny::new(Reason::RateLimited, "");
+        let answer = refuse(&deny, RefusalId::new(), [(header::RETRY_AFTER, HeaderValue::from_static("3"))]);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "3");
+        assert_ne!(RefusalId::new(), RefusalId::new());
+    }
+}
