@@ -76,7 +76,9 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
     let tracing = {
         let _entered = runtime.enter();
         match &bootstrap.tracing {
-            Some(config) => Tracing::new(&TracingConfig { endpoint: config.otlp_endpoint.clone(), root_ratio: config.sample_ratio }, &metrics)?,
+            Some(config) => {
+                Tracing::new(&TracingConfig { endpoint: config.otlp_endpoint.clone(), root_ratio: config.sample_ratio }, &metrics)?
+            }
             None => Tracing::off(),
         }
     };
@@ -102,7 +104,8 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         }
         None => None,
     };
-    let last_good = bootstrap.state_dir.as_deref().map(|dir| LastGood::new(dir, workload.as_str())).transpose().map_err(StartError::State)?;
+    let last_good =
+        bootstrap.state_dir.as_deref().map(|dir| LastGood::new(dir, workload.as_str())).transpose().map_err(StartError::State)?;
     let restored = last_good.as_ref().and_then(|last_good| {
         last_good.load().unwrap_or_else(|error| {
             eprintln!("ringfence-proxy: last known good: {error}");

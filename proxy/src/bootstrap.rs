@@ -141,9 +141,15 @@ mod tests {
             (r#"{"controlPlane": {"unix": "x"}}"#, "missing field `workload`"),
             (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "wrokload": 1}"#, "unknown field `wrokload`"),
             (r#"{"workload": "A", "controlPlane": {"unix": "x"}}"#, "workload: must be a DNS label"),
-            (r#"{"workload": "a", "controlPlane": {"dangerousPlaintext": "192.0.2.1:1"}}"#, "controlPlane.dangerousPlaintext: 192.0.2.1:1 is not a loopback"),
+            (
+                r#"{"workload": "a", "controlPlane": {"dangerousPlaintext": "192.0.2.1:1"}}"#,
+                "controlPlane.dangerousPlaintext: 192.0.2.1:1 is not a loopback",
+            ),
             (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "threads": 0}"#, "nonzero"),
-            (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "tracing": {"otlpEndpoint": "http://x", "sampleRatio": 2}}"#, "tracing.sampleRatio: must be"),
+            (
+                r#"{"workload": "a", "controlPlane": {"unix": "x"}, "tracing": {"otlpEndpoint": "http://x", "sampleRatio": 2}}"#,
+                "tracing.sampleRatio: must be",
+            ),
             ("{", "EOF"),
         ] {
             let error = read(json).unwrap_err();

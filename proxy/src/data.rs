@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     config::{Current, apply::Used, learn::Learner},
-    inbound::{Enforce, Inbound, listener},
+    inbound::{Enforce, Inbound, Timeouts, listener},
     limiter::Limiter,
     listeners::Serve,
     telemetry::{RequestIds, access_log::AccessLog, metrics::Metrics, trace::Tracing},
@@ -38,7 +38,7 @@ pub fn run(runtime: &Runtime, shared: Shared, mut commands: mpsc::UnboundedRecei
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(serve) => {
-                        let inbound = Rc::new(Inbound::new(&serve, enforce.clone()));
+                        let inbound = Rc::new(Inbound::new(&serve, Timeouts::default(), enforce.clone()));
                         listeners.spawn_local(listener::serve(serve.socket, inbound, serve.drain));
                     }
                     None => break,

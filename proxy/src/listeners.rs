@@ -145,9 +145,8 @@ impl Listeners {
                 eprintln!("ringfence-proxy: cannot serve {}: {error}", policy.listen);
             }
         }
-        *self.told.lock() = ListenerKey::of(workload)
-            .filter_map(|(key, policy)| Some((policy.listen, self.bound.get(&key)?.address)))
-            .collect();
+        *self.told.lock() =
+            ListenerKey::of(workload).filter_map(|(key, policy)| Some((policy.listen, self.bound.get(&key)?.address))).collect();
     }
 
     /// Stops accepting everywhere; requests in flight may end until the deadline. The data threads end when theirs have.
@@ -167,7 +166,13 @@ impl Listener {
         }
     }
 
-    fn serve(&mut self, key: ListenerKey, policy: &InboundPolicy, threads: &[mpsc::UnboundedSender<Serve>], until: Instant) -> io::Result<()> {
+    fn serve(
+        &mut self,
+        key: ListenerKey,
+        policy: &InboundPolicy,
+        threads: &[mpsc::UnboundedSender<Serve>],
+        until: Instant,
+    ) -> io::Result<()> {
         let tls = policy.tls.is_some().then(|| self.next_tls.clone()).flatten();
         let same_tls = |serving: &Serving| match (&serving.tls, &tls) {
             (Some(old), Some(new)) => Arc::ptr_eq(old, new),

@@ -3,45 +3,16 @@
 //! The body is a problem document (RFC 9457) and `Proxy-Status` (RFC 9209) says that it was this proxy that answered. Both
 //! carry the reason and nothing else: rules, tenants and details are the operator's, who finds them in the access log by `id`.
 
-use std::{
-    fmt,
-    hash::{BuildHasher, RandomState},
-};
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use ringfence_policy::{Deny, Reason};
 
+use crate::telemetry::RequestId;
+
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// The name of one refusal, in the reply and in the access log: 128 random bits, written as 32 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RefusalId(u128);
-
-impl RefusalId {
-    pub fn new() -> Self {
-        // Keyed from the system's random source and different at each call; unlike a read of that source it cannot fail.
-        let keys = RandomState::new();
-        Self(u128::from(keys.hash_one(0_u8)) << 64 | u128::from(keys.hash_one(1_u8)))
-    }
-}
-
-impl Default for RefusalId {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Display for RefusalId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-/// Says `deny` to the client.
-///
-/// `extra`: fields that come with this reason, ready to send (`Retry-After`, `RateLimit`, `RateLimit-Policy`).
-pub fn refuse(deny: &Deny, id: RefusalId, extra: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> Response<Bytes> {
+/// Says `deny` to the client. `id`: the request's, under which the access log has the rest.
+pub fn refuse(deny: &Deny, id: RequestId) -> Response<Bytes> {
     let reason = deny.reason;
     let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // Reason strings and titles are our own constants and need no JSON escapes.
@@ -58,7 +29,6 @@ pub fn refuse(deny: &Deny, id: RefusalId, extra: impl IntoIterator<Item = (Heade
     if let Some(value) = challenge(reason) {
         headers.insert(header::WWW_AUTHENTICATE, value);
     }
-    headers.extend(extra);
     response
 }
 
@@ -94,7 +64,7 @@ mod tests {
 
     fn answer(reason: Reason) -> Response<Bytes> {
         let deny = Deny::new(reason, "secret detail").by(&ringfence_policy::RuleRef::new("Tenant/globex: limits[all]"));
-        refuse(&deny, RefusalId::new(), [])
+        refuse(&deny, RequestId(7))
     }
 
     #[test]
@@ -144,13 +114,5 @@ mod tests {
         ] {
             assert_eq!(answer(reason).headers()[PROXY_STATUS], expected);
         }
-    }
-
-    #[test]
-    fn fields_of_the_caller_are_sent_and_ids_differ() {
-        let deny = Deny::new(Reason::RateLimited, "");
-        let answer = refuse(&deny, RefusalId::new(), [(header::RETRY_AFTER, HeaderValue::from_static("3"))]);
-        assert_eq!(answer.headers()[header::RETRY_AFTER], "3");
-        assert_ne!(RefusalId::new(), RefusalId::new());
     }
 }

@@ -92,8 +92,14 @@ type Sender = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
 /// How long a new stream may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(10);
 
-async fn run(fleet: Arc<Fleet>, bound_to: Option<Arc<str>>, mut requests: Streaming<DeltaDiscoveryRequest>, sender: &Sender) -> Result<(), Status> {
-    let first = tokio::time::timeout(INTRODUCTION, requests.message()).await.map_err(|_| Status::deadline_exceeded("no request came"))??;
+async fn run(
+    fleet: Arc<Fleet>,
+    bound_to: Option<Arc<str>>,
+    mut requests: Streaming<DeltaDiscoveryRequest>,
+    sender: &Sender,
+) -> Result<(), Status> {
+    let first =
+        tokio::time::timeout(INTRODUCTION, requests.message()).await.map_err(|_| Status::deadline_exceeded("no request came"))??;
     let Some(first) = first else { return Ok(()) };
     let session = fleet.open(bound_to.as_deref(), &first).map_err(|error| match error {
         OpenError::Stream(error) => Status::invalid_argument(error.to_string()),

@@ -78,8 +78,7 @@ impl Fleet {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let keep: std::collections::HashSet<(Kind, Arc<str>)> = resources.iter().map(|r| (r.kind, r.name.clone())).collect();
-        let gone: Vec<(Kind, Arc<str>)> =
-            inner.set.iter().map(|r| (r.kind, r.name.clone())).filter(|key| !keep.contains(key)).collect();
+        let gone: Vec<(Kind, Arc<str>)> = inner.set.iter().map(|r| (r.kind, r.name.clone())).filter(|key| !keep.contains(key)).collect();
         let mut changed: Vec<(Kind, Arc<str>)> = Vec::new();
         for resource in resources {
             let key = (resource.kind, resource.name.clone());

@@ -5,10 +5,10 @@
 //!                          <- ACK / NACK
 //! ```
 
-pub mod current;
-pub mod last_good;
 pub mod apply;
+pub mod current;
 pub mod dump;
+pub mod last_good;
 pub mod learn;
 pub mod stream;
 

@@ -82,7 +82,9 @@ async fn connect(control_plane: &ControlPlane) -> Result<Channel, String> {
     let connected = match control_plane.clone() {
         ControlPlane::Unix(path) => endpoint.connect_with_connector(tower::service_fn(move |_: Uri| unix(path.clone()))).await,
         ControlPlane::DangerousPlaintext(address) => {
-            endpoint.connect_with_connector(tower::service_fn(move |_: Uri| async move { TcpStream::connect(address).await.map(TokioIo::new) })).await
+            endpoint
+                .connect_with_connector(tower::service_fn(move |_: Uri| async move { TcpStream::connect(address).await.map(TokioIo::new) }))
+                .await
         }
     };
     connected.map_err(|error| innermost(&error))
@@ -127,8 +129,7 @@ mod tests {
     #[test]
     fn backoff_doubles_is_jittered_and_bounded_and_starts_over_after_a_response() {
         let mut backoff = Backoff::default();
-        let bounds: Vec<(Duration, Duration)> =
-            (0..10).map(|_| (Backoff { ..backoff }.next(0), backoff.next(u64::MAX))).collect();
+        let bounds: Vec<(Duration, Duration)> = (0..10).map(|_| (Backoff { ..backoff }.next(0), backoff.next(u64::MAX))).collect();
         assert_eq!(bounds[0].0, BACKOFF_FIRST / 2);
         for pair in bounds.windows(2) {
             assert!(pair[0].0 < pair[0].1, "jittered");

@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{connection::InFlight, headers::prepare_trailers, pool::Lease};
+use super::{exchange::Exchange, headers::prepare_trailers, pool::Lease};
 
 /// Why a body broke off. The message that it belongs to must not look complete to anybody.
 #[derive(Debug, thiserror::Error)]
@@ -31,13 +31,24 @@ pub(super) struct RequestBody {
     progress: Progress,
 }
 
-/// When a request's body last moved. The wait for the response's head counts from there.
+/// How far a request's body came; without one, nothing. The wait for the response's head counts from its last move.
 #[derive(Clone, Debug)]
-pub(super) struct Progress(Option<Rc<Cell<Instant>>>);
+pub(super) struct Progress(Option<Rc<Moved>>);
+
+#[derive(Debug)]
+struct Moved {
+    last: Cell<Instant>,
+    octets: Rc<Cell<u64>>,
+}
 
 impl Progress {
     pub(super) fn last(&self) -> Option<Instant> {
-        self.0.as_ref().map(|last| last.get())
+        self.0.as_ref().map(|moved| moved.last.get())
+    }
+
+    /// Octets that passed, now and later.
+    pub(super) fn octets(&self) -> Option<Rc<Cell<u64>>> {
+        self.0.as_ref().map(|moved| moved.octets.clone())
     }
 }
 
@@ -46,7 +57,8 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        Self { flow: Some(Flow::new(incoming, stall)), progress: Progress(Some(Rc::new(Cell::new(Instant::now())))) }
+        let moved = Moved { last: Cell::new(Instant::now()), octets: Rc::default() };
+        Self { flow: Some(Flow::new(incoming, stall)), progress: Progress(Some(Rc::new(moved))) }
     }
 
     pub(super) fn empty() -> Self {
@@ -65,8 +77,13 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(flow) = &mut self.flow else { return Poll::Ready(None) };
         let polled = flow.poll_frame(cx);
-        if let (Poll::Ready(_), Some(last)) = (&polled, &self.progress.0) {
-            last.set(Instant::now());
+        if let (Poll::Ready(frame), Some(moved)) = (&polled, &self.progress.0) {
+            moved.last.set(Instant::now());
+            if let Some(Ok(frame)) = frame
+                && let Some(data) = frame.data_ref()
+            {
+                moved.octets.update(|octets| octets + data.len() as u64);
+            }
         }
         polled
     }
@@ -83,26 +100,30 @@ impl Body for RequestBody {
 /// What a client gets: the workload's body, or a refusal's text.
 pub struct ResponseBody {
     content: Content,
-    /// Held until the last octet is gone, so that an idle connection is one that owes nothing.
-    _in_flight: InFlight,
+    /// Held until the last octet is gone, so that an idle connection is one that owes nothing. `None` where a tunnel goes on with it.
+    exchange: Option<Exchange>,
 }
 
-enum Content {
-    Workload {
-        flow: Flow,
-        /// The upstream connection, to be used again once the body has ended.
-        lease: Option<Lease>,
-    },
+pub(super) enum Content {
+    Workload(WorkloadBody),
     Text(Bytes),
 }
 
-impl ResponseBody {
-    pub(super) fn workload(incoming: Incoming, stall: Duration, lease: Option<Lease>, in_flight: InFlight) -> Self {
-        Self { content: Content::Workload { flow: Flow::new(incoming, stall), lease }, _in_flight: in_flight }
-    }
+pub(super) struct WorkloadBody {
+    flow: Flow,
+    /// The upstream connection, to be used again once the body has ended.
+    lease: Option<Lease>,
+}
 
-    pub(super) fn text(text: Bytes, in_flight: InFlight) -> Self {
-        Self { content: Content::Text(text), _in_flight: in_flight }
+impl WorkloadBody {
+    pub(super) fn new(incoming: Incoming, stall: Duration, lease: Option<Lease>) -> Self {
+        Self { flow: Flow::new(incoming, stall), lease }
+    }
+}
+
+impl ResponseBody {
+    pub(super) fn new(content: Content, exchange: Option<Exchange>) -> Self {
+        Self { content, exchange }
     }
 }
 
@@ -111,33 +132,38 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.content {
-            Content::Workload { flow, .. } => flow.poll_frame(cx),
+        let polled = match &mut self.content {
+            Content::Workload(body) => body.flow.poll_frame(cx),
             Content::Text(text) if text.is_empty() => Poll::Ready(None),
             Content::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
+        };
+        if let (Poll::Ready(Some(Ok(frame))), Some(exchange)) = (&polled, &mut self.exchange)
+            && let Some(data) = frame.data_ref()
+        {
+            exchange.bytes_out += data.len() as u64;
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Workload { flow, .. } => flow.has_ended(),
+            Content::Workload(body) => body.flow.has_ended(),
             Content::Text(text) => text.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Workload { flow, .. } => flow.incoming.size_hint(),
+            Content::Workload(body) => body.flow.incoming.size_hint(),
             Content::Text(text) => SizeHint::with_exact(text.len() as u64),
         }
     }
 }
 
-impl Drop for ResponseBody {
+impl Drop for WorkloadBody {
     fn drop(&mut self) {
-        if let Content::Workload { flow, lease } = &mut self.content
-            && flow.has_ended()
-            && let Some(lease) = lease.take()
+        if self.flow.has_ended()
+            && let Some(lease) = self.lease.take()
         {
             lease.give_back();
         }

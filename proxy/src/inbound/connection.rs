@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     Inbound,
+    exchange::Exchange,
     guard::{Guarded, Signals},
     handle,
     headers::Origin,
@@ -49,6 +50,8 @@ pub struct Downstream {
     pub(super) signals: Rc<Signals>,
     /// The upstream's half of a WebSocket, left here by the request that opened it.
     pub(super) tunnel: Cell<Option<OnUpgrade>>,
+    /// The request that opened it, as long as it lasts.
+    pub(super) exchange: Cell<Option<Exchange>>,
     /// Requests begun.
     requests: Cell<u64>,
     in_flight: Cell<usize>,
@@ -65,6 +68,7 @@ impl Downstream {
             origin,
             signals: Rc::default(),
             tunnel: Cell::new(None),
+            exchange: Cell::new(None),
             requests: Cell::new(0),
             in_flight: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
@@ -153,7 +157,10 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let outcome = drive(&mut connection, http1::Connection::graceful_shutdown, &downstream, drain).await;
     let (mut stream, rest) = connection.into_parts().io.into_inner().into_parts();
     match downstream.tunnel.take() {
-        Some(upstream) => super::upgrade::splice(stream, &rest, upstream).await,
+        Some(upstream) => {
+            let _exchange = downstream.exchange.take();
+            super::upgrade::splice(stream, &rest, upstream).await
+        }
         None => linger(&mut stream, timeouts.linger).await.and(outcome),
     }
 }

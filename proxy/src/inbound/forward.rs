@@ -36,11 +36,15 @@ pub(super) async fn forward(
     let is_grpc = is_http2 && is_grpc(&parts.headers);
     // hyper's own entries (the pending upgrade) belong to the downstream connection.
     parts.extensions.clear();
-    headers::prepare_request(&mut parts.headers, is_http2, identity, &downstream.origin);
+    headers::prepare_request(&mut parts.headers, is_http2, authorized.identity(), &downstream.origin);
+    exchange.inject_trace(&mut parts.headers);
     let stall = downstream.inbound.timeouts.stall;
     let body = RequestBody::new(incoming, stall);
+    if let Some(octets) = body.progress().octets() {
+        exchange.count_in(octets);
+    }
     if is_grpc {
-        let response = send_http2(parts, body, downstream).await?;
+        let response = timed(send_http2(parts, body, downstream), exchange).await?;
         return Ok(respond(response, None, downstream));
     }
     address_http1(&mut parts)?;
@@ -49,11 +53,52 @@ pub(super) async fn forward(
     } else if parts.headers.contains_key(header::TE) {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
-    let (response, connection) = send_http1(Request::from_parts(parts, body), downstream).await?;
+    let (response, connection) = timed(send_http1(Request::from_parts(parts, body), downstream), exchange).await?;
     match (response.status(), is_upgrade) {
         (StatusCode::SWITCHING_PROTOCOLS, true) => Ok(switch_protocols(response, downstream)),
         (StatusCode::SWITCHING_PROTOCOLS, false) => Err(Deny::new(Reason::UpstreamProtocol, "the upstream switched protocols unasked")),
         _ => Ok(respond(response, Some(Lease::new(downstream.inbound.upstream.clone(), connection)), downstream)),
+    }
+}
+
+/// Measures how long the workload takes to begin its answer.
+async fn timed<T>(answer: impl Future<Output = Result<T, Failed>>, exchange: &mut Exchange) -> Result<T, Deny> {
+    let asked = std::time::Instant::now();
+    let answer = answer.await;
+    exchange.upstream_answered(asked);
+    answer.map_err(|failed| {
+        if let Failed::Connect(error) = &failed {
+            exchange.not_connected(error.class());
+        }
+        failed.into()
+    })
+}
+
+/// Why the workload gave no answer.
+enum Failed {
+    Connect(ConnectError),
+    Deny(Deny),
+}
+
+impl From<Deny> for Failed {
+    fn from(deny: Deny) -> Self {
+        Failed::Deny(deny)
+    }
+}
+
+impl From<ConnectError> for Failed {
+    fn from(error: ConnectError) -> Self {
+        Failed::Connect(error)
+    }
+}
+
+impl From<Failed> for Deny {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Deny(deny) => deny,
+            Failed::Connect(error @ ConnectError::Timeout(_)) => Deny::new(Reason::UpstreamTimeout, error.to_string()),
+            Failed::Connect(error) => Deny::new(Reason::UpstreamConnect, error.to_string()),
+        }
     }
 }
 
@@ -94,7 +139,7 @@ fn address_http1(parts: &mut Parts) -> Result<(), Deny> {
     Ok(())
 }
 
-async fn send_http2(mut parts: Parts, body: RequestBody, downstream: &Downstream) -> Result<Response<Incoming>, Deny> {
+async fn send_http2(mut parts: Parts, body: RequestBody, downstream: &Downstream) -> Result<Response<Incoming>, Failed> {
     // `:authority` says the same.
     let host = parts.headers.remove(header::HOST);
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
@@ -105,20 +150,20 @@ async fn send_http2(mut parts: Parts, body: RequestBody, downstream: &Downstream
     parts.uri = Uri::from_parts(uri).map_err(|_| Deny::new(Reason::RequestMalformed, "the request names no authority"))?;
     parts.version = Version::HTTP_2;
     let progress = body.progress();
-    let mut connection = downstream.inbound.upstream.http2().await.map_err(not_connected)?;
+    let mut connection = downstream.inbound.upstream.http2().await?;
     match within(connection.try_send_request(Request::from_parts(parts, body)), progress, downstream).await? {
         Ok(response) => Ok(response),
         Err(mut refused) => {
             // The connection died before anything was written on it: once more, on a new one.
-            let Some(request) = refused.take_message() else { return Err(failed(refused.error(), downstream)) };
+            let Some(request) = refused.take_message() else { return Err(failed(refused.error(), downstream).into()) };
             let progress = request.body().progress();
-            let mut connection = downstream.inbound.upstream.http2().await.map_err(not_connected)?;
-            within(connection.send_request(request), progress, downstream).await?.map_err(|error| failed(&error, downstream))
+            let mut connection = downstream.inbound.upstream.http2().await?;
+            within(connection.send_request(request), progress, downstream).await?.map_err(|error| failed(&error, downstream).into())
         }
     }
 }
 
-async fn send_http1(mut request: Request<RequestBody>, downstream: &Downstream) -> Result<(Response<Incoming>, Http1), Deny> {
+async fn send_http1(mut request: Request<RequestBody>, downstream: &Downstream) -> Result<(Response<Incoming>, Http1), Failed> {
     let upstream = &downstream.inbound.upstream;
     let progress = request.body().progress();
     if let Some(mut connection) = upstream.reuse() {
@@ -129,15 +174,15 @@ async fn send_http1(mut request: Request<RequestBody>, downstream: &Downstream) 
                 request = match (refused.take_message(), copy) {
                     (Some(unsent), _) => unsent,
                     (None, Some(copy)) if died(refused.error()) => copy,
-                    _ => return Err(failed(refused.error(), downstream)),
+                    _ => return Err(failed(refused.error(), downstream).into()),
                 }
             }
         }
     }
-    let mut connection = upstream.connect_http1().await.map_err(not_connected)?;
+    let mut connection = upstream.connect_http1().await?;
     match within(connection.try_send_request(request), progress, downstream).await? {
         Ok(response) => Ok((response, connection)),
-        Err(refused) => Err(failed(refused.error(), downstream)),
+        Err(refused) => Err(failed(refused.error(), downstream).into()),
     }
 }
 
@@ -179,13 +224,6 @@ async fn within<T>(answer: impl Future<Output = T>, progress: Progress, downstre
                 expired.as_mut().reset(due);
             }
         }
-    }
-}
-
-fn not_connected(error: ConnectError) -> Deny {
-    match error {
-        ConnectError::Timeout(_) => Deny::new(Reason::UpstreamTimeout, error.to_string()),
-        ConnectError::Io(_) | ConnectError::Http(_) => Deny::new(Reason::UpstreamConnect, error.to_string()),
     }
 }
 

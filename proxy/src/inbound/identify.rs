@@ -37,25 +37,25 @@ const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whose request it is. Only `identify` makes one.
 #[derive(Debug)]
-pub(crate) struct Identified {
-    pub(crate) tenant: Arc<TenantPolicy>,
-    pub(crate) token: Rc<Token>,
+pub(super) struct Identified {
+    pub(super) tenant: Arc<TenantPolicy>,
+    pub(super) token: Rc<Token>,
     /// The policy that knows the tenant: the one pinned for this request, or the newer one that learnt it.
-    pub(crate) snapshot: Arc<Snapshot>,
+    pub(super) snapshot: Arc<Snapshot>,
 }
 
 /// A verified token, as long as it is remembered.
 #[derive(Debug)]
-pub(crate) struct Token {
-    pub(crate) claims: VerifiedClaims,
+pub(super) struct Token {
+    pub(super) claims: VerifiedClaims,
     /// Of issuer and subject: the access log names nobody.
-    pub(crate) subject_hash: Option<[u8; 16]>,
+    pub(super) subject_hash: Option<[u8; 16]>,
     /// The identity generation of the snapshot that it was verified under; under another it is verified anew.
     generation: u64,
 }
 
 /// What the stage needs beside the request. One per data thread.
-pub(crate) struct Identify {
+pub(super) struct Identify {
     tokens: RefCell<unsync::Cache<Box<str>, Rc<Token>, Weight, DefaultHashBuilder>>,
     hits: Cell<u64>,
     learner: Learner,
@@ -76,13 +76,13 @@ impl Weighter<Box<str>, Rc<Token>> for Weight {
 }
 
 impl Identify {
-    pub(crate) fn new(learner: Learner, used: Arc<Used>, current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(learner: Learner, used: Arc<Used>, current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
         let tokens = unsync::Cache::with(EXPECTED_ENTRIES, REMEMBERED_BYTES, Weight, DefaultHashBuilder::default(), Default::default());
         Self { tokens: tokens.into(), hits: Cell::new(0), learner, used, current, metrics }
     }
 
     /// `now`: Unix seconds.
-    pub(crate) async fn identify(&self, headers: &HeaderMap, snapshot: &Arc<Snapshot>, now: u64) -> Result<Identified, Deny> {
+    pub(super) async fn identify(&self, headers: &HeaderMap, snapshot: &Arc<Snapshot>, now: u64) -> Result<Identified, Deny> {
         let text = identify::bearer(headers.get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()))?;
         let token = self.verify(text, snapshot, now)?;
         let tenant = match snapshot.tenant_of(&token.claims)? {

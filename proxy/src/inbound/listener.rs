@@ -22,11 +22,11 @@ const BACKLOG: i32 = 1024;
 /// Pause after an accept that failed for want of descriptors or memory: the cause does not go away by asking again.
 const SCARCE: Duration = Duration::from_millis(100);
 
-/// Binds `address` so that several threads may each listen on it (SO_REUSEPORT). Port 0: the kernel chooses.
-pub fn bind(address: SocketAddr) -> io::Result<BoundListener> {
+/// Binds `address`. `share`: so that several threads may each listen on it (SO_REUSEPORT). Port 0: the kernel chooses.
+pub fn bind(address: SocketAddr, share: bool) -> io::Result<BoundListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(share)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -74,7 +74,9 @@ pub async fn serve(listener: BoundListener, inbound: Rc<Inbound>, mut drain: Dra
                 let (stream, peer) = accepted;
                 prepare(&stream, inbound.timeouts.stall);
                 let (inbound, drain) = (inbound.clone(), drain.clone());
+                let counted = inbound.enforce.shared.metrics.connection();
                 connections.spawn_local(async move {
+                    let _counted = counted;
                     if let Err(error) = connection::serve(stream, peer, inbound, drain).await {
                         tracing::debug!(%peer, %error, "connection ended");
                     }

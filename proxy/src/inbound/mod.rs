@@ -11,7 +11,11 @@
 //!    |                                               |
 //!  hyper      -------------------- handle -----------+
 //!                                    |
-//!                          identify, limit, authorize
+//!                                identify   whose request is it?  (the verified token, nothing else)
+//!                                    |
+//!                                  limit    may they ask so often?
+//!                                    |
+//!                                authorize  may they ask for this?
 //!                                    |
 //!                                 forward   headers, pool, body -> workload
 //!                                    |
@@ -25,10 +29,14 @@
 pub mod listener;
 pub mod tls;
 // In the order of the route.
+mod authorize;
 mod check;
 mod connection;
+mod exchange;
 mod guard;
 mod headers;
+mod identify;
+mod limit;
 pub mod limits;
 
 mod body;
@@ -40,9 +48,10 @@ use std::rc::Rc;
 
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
-use ringfence_policy::{Deny, Reason};
+use ringfence_policy::{Deny, Reason, path::NormalPath};
 use tokio_rustls::TlsAcceptor;
 
+use self::{authorize::Authorized, body::Content, exchange::Exchange, identify::Identify};
 pub use self::{
     body::{BodyError, ResponseBody},
     connection::Downstream,
@@ -50,38 +59,103 @@ pub use self::{
     limits::Timeouts,
     pool::Upstream,
 };
-use crate::refuse::{RefusalId, refuse};
+use crate::{
+    data::Shared,
+    limiter::Exceeded,
+    listeners::{ListenerKey, Serve},
+    refuse::refuse,
+};
 
 /// One inbound listener, as one thread has it.
 pub struct Inbound {
-    pub upstream: Rc<Upstream>,
+    key: ListenerKey,
+    upstream: Rc<Upstream>,
     /// `None`: cleartext.
-    pub tls: Option<TlsAcceptor>,
+    tls: Option<TlsAcceptor>,
     /// Whether the workload sees the caller's `Authorization`.
-    pub forward_token: bool,
-    pub timeouts: Timeouts,
+    forward_token: bool,
+    timeouts: Timeouts,
+    enforce: Rc<Enforce>,
+}
+
+/// What one thread enforces policy with.
+pub struct Enforce {
+    shared: Shared,
+    identify: Identify,
+}
+
+impl Enforce {
+    pub fn new(shared: Shared) -> Self {
+        let identify = Identify::new(shared.learner.clone(), shared.used.clone(), shared.current.clone(), shared.metrics.clone());
+        Self { shared, identify }
+    }
+}
+
+impl Inbound {
+    pub fn new(serve: &Serve, timeouts: Timeouts, enforce: Rc<Enforce>) -> Self {
+        Self {
+            key: serve.key,
+            upstream: Rc::new(Upstream::new(serve.upstream, timeouts.connect)),
+            tls: serve.tls.clone().map(TlsAcceptor::from),
+            forward_token: serve.forward_token,
+            timeouts,
+            enforce,
+        }
+    }
+}
+
+/// A request that does not reach the workload, or whose answer does not come back.
+enum Refusal {
+    Deny(Deny),
+    Exceeded(Exceeded),
+}
+
+impl From<Deny> for Refusal {
+    fn from(deny: Deny) -> Self {
+        Refusal::Deny(deny)
+    }
+}
+
+impl From<Exceeded> for Refusal {
+    fn from(exceeded: Exceeded) -> Self {
+        Refusal::Exceeded(exceeded)
+    }
 }
 
 /// Answers one request. The route ends here either way: with the workload's response, or with a refusal.
 pub async fn handle(request: Request<Incoming>, downstream: &Rc<Downstream>) -> Response<ResponseBody> {
-    let _in_flight = downstream.in_flight();
     let number = downstream.begin();
+    let mut exchange = Exchange::begin(&request, downstream);
     let is_upgrade = downstream.signals.asks_for_upgrade(number);
     let is_http1 = request.version() != Version::HTTP_2;
-    let response = match route(request, number, is_upgrade, downstream).await {
+    let response = match route(request, number, is_upgrade, downstream, &mut exchange).await {
         Ok(response) => response,
-        Err(deny) => {
-            let mut response = refuse(&deny, RefusalId::new(), []);
+        Err(refusal) => {
+            let deny = match &refusal {
+                Refusal::Deny(deny) => deny,
+                Refusal::Exceeded(exceeded) => &exceeded.deny,
+            };
+            exchange.refused(deny);
+            let mut response = refuse(deny, exchange.id);
+            if let Refusal::Exceeded(exceeded) = &refusal {
+                exceeded.write_headers(response.headers_mut());
+            }
             if is_http1 && ends_connection(deny.reason) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            response.map(|text| ResponseBody::text(text, downstream.in_flight()))
+            response.map(Content::Text)
         }
     };
-    if is_upgrade && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+    exchange.replied(response.status());
+    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+        // The exchange lasts as long as the tunnel.
+        downstream.exchange.set(Some(exchange));
+        return response.map(|content| ResponseBody::new(content, None));
+    }
+    if is_upgrade {
         downstream.signals.upgrade_declined();
     }
-    response
+    response.map(|content| ResponseBody::new(content, Some(exchange)))
 }
 
 async fn route(
@@ -89,14 +163,34 @@ async fn route(
     number: u64,
     is_upgrade: bool,
     downstream: &Rc<Downstream>,
-) -> Result<Response<ResponseBody>, Deny> {
+    exchange: &mut Exchange,
+) -> Result<Response<Content>, Refusal> {
     if let Some(violation) = downstream.signals.refusal_of(number) {
-        return Err(violation.into());
+        return Err(Deny::from(violation).into());
     }
     if request.version() == Version::HTTP_2 {
         check::check_http2(&request)?;
     }
-    forward::forward(request, None, is_upgrade, downstream).await
+    let authorized = decide(&request, &downstream.inbound, exchange).await?;
+    Ok(forward::forward(request, &authorized, is_upgrade, downstream, exchange).await?)
+}
+
+/// Whether the request may reach the workload, under one policy from beginning to end.
+async fn decide(request: &Request<Incoming>, inbound: &Inbound, exchange: &mut Exchange) -> Result<Authorized, Refusal> {
+    let absent = |detail| Deny::new(Reason::ConfigAbsent, detail);
+    let Enforce { shared, identify } = &*inbound.enforce;
+    let snapshot = shared.current.pin_owned().ok_or_else(|| absent("there is no policy yet"))?;
+    let listener = inbound.key.policy(&snapshot.workload).ok_or_else(|| absent("this listener's policy is withdrawn"))?;
+    let path = NormalPath::new(request.uri().path()).map_err(|why| Deny::new(Reason::RequestMalformed, why))?;
+    let method = request.method().as_str();
+    if let Some(authorized) = authorize::public(&path, listener) {
+        return Ok(authorized);
+    }
+    let identified = identify.identify(request.headers(), &snapshot, exchange.unix_seconds()).await?;
+    exchange.identified(&identified);
+    let admitted = limit::limit(&identified, method, &path, &shared.limiter, exchange.started())?;
+    exchange.admitted(admitted.guard, admitted.shadow);
+    Ok(authorize::authorize(identified, method, &path)?)
 }
 
 /// After these the octets that follow on an HTTP/1 connection cannot be told apart into messages.

@@ -18,6 +18,7 @@ use super::{
     connection::LocalExecutor,
     limits::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, MAX_IDLE_UPSTREAM, UPSTREAM_IDLE},
 };
+use crate::telemetry::access_log;
 
 pub(super) type Http1 = http1::SendRequest<RequestBody>;
 pub(super) type Http2 = http2::SendRequest<RequestBody>;
@@ -31,6 +32,17 @@ pub(super) enum ConnectError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
+}
+
+impl ConnectError {
+    /// For the access log.
+    pub(super) fn class(&self) -> access_log::ConnectError {
+        match self {
+            ConnectError::Timeout(_) => access_log::ConnectError::TimedOut,
+            ConnectError::Io(error) => error.kind().into(),
+            ConnectError::Http(_) => access_log::ConnectError::Other,
+        }
+    }
 }
 
 /// The workload's address and the connections to it.
