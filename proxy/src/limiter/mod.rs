@@ -1,7 +1,7 @@
 //! How many requests a tenant may make. Takes a request of a verified tenant and the tenant's policy, yields `Admitted` or `Exceeded`.
 //!
 //! Counters are not configuration: they are kept by tenant and limit name beside the snapshot, and no push refills or forgets one.
-//! Nothing here knows one tenant from another's cells, and the time is a parameter.
+//! No tenant's cells are looked at for another's request, and the time is a parameter.
 //!
 //! Memory: a limit that counts by subject or claim holds one cell, some 45 bytes, for each value met within its window, up to
 //! `Bounds::cells_per_limit`. Only cells that are full again are let go, which cannot be told from keeping them. Keys that find no room

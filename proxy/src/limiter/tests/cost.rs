@@ -16,7 +16,7 @@ fn cost_of_a_charge() {
         }
         println!("{what}: {} ns", begun.elapsed().as_nanos() / rounds as u128);
     };
-    let by_subject = |rate: &str| tenant("acme", [limit("each", rate, 1_000_000, LimitKey::Subject)]);
+    let by_subject = |rate: &str| tenant("acme", [limit("each", rate, 10_000_000, LimitKey::Subject)]);
     measure("no limit, requests in flight only", &tenant("acme", []), &subjects[..1], 1_000_000);
     measure("1 limit, tenant", &acme, &subjects[..1], 1_000_000);
     measure("1 limit, 1 subject", &by_subject("1/s"), &subjects[..1], 1_000_000);
