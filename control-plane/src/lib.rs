@@ -1,3 +1,5 @@
 //! The control plane: what operators write becomes resources, and resources reach the sidecars that they concern.
 
+pub mod spec;
+
 pub mod fleet;
