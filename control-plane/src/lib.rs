@@ -2,4 +2,6 @@
 
 pub mod spec;
 
+pub mod compile;
+
 pub mod fleet;
