@@ -5,3 +5,7 @@ pub mod spec;
 pub mod compile;
 
 pub mod fleet;
+
+pub mod cli;
+
+pub mod quickstart;
