@@ -1,0 +1,151 @@
+//! The operator's command. Exit codes: 0 done, 1 refused or found faults, 2 wrong usage.
+
+mod init;
+mod token;
+mod validate;
+
+use std::{
+    ffi::OsString,
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The directory that `up` and `token` take where none is named.
+pub const DEFAULT_DIR: &str = "ringfence-quickstart";
+
+const REFUSED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringfence",
+    version,
+    about = "Tenant isolation for HTTP workloads",
+    after_help = "Example:\n  ringfence init demo && ringfence up demo"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything on one machine: the control plane, and a sidecar per workload (not built yet)
+    #[command(after_help = "Example:\n  ringfence up ringfence-quickstart")]
+    Up(NotBuiltArgs),
+    /// Run the control plane alone (not built yet)
+    #[command(after_help = "Example:\n  ringfence serve /etc/ringfence")]
+    Serve(NotBuiltArgs),
+    /// Write the quickstart: two tenants, a platform, three workloads, a development issuer
+    #[command(after_help = "Example:\n  ringfence init demo")]
+    Init(init::InitArgs),
+    /// Print a token of a directory's development issuer
+    #[command(
+        after_help = "Example:\n  curl -H \"Authorization: Bearer $(ringfence token --tenant acme --scope admin)\" http://127.0.0.1:18080/hello"
+    )]
+    Token(token::TokenArgs),
+    /// Tell every fault in a directory, one a line
+    #[command(after_help = "Example:\n  ringfence validate ringfence-quickstart")]
+    Validate(validate::ValidateArgs),
+    /// Say what would happen to a request, and by which rule (not built yet)
+    #[command(after_help = "Example:\n  ringfence explain ringfence-quickstart --workload acme-api")]
+    Explain(NotBuiltArgs),
+    /// Print objects of a running control plane (not built yet)
+    #[command(after_help = "Example:\n  ringfence get tenants")]
+    Get(NotBuiltArgs),
+    /// Write objects to a running control plane (not built yet)
+    #[command(after_help = "Example:\n  ringfence apply tenant-acme.yaml")]
+    Apply(NotBuiltArgs),
+    /// Remove an object from a running control plane (not built yet)
+    #[command(after_help = "Example:\n  ringfence delete tenant acme")]
+    Delete(NotBuiltArgs),
+    /// Say what `apply` would change (not built yet)
+    #[command(after_help = "Example:\n  ringfence diff tenant-acme.yaml")]
+    Diff(NotBuiltArgs),
+    /// Say which sidecars have acknowledged what (not built yet)
+    #[command(after_help = "Example:\n  ringfence status")]
+    Status(NotBuiltArgs),
+    /// Say why a request was refused, by its id (not built yet)
+    #[command(after_help = "Example:\n  ringfence why 0af7651916cd43dd8448eb211c80319c")]
+    Why(NotBuiltArgs),
+}
+
+/// Whatever follows a command that is refused by name.
+#[derive(Debug, Args)]
+struct NotBuiltArgs {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    _rest: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// Runs the command of the process's arguments.
+pub fn run() -> ExitCode {
+    // Wrong usage ends inside, with code 2; so do `--help` and `--version`, with 0.
+    let cli = Cli::parse();
+    let mut out = io::stdout().lock();
+    match cli.command {
+        Command::Up(_) => not_built("up"),
+        Command::Serve(_) => not_built("serve"),
+        Command::Init(args) => done(init::run(&args, &mut out)),
+        Command::Token(args) => done(token::run(&args, &mut out)),
+        Command::Validate(args) => match validate::run(&args, &mut out) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(REFUSED),
+            Err(error) => refused(&error),
+        },
+        Command::Explain(_) => not_built("explain"),
+        Command::Get(_) => not_built("get"),
+        Command::Apply(_) => not_built("apply"),
+        Command::Delete(_) => not_built("delete"),
+        Command::Diff(_) => not_built("diff"),
+        Command::Status(_) => not_built("status"),
+        Command::Why(_) => not_built("why"),
+    }
+}
+
+fn done(result: Result<(), impl Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &impl Display) -> ExitCode {
+    say(&format!("ringfence: {error}"));
+    ExitCode::from(REFUSED)
+}
+
+fn not_built(command: &str) -> ExitCode {
+    say(&format!("ringfence: `{command}` is not built yet"));
+    ExitCode::from(WRONG_USAGE)
+}
+
+/// To stderr; that nobody reads it is no reason to fail.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_shows_an_example() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Example:\n  "), "{}", command.get_name());
+            assert!(help.contains(&format!("ringfence {}", command.get_name())), "{}", command.get_name());
+        }
+    }
+}

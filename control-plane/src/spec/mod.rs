@@ -1,0 +1,149 @@
+//! What an operator writes: the kinds, and how a file becomes objects or faults.
+//!
+//! Takes the bytes of a file; yields objects whose every field has a place in it, and one fault for each thing that is wrong.
+//! Never knows other files' objects (that is `compile`), nor what a rate or an address means (that is `ringfence_xds::decode`).
+
+mod directory;
+mod fault;
+mod parse;
+mod position;
+mod shape;
+mod types;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use directory::{files, read_bounded, read_directory};
+pub use fault::{Fault, Position};
+pub use parse::{Parsed, parse};
+pub use types::*;
+
+pub(crate) use fault::quoted;
+pub(crate) use shape::nearest;
+
+pub const API_VERSION: &str = "ringfence.dev/v1alpha1";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    Platform,
+    Issuer,
+    Tenant,
+    Workload,
+}
+
+impl Kind {
+    pub const ALL: &'static [Kind] = &[Kind::Platform, Kind::Issuer, Kind::Tenant, Kind::Workload];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Platform => "Platform",
+            Kind::Issuer => "Issuer",
+            Kind::Tenant => "Tenant",
+            Kind::Workload => "Workload",
+        }
+    }
+
+    /// Fields of the contract that nothing enforces yet: refused by name, lest an operator believe in them.
+    const fn not_built(self) -> &'static [&'static str] {
+        match self {
+            Kind::Platform | Kind::Tenant | Kind::Workload => &["spec.egress", "spec.dns"],
+            Kind::Issuer => &["spec.jwks.uri"],
+        }
+    }
+
+    /// The JSON schema of a whole document of this kind, without references.
+    pub fn schema(self) -> &'static serde_json::Value {
+        static SCHEMAS: LazyLock<[serde_json::Value; 4]> = LazyLock::new(|| {
+            let settings = || schemars::generate::SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true).into_generator();
+            [
+                settings().into_root_schema_for::<Manifest<PlatformSpec>>().to_value(),
+                settings().into_root_schema_for::<Manifest<IssuerSpec>>().to_value(),
+                settings().into_root_schema_for::<Manifest<TenantSpec>>().to_value(),
+                settings().into_root_schema_for::<Manifest<WorkloadSpec>>().to_value(),
+            ]
+        });
+        &SCHEMAS[self as usize]
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What names an object in the store. Displayed as `Kind/name`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ObjectKey {
+    pub kind: Kind,
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Spec {
+    Platform(PlatformSpec),
+    Issuer(IssuerSpec),
+    Tenant(TenantSpec),
+    Workload(WorkloadSpec),
+}
+
+/// One object and where it stands. It is whole, but may have more fields than it should: that is a fault which takes nothing away, and
+/// the rest can be looked at for others.
+#[derive(Debug)]
+pub struct Object {
+    pub key: ObjectKey,
+    pub metadata: Metadata,
+    pub spec: Spec,
+    pub file: Arc<Path>,
+    positions: position::Positions,
+    faults: Vec<Fault>,
+}
+
+impl Object {
+    /// The place of a field by its path from the object's root (`spec.limits[0].rate`; empty: the object itself), or of the
+    /// nearest ancestor that is in the file.
+    pub fn position(&self, path: &str) -> Position {
+        self.positions.nearest(path).unwrap_or(Position { line: 1, col: 1 })
+    }
+
+    /// What is wrong with how it is written; `compile` tells these with its own.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    pub fn fault(&self, path: impl Into<String>, message: impl Into<String>) -> Fault {
+        let path = path.into();
+        Fault {
+            file: self.file.clone(),
+            position: self.position(&path),
+            kind: Some(self.key.kind),
+            name: Some(self.key.name.to_string()),
+            path,
+            message: message.into(),
+        }
+    }
+
+    /// A path that the object names: relative ones are relative to its file.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        resolve(&self.file, path)
+    }
+}
+
+fn resolve(file: &Path, path: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(path)
+}

@@ -1,0 +1,242 @@
+//! A file's bytes -> objects and faults.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ringfence_xds::policy::name::{NameError, is_dns_label};
+use serde::de::DeserializeOwned;
+
+use super::{
+    API_VERSION, Fault, Kind, Manifest, Metadata, Object, ObjectKey, Position, Spec,
+    fault::quoted,
+    position::Positions,
+    resolve, shape,
+    yaml::{self, Node, Value},
+};
+
+/// Kinds of the contract that are not built yet.
+const NOT_BUILT: &[&str] = &["PolicyZone"];
+
+/// Longest document, in bytes; no resource may be larger. The parser keeps a whole `{…}` in memory, a hundred times over, until it knows
+/// that it is no key.
+const MAX_DOCUMENT_BYTES: usize = 1 << 20;
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// In the file's order.
+    pub objects: Vec<Arc<Object>>,
+    /// Of what became no object, in the file's order. Those of objects are told by `compile`.
+    pub faults: Vec<Fault>,
+    /// The other files that its objects are made of, whether they could be read or not.
+    pub needs: Vec<PathBuf>,
+}
+
+impl Parsed {
+    /// Objects that stand there and could not be read.
+    pub fn unread(&self) -> BTreeSet<ObjectKey> {
+        self.faults.iter().filter_map(Fault::key).collect()
+    }
+
+    pub(super) fn extend(&mut self, other: Parsed) {
+        self.objects.extend(other.objects);
+        self.faults.extend(other.faults);
+        self.needs.extend(other.needs);
+    }
+}
+
+/// Reads a file of any number of documents. `read` yields the bytes of the other files that an object names.
+pub fn parse(file: &Arc<Path>, bytes: &[u8], read: impl FnMut(&Path) -> io::Result<Vec<u8>>) -> Parsed {
+    let mut parse = Parse { file, read, parsed: Parsed::default() };
+    match text(bytes) {
+        Ok(text) => parse.documents(text),
+        Err((position, message)) => parse.fault(position, None, None, "", message),
+    }
+    parse.parsed
+}
+
+struct Parse<'a, R> {
+    file: &'a Arc<Path>,
+    read: R,
+    parsed: Parsed,
+}
+
+impl<R: FnMut(&Path) -> io::Result<Vec<u8>>> Parse<'_, R> {
+    fn documents(&mut self, text: &str) {
+        let mut empty = true;
+        yaml::documents(text, |document| match document {
+            Ok(Node { value: Value::Null, .. }) => {}
+            Ok(root) => {
+                empty = false;
+                self.document(&root);
+            }
+            Err(broken) => {
+                empty = false;
+                self.fault(broken.at, None, None, "", broken.message);
+            }
+        });
+        if empty {
+            // Most likely cut short while it was written; objects must not vanish over it.
+            self.parsed.faults.push(Fault::of_file(self.file, "holds no object: write one, or remove the file"));
+        }
+    }
+
+    fn fault(&mut self, position: Position, kind: Option<Kind>, name: Option<&str>, path: impl Into<String>, message: String) {
+        let (file, name) = (self.file.clone(), name.map(str::to_owned));
+        self.parsed.faults.push(Fault { file, position, kind, name, path: path.into(), message });
+    }
+
+    fn document(&mut self, root: &Node) {
+        if !matches!(root.value, Value::Map(_)) {
+            return self.fault(root.at, None, None, "", "must be an object: apiVersion, kind, metadata, spec".into());
+        }
+        let kind = match kind_of(root) {
+            Ok(kind) => kind,
+            Err((position, message)) => return self.fault(position, None, None, "kind", message),
+        };
+        let before = self.parsed.faults.len();
+        self.envelope(kind, root);
+        let manifest = match kind {
+            Kind::Platform => self.manifest(kind, root, Spec::Platform),
+            Kind::Issuer => self.manifest(kind, root, Spec::Issuer),
+            Kind::Tenant => self.manifest(kind, root, Spec::Tenant),
+            Kind::Workload => self.manifest(kind, root, Spec::Workload),
+        };
+        if let (Some((metadata, spec)), Some(name)) = (manifest, name_of(root)) {
+            let key = ObjectKey { kind, name: name.into() };
+            let positions = Positions::of(root);
+            let mut object = Object { key, metadata, spec, file: self.file.clone(), positions, faults: Vec::new() };
+            match self.read_jwks(&mut object) {
+                Ok(()) => {
+                    object.faults = self.parsed.faults.split_off(before);
+                    self.parsed.objects.push(Arc::new(object));
+                }
+                Err(fault) => self.parsed.faults.push(fault),
+            }
+        }
+        self.parsed.faults[before..].sort();
+    }
+
+    /// The document as a type, unless its faults leave too little of it.
+    fn manifest<S>(&mut self, kind: Kind, root: &Node, spec: impl FnOnce(S) -> Spec) -> Option<(Metadata, Spec)>
+    where
+        S: DeserializeOwned,
+    {
+        let name = name_of(root);
+        let (json, faults) = shape::check(kind, root, kind.schema());
+        for fault in faults {
+            self.fault(fault.at, Some(kind), name, fault.path, fault.message);
+        }
+        match serde_json::from_value::<Manifest<S>>(json?) {
+            Ok(manifest) => Some((manifest.metadata, spec(manifest.spec))),
+            // The schema and the type are one, so that this is a defect of ours; it must still not pass unseen.
+            Err(error) => {
+                self.fault(root.at, Some(kind), name, "", error.to_string());
+                None
+            }
+        }
+    }
+
+    /// What the schema does not say of `apiVersion` and `metadata.name`.
+    fn envelope(&mut self, kind: Kind, root: &Node) {
+        if let Some(Node { at, value: Value::Text(version) }) = root.value.field("apiVersion")
+            && version != API_VERSION
+        {
+            self.fault(*at, Some(kind), name_of(root), "apiVersion", format!("must be {API_VERSION}, not {}", quoted(version)));
+        }
+        if let Some(Node { at, value: Value::Text(name) }) = root.value.field("metadata").and_then(|m| m.value.field("name"))
+            && !is_dns_label(name)
+        {
+            self.fault(*at, Some(kind), None, "metadata.name", format!("{NameError}, not {}", quoted(name)));
+        }
+    }
+
+    fn read_jwks(&mut self, object: &mut Object) -> Result<(), Fault> {
+        let Spec::Issuer(issuer) = &object.spec else { return Ok(()) };
+        let text = match (&issuer.jwks.file, &issuer.jwks.inline) {
+            (Some(name), _) => {
+                let path = resolve(self.file, name);
+                let bytes = (self.read)(&path).map_err(|e| object.fault("spec.jwks.file", format!("cannot read {}: {e}", path.display())));
+                self.parsed.needs.push(path);
+                bytes?
+            }
+            (None, Some(inline)) => {
+                serde_json::to_vec(inline).map_err(|e| object.fault("spec.jwks.inline", format!("cannot be written as JSON: {e}")))?
+            }
+            (None, None) => return Ok(()),
+        };
+        if let Spec::Issuer(issuer) = &mut object.spec {
+            issuer.jwks.text = text.into();
+        }
+        Ok(())
+    }
+}
+
+/// `metadata.name`, where it is one.
+fn name_of(root: &Node) -> Option<&str> {
+    match &root.value.field("metadata")?.value.field("name")?.value {
+        Value::Text(name) if is_dns_label(name) => Some(name),
+        _ => None,
+    }
+}
+
+fn kind_of(root: &Node) -> Result<Kind, (Position, String)> {
+    let known = || Kind::ALL.iter().map(|kind| kind.as_str());
+    let one_of = || known().collect::<Vec<_>>().join(", ");
+    let Some(node) = root.value.field("kind") else {
+        return Err((root.at, format!("is missing: must be one of {}", one_of())));
+    };
+    let Value::Text(text) = &node.value else {
+        return Err((node.at, format!("must be one of {}", one_of())));
+    };
+    if let Some(kind) = Kind::ALL.iter().find(|kind| kind.as_str() == text) {
+        return Ok(*kind);
+    }
+    let message = match shape::nearest(text, known()) {
+        _ if NOT_BUILT.contains(&text.as_str()) => format!("{text} is not built yet: remove it"),
+        Some(meant) => format!("unknown kind {}: did you mean {meant}?", quoted(text)),
+        None => format!("unknown kind {}: must be one of {}", quoted(text), one_of()),
+    };
+    Err((node.at, message))
+}
+
+/// The text of a file without its byte order mark. Characters that YAML forbids are refused here: the parser takes a NUL for the end.
+fn text(bytes: &[u8]) -> Result<&str, (Position, String)> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        (end_of(&valid), "not UTF-8: save the file as UTF-8".to_owned())
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut document_bytes = 0;
+    for (before, line) in text.split_inclusive('\n').enumerate() {
+        document_bytes = if yaml::is_separator(line) { 0 } else { document_bytes + line.len() };
+        if document_bytes > MAX_DOCUMENT_BYTES {
+            let line = u32::try_from(before + 1).unwrap_or(u32::MAX);
+            return Err((Position { line, col: 1 }, format!("document too long: at most {} KiB are read", MAX_DOCUMENT_BYTES >> 10)));
+        }
+    }
+    let mut characters = text.char_indices().peekable();
+    while let Some((offset, character)) = characters.next() {
+        let forbidden = match character {
+            '\t' | '\n' => false,
+            // The parser would count a line here and nobody else would.
+            '\r' => characters.peek().is_none_or(|(_, next)| *next != '\n'),
+            _ => character.is_control() && character != '\u{85}',
+        };
+        if forbidden {
+            return Err((end_of(&text[..offset]), format!("control character U+{:04X}: remove it", u32::from(character))));
+        }
+    }
+    Ok(text)
+}
+
+/// Where the character after `text` stands.
+fn end_of(text: &str) -> Position {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let last_line = text.rsplit('\n').next().unwrap_or_default();
+    Position { line: count(text.matches('\n').count() + 1), col: count(last_line.chars().count() + 1) }
+}

@@ -1,0 +1,180 @@
+//! The kinds as operators write them. The one truth: the shape that a file is checked against, and the schema of a custom
+//! resource, are both generated from these types.
+//!
+//! Shape only: what a rate, an address or a pattern means is known to the decoder (`ringfence_xds::decode`) alone.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A whole document.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest<S> {
+    pub api_version: String,
+    pub kind: String,
+    pub metadata: Metadata,
+    pub spec: S,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// A DNS label.
+    pub name: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Who may vouch for a tenant; shared by many tenants.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IssuerSpec {
+    /// The exact `iss`.
+    pub issuer: String,
+    /// A token must carry one of them.
+    #[schemars(length(min = 1))]
+    pub audiences: Vec<String>,
+    /// Pinned; asymmetric only.
+    #[schemars(length(min = 1))]
+    pub algorithms: Vec<String>,
+    pub jwks: JwksSource,
+    /// The claim that names the tenant; dots descend.
+    pub tenant_claim: String,
+    /// At most 60s.
+    pub clock_skew: Option<String>,
+}
+
+/// Where an issuer's JWK set comes from: exactly one of the fields.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct JwksSource {
+    /// Relative to the file that the issuer stands in.
+    pub file: Option<String>,
+    pub inline: Option<serde_json::Map<String, serde_json::Value>>,
+    /// The JWK set as JSON text, whichever of the two it came from. Not a field: put in by `parse`.
+    #[serde(skip)]
+    pub text: bytes::Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TenantSpec {
+    pub display_name: Option<String>,
+    #[schemars(length(min = 1))]
+    pub identity: Vec<IdentitySpec>,
+    #[serde(default)]
+    pub limits: Vec<LimitSpec>,
+    /// Requests in flight at one sidecar; default: the platform's.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub in_flight: Option<u32>,
+    pub inbound: Option<TenantInboundSpec>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IdentitySpec {
+    /// `metadata.name` of an Issuer.
+    pub issuer: String,
+    /// Values of the tenant claim that mean this tenant; default: its name.
+    #[schemars(length(min = 1))]
+    pub values: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LimitSpec {
+    /// Unique within the tenant.
+    pub name: String,
+    /// N/s, N/m or N/h.
+    pub rate: String,
+    /// Requests at once; default: the rate's N.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub burst: Option<u32>,
+    /// tenant, subject or claim:<name>.
+    pub key: Option<String>,
+    /// Default: every request.
+    #[serde(rename = "match")]
+    pub matches: Option<MatchSpec>,
+    /// enforce or shadow.
+    pub mode: Option<String>,
+    /// local.
+    pub scope: Option<String>,
+}
+
+/// An absent list means any.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MatchSpec {
+    #[schemars(length(min = 1))]
+    pub methods: Option<Vec<String>>,
+    #[schemars(length(min = 1))]
+    pub paths: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TenantInboundSpec {
+    /// Absent: everywhere. Empty: nowhere.
+    pub allow: Option<Vec<AllowSpec>>,
+}
+
+/// An absent list means any.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AllowSpec {
+    #[schemars(length(min = 1))]
+    pub methods: Option<Vec<String>>,
+    #[schemars(length(min = 1))]
+    pub paths: Option<Vec<String>>,
+    /// OAuth scopes that the token must all carry.
+    #[schemars(length(min = 1))]
+    pub scopes: Option<Vec<String>>,
+}
+
+/// One sidecar's job. Either `tenant` or `tenants`.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadSpec {
+    pub tenant: Option<String>,
+    /// `*` alone: any.
+    #[schemars(length(min = 1))]
+    pub tenants: Option<Vec<String>>,
+    #[schemars(length(min = 1))]
+    pub inbound: Vec<InboundSpec>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InboundSpec {
+    pub listen: String,
+    pub upstream: String,
+    /// Path patterns that need no token.
+    #[serde(default)]
+    pub public: Vec<String>,
+    pub tls: Option<TlsSpec>,
+    /// Whether the workload gets the caller's token too.
+    #[serde(default)]
+    pub forward_token: bool,
+}
+
+/// PEM files on the sidecar's disk, relative to the file that the workload stands in.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsSpec {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// What holds for the whole installation.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlatformSpec {
+    /// Default of the tenants' `inFlight`.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub in_flight: Option<u32>,
+}
