@@ -1,11 +1,15 @@
 //! The control plane: what operators write becomes resources, and resources reach the sidecars that they concern.
 
-pub mod spec;
-
 pub mod compile;
-
 pub mod fleet;
+pub mod spec;
+pub mod store;
+
+pub mod admin;
+pub mod plane;
+pub mod serve;
+pub mod up;
 
 pub mod cli;
-
+pub mod demo;
 pub mod quickstart;

@@ -8,6 +8,7 @@ use std::{
 use ringfence_policy::{
     IssuerName, Snapshot, TenantId,
     identify::IssuerPolicy,
+    snapshot::ResourceVersion,
     tenant::{PlatformPolicy, ServedTenants, TenantPolicy, WorkloadPolicy},
 };
 
@@ -30,6 +31,8 @@ pub trait Lookup {
     fn known(&self, kind: Kind, name: &str) -> Option<&Known>;
     /// Names of held bindings.
     fn bindings(&self) -> impl Iterator<Item = (&str, &TenantId)>;
+    /// Everything held, for people to look at.
+    fn versions(&self) -> Vec<ResourceVersion>;
 }
 
 /// Which names a workload's sidecar needs, given what it knows: the closure over references.
@@ -110,7 +113,7 @@ pub fn assemble(workload: &str, known: &impl Lookup, generation: u64, previous: 
         Some(previous) if same_identity(previous, &issuers, &bindings) => previous.identity_generation,
         _ => generation,
     };
-    Some(Snapshot { generation, identity_generation, workload: policy, platform, tenants, issuers, bindings })
+    Some(Snapshot { generation, identity_generation, workload: policy, platform, tenants, issuers, bindings, versions: known.versions() })
 }
 
 fn add_tenant(id: &TenantId, known: &Known, tenants: &mut HashMap<TenantId, Arc<TenantPolicy>>) {

@@ -18,7 +18,7 @@ use crate::{
     },
     resource::{Kind, Resource},
 };
-use ringfence_policy::TenantId;
+use ringfence_policy::{TenantId, snapshot::ResourceVersion};
 
 #[cfg(test)]
 mod tests;
@@ -265,6 +265,19 @@ impl Lookup for Client {
                 _ => None,
             }
         })
+    }
+
+    fn versions(&self) -> Vec<ResourceVersion> {
+        let mut versions: Vec<ResourceVersion> = self
+            .held()
+            .map(|resource| ResourceVersion {
+                kind: resource.kind.as_str(),
+                name: resource.name.clone(),
+                version: resource.version.clone(),
+            })
+            .collect();
+        versions.sort();
+        versions
     }
 }
 

@@ -1,7 +1,10 @@
 //! The operator's command. Exit codes: 0 done, 1 refused or found faults, 2 wrong usage.
 
 mod init;
+mod serve;
+mod status;
 mod token;
+mod up;
 mod validate;
 
 use std::{
@@ -33,12 +36,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run everything on one machine: the control plane, and a sidecar per workload (not built yet)
+    /// Run everything on one machine: the control plane, and a sidecar per workload
     #[command(after_help = "Example:\n  ringfence up ringfence-quickstart")]
-    Up(NotBuiltArgs),
-    /// Run the control plane alone (not built yet)
-    #[command(after_help = "Example:\n  ringfence serve /etc/ringfence")]
-    Serve(NotBuiltArgs),
+    Up(up::UpArgs),
+    /// Run the control plane alone: watch a directory, push to sidecars that were started otherwise
+    #[command(after_help = "Example:\n  ringfence serve ringfence-quickstart --sockets run")]
+    Serve(serve::ServeArgs),
     /// Write the quickstart: two tenants, a platform, three workloads, a development issuer
     #[command(after_help = "Example:\n  ringfence init demo")]
     Init(init::InitArgs),
@@ -65,9 +68,9 @@ enum Command {
     /// Say what `apply` would change (not built yet)
     #[command(after_help = "Example:\n  ringfence diff tenant-acme.yaml")]
     Diff(NotBuiltArgs),
-    /// Say which sidecars have acknowledged what (not built yet)
-    #[command(after_help = "Example:\n  ringfence status")]
-    Status(NotBuiltArgs),
+    /// Say which sidecars enforce what is published, and what they refused
+    #[command(after_help = "Example:\n  ringfence status ringfence-quickstart")]
+    Status(status::StatusArgs),
     /// Say why a request was refused, by its id (not built yet)
     #[command(after_help = "Example:\n  ringfence why 0af7651916cd43dd8448eb211c80319c")]
     Why(NotBuiltArgs),
@@ -92,8 +95,14 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let mut out = io::stdout().lock();
     match cli.command {
-        Command::Up(_) => not_built("up"),
-        Command::Serve(_) => not_built("serve"),
+        Command::Up(args) => {
+            drop(out); // others print from here on
+            done(up::run(&args))
+        }
+        Command::Serve(args) => {
+            drop(out);
+            done(serve::run(&args))
+        }
         Command::Init(args) => done(init::run(&args, &mut out)),
         Command::Token(args) => done(token::run(&args, &mut out)),
         Command::Validate(args) => match validate::run(&args, &mut out) {
@@ -106,7 +115,7 @@ pub fn run() -> ExitCode {
         Command::Apply(_) => not_built("apply"),
         Command::Delete(_) => not_built("delete"),
         Command::Diff(_) => not_built("diff"),
-        Command::Status(_) => not_built("status"),
+        Command::Status(args) => done(status::run(&args, &mut out)),
         Command::Why(_) => not_built("why"),
     }
 }

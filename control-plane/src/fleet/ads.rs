@@ -34,7 +34,7 @@ struct Ads {
 }
 
 /// Serves the sidecar of `workload` on the Unix socket `path`, until the task is dropped.
-pub async fn serve_unix(fleet: Arc<Fleet>, workload: &str, path: &Path) -> io::Result<impl Future<Output = ()> + use<>> {
+pub fn serve_unix(fleet: Arc<Fleet>, workload: &str, path: &Path) -> io::Result<impl Future<Output = ()> + use<>> {
     // Left by an earlier run that was killed: nobody else can have put it into our directory.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -49,12 +49,14 @@ pub async fn serve_unix(fleet: Arc<Fleet>, workload: &str, path: &Path) -> io::R
 }
 
 /// Serves every sidecar without authentication: any process that can connect can read any workload's policy. Loopback only.
-pub async fn serve_dangerous_plaintext(fleet: Arc<Fleet>, listener: TcpListener) -> io::Result<()> {
+pub fn serve_dangerous_plaintext(fleet: Arc<Fleet>, listener: TcpListener) -> io::Result<impl Future<Output = ()> + use<>> {
     if !listener.local_addr()?.ip().is_loopback() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "plaintext ADS is for loopback addresses only"));
     }
     let ads = Ads { fleet, bound_to: None };
-    ads.server().serve_with_incoming(TcpListenerStream::new(listener)).await.map_err(io::Error::other)
+    Ok(async move {
+        let _ = ads.server().serve_with_incoming(TcpListenerStream::new(listener)).await;
+    })
 }
 
 impl Ads {

@@ -50,7 +50,7 @@ struct Connected {
 }
 
 /// One sidecar as `status` shows it.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     pub node: String,

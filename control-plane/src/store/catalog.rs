@@ -102,8 +102,12 @@ impl Catalog {
             return (candidates, compiled.resources().cloned().collect(), faults);
         }
         // 1. What is at fault goes back to what it was, or out if it is new.
-        let at_fault: BTreeSet<ObjectKey> =
-            candidates.iter().zip(&compiled.outcomes).filter(|(_, outcome)| outcome.is_err()).map(|(object, _)| object.key.clone()).collect();
+        let at_fault: BTreeSet<ObjectKey> = candidates
+            .iter()
+            .zip(&compiled.outcomes)
+            .filter(|(_, outcome)| outcome.is_err())
+            .map(|(object, _)| object.key.clone())
+            .collect();
         let mut next: BTreeMap<ObjectKey, Arc<Object>> =
             candidates.iter().filter(|object| !at_fault.contains(&object.key)).map(|object| (object.key.clone(), object.clone())).collect();
         next.extend(at_fault.iter().filter_map(|key| Some((key.clone(), self.in_force.get(key)?.clone()))));
@@ -163,7 +167,9 @@ mod tests {
     const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k","x":"axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY","y":"T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"}]}"#;
 
     fn tenant(name: &str, extra: &str) -> String {
-        format!("apiVersion: ringfence.dev/v1alpha1\nkind: Tenant\nmetadata: {{ name: {name} }}\nspec:\n  identity:\n    - issuer: sso\n{extra}")
+        format!(
+            "apiVersion: ringfence.dev/v1alpha1\nkind: Tenant\nmetadata: {{ name: {name} }}\nspec:\n  identity:\n    - issuer: sso\n{extra}"
+        )
     }
 
     struct Dir {

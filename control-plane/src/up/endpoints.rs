@@ -1,24 +1,15 @@
 //! What `up` prints once all is in force: where each sidecar listens, and lines to paste.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-};
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, client::conn::http1};
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::sidecar::Paths;
-use crate::spec::{Kind, Object, Spec};
-
-/// A sidecar's `/config` with thousands of tenants is some megabytes.
-const MAX_CONFIG_BYTES: usize = 64 * 1024 * 1024;
+use crate::{
+    admin,
+    spec::{Object, Spec},
+};
 
 /// The part of a sidecar's `/config` that is read here.
 #[derive(Debug, Deserialize)]
@@ -33,9 +24,9 @@ struct Listener {
     address: SocketAddr,
 }
 
-pub(super) async fn print<'a>(dir: &Path, objects: impl Iterator<Item = &'a Arc<Object>>, paths: impl Fn(&str) -> Option<Paths>) {
+pub(super) async fn print<'a>(dir: &Path, workloads: impl Iterator<Item = &'a Arc<Object>>, paths: impl Fn(&str) -> Option<&'a Paths>) {
     let mut first = None;
-    for object in objects.filter(|object| object.key.kind == Kind::Workload) {
+    for object in workloads {
         let Spec::Workload(spec) = &object.spec else { continue };
         let name = &object.key.name;
         let Some(paths) = paths(name) else { continue };
@@ -76,14 +67,8 @@ pub(super) async fn print<'a>(dir: &Path, objects: impl Iterator<Item = &'a Arc<
 }
 
 /// Asks a sidecar where it listens.
-async fn bound(admin: &Path) -> io::Result<Vec<Listener>> {
-    let stream = UnixStream::connect(admin).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let connection = tokio::spawn(connection);
-    let request = Request::get("/config").header("host", "localhost").body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
-    let response = sender.send_request(request).await.map_err(io::Error::other)?;
-    let body = Limited::new(response.into_body(), MAX_CONFIG_BYTES).collect().await.map_err(io::Error::other)?.to_bytes();
-    connection.abort();
+async fn bound(socket: &Path) -> io::Result<Vec<Listener>> {
+    let body = admin::get(UnixStream::connect(socket).await?, "/config").await?;
     let in_force: InForce = serde_json::from_slice(&body)?;
     Ok(in_force.listeners)
 }

@@ -4,26 +4,21 @@ mod endpoints;
 mod sidecar;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
+    collections::BTreeMap,
+    io,
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use ringfence_xds::decode::Rejection;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::AbortHandle,
-};
+use tokio::task::AbortHandle;
 
 use crate::{
     demo,
-    fleet::{Fleet, FleetEvent, ads},
-    spec::{Kind, Object, ObjectKey, Spec},
-    store::{Catalog, Loaded, watch::Watch},
+    fleet::FleetEvent,
+    plane::{Plane, PlaneError, STATE_DIR, Step},
+    spec::{Object, Spec},
 };
 use sidecar::{Paths, Sidecar};
 
@@ -32,15 +27,10 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Workloads with this annotation get a demonstration workload at their upstreams.
 const DEMO: &str = "ringfence.dev/demo-upstream";
 
-/// Why `up` ends with 1. Faults of the objects were printed by then.
 #[derive(Debug, thiserror::Error)]
 pub enum UpError {
-    #[error("{0}: nothing was started")]
-    Faults(String),
-    #[error("{}: {error}", path.display())]
-    Dir { path: PathBuf, error: io::Error },
-    #[error("cannot watch {}: {error}", path.display())]
-    Watch { path: PathBuf, error: notify::Error },
+    #[error(transparent)]
+    Plane(#[from] PlaneError),
     #[error("Workload/{workload}: cannot start {}: {error}", program.display())]
     Start { workload: String, program: PathBuf, error: io::Error },
     #[error("{0}")]
@@ -50,143 +40,70 @@ pub enum UpError {
 }
 
 struct Up {
-    dir: PathBuf,
+    plane: Plane,
     program: PathBuf,
-    catalog: Catalog,
-    fleet: Arc<Fleet>,
     /// Unix sockets, in a directory that ends with this process.
     sockets: tempfile::TempDir,
-    running: BTreeMap<String, Running>,
+    sidecars: BTreeMap<String, Sidecar>,
     demos: BTreeMap<SocketAddr, AbortHandle>,
-    /// Faults printed already, so that each is told once per edit that makes it.
-    told: BTreeSet<String>,
-}
-
-struct Running {
-    sidecar: Sidecar,
-    ads: AbortHandle,
 }
 
 /// Runs until SIGINT or SIGTERM.
 pub async fn up(dir: &Path) -> Result<(), UpError> {
-    let at_dir = |error| UpError::Dir { path: dir.into(), error };
-    let dir = dir.canonicalize().map_err(at_dir)?;
-    // Before the first read, so that no edit falls between the two.
-    let mut watch = Watch::new(&dir).map_err(|error| UpError::Watch { path: dir.clone(), error })?;
-    let mut catalog = Catalog::new(&dir);
-    let loaded = catalog.load()?;
-    if !loaded.faults.is_empty() {
-        loaded.faults.iter().for_each(|fault| println!("{fault}"));
-        return Err(UpError::Faults(format!("{} faults in {}", loaded.faults.len(), dir.display())));
-    }
-    let (fleet, mut events) = Fleet::new();
     let sockets = tempfile::Builder::new().prefix("ringfence-").tempdir()?; // 0700
+    let plane = Plane::open(dir, Some(sockets.path().to_owned()))?;
+    plane.serve_status(sockets.path())?;
     let program = std::env::current_exe()?.with_file_name("ringfence-proxy");
-    let mut up = Up { dir, program, catalog, fleet, sockets, running: BTreeMap::new(), demos: BTreeMap::new(), told: BTreeSet::new() };
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-
-    println!("ringfence: {} objects in {}", up.catalog.objects().count(), up.dir.display());
-    up.also_watch(&loaded, &mut watch);
-    up.fleet.publish(loaded.resources);
-    let started = match up.reconcile().await {
-        Ok(()) => tokio::select! {
-            ready = up.become_ready(&mut events) => ready,
-            _ = interrupt.recv() => Err(UpError::NotReady("interrupted".into())),
-            _ = terminate.recv() => Err(UpError::NotReady("terminated".into())),
-        },
-        Err(error) => Err(error),
-    };
-    if let Err(error) = started {
-        up.stop().await;
-        return Err(error);
-    }
-    up.print_endpoints().await;
-    println!("ready");
-
-    loop {
-        tokio::select! {
-            changes = watch.burst() => match changes {
-                Some(changes) => {
-                    changes.into_iter().for_each(|change| up.catalog.note(change));
-                    up.reload(&mut watch).await;
-                }
-                None => break,
-            },
-            event = events.recv() => match event {
-                Some(event) => up.tell(&event),
-                None => break,
-            },
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-        }
-    }
-    println!("ringfence: draining");
+    let mut up = Up { plane, program, sockets, sidecars: BTreeMap::new(), demos: BTreeMap::new() };
+    let outcome = up.run().await;
     up.stop().await;
-    Ok(())
+    outcome
 }
 
 impl Up {
-    fn also_watch(&self, loaded: &Loaded, watch: &mut Watch) {
-        for path in &loaded.needs {
-            if let Err(error) = watch.also(path) {
-                println!("ringfence: cannot watch {}: {error}", path.display());
+    async fn run(&mut self) -> Result<(), UpError> {
+        self.reconcile().await?;
+        self.become_ready().await?;
+        endpoints::print(&self.plane.dir, self.plane.workloads(), |workload| self.sidecars.get(workload).map(|sidecar| &sidecar.paths))
+            .await;
+        println!("ready");
+        loop {
+            match self.plane.step().await {
+                Step::Reloaded => {
+                    if let Err(error) = self.reconcile().await {
+                        println!("ringfence: {error}");
+                    }
+                }
+                Step::Event(event) => self.tell(&event),
+                Step::Stop => {
+                    println!("ringfence: draining");
+                    return Ok(());
+                }
             }
-        }
-    }
-
-    async fn reload(&mut self, watch: &mut Watch) {
-        let loaded = match self.catalog.load() {
-            Ok(loaded) => loaded,
-            Err(error) => return println!("ringfence: {error}; nothing was changed"),
-        };
-        self.also_watch(&loaded, watch);
-        let faults: BTreeSet<String> = loaded.faults.iter().map(ToString::to_string).collect();
-        for fault in faults.difference(&self.told) {
-            println!("{fault}");
-        }
-        if faults.is_empty() && !self.told.is_empty() {
-            println!("ringfence: all faults are mended");
-        }
-        self.told = faults;
-        self.fleet.publish(loaded.resources);
-        if let Err(error) = self.reconcile().await {
-            println!("ringfence: {error}");
         }
     }
 
     /// One sidecar for each Workload in force, and none for any other.
     async fn reconcile(&mut self) -> Result<(), UpError> {
-        let workloads: Vec<Arc<Object>> = self.catalog.objects().filter(|object| object.key.kind == Kind::Workload).cloned().collect();
-        let names: BTreeSet<String> = workloads.iter().map(|object| object.key.name.to_string()).collect();
-        let gone: Vec<String> = self.running.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        let workloads: Vec<Arc<Object>> = self.plane.workloads().cloned().collect();
+        let gone: Vec<String> =
+            self.sidecars.keys().filter(|name| workloads.iter().all(|object| *object.key.name != ***name)).cloned().collect();
         for name in gone {
-            if let Some(running) = self.running.remove(&name) {
-                running.ads.abort();
-                running.sidecar.stop().await;
+            if let Some(sidecar) = self.sidecars.remove(&name) {
+                sidecar.stop().await;
                 println!("{name}: stopped");
             }
         }
         for object in &workloads {
             self.demonstrate(object).await;
-            if !self.running.contains_key(&*object.key.name) {
-                let running = self.start(&object.key.name).await?;
-                self.running.insert(object.key.name.to_string(), running);
+            let name = &*object.key.name;
+            if !self.sidecars.contains_key(name) {
+                let paths = Paths::new(&self.plane.dir.join(STATE_DIR), self.sockets.path(), name);
+                let start = |error| UpError::Start { workload: name.into(), program: self.program.clone(), error };
+                self.sidecars.insert(name.into(), Sidecar::start(&self.program, name, paths).map_err(start)?);
             }
         }
         Ok(())
-    }
-
-    async fn start(&self, workload: &str) -> Result<Running, UpError> {
-        let state = self.dir.join(".ringfence");
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&state)?;
-        let paths = Paths::new(&state, self.sockets.path(), workload);
-        let serve = ads::serve_unix(self.fleet.clone(), workload, &paths.ads)?;
-        let ads = tokio::spawn(serve).abort_handle();
-        let sidecar = Sidecar::start(&self.program, workload, paths).map_err(|error| {
-            ads.abort();
-            UpError::Start { workload: workload.into(), program: self.program.clone(), error }
-        })?;
-        Ok(Running { sidecar, ads })
     }
 
     /// A demonstration workload behind each upstream of a Workload that is annotated so.
@@ -209,61 +126,42 @@ impl Up {
     }
 
     /// Returns when every sidecar enforces its policy; an error when one says that it cannot.
-    async fn become_ready(&mut self, events: &mut tokio::sync::mpsc::UnboundedReceiver<FleetEvent>) -> Result<(), UpError> {
-        let mut changes = self.fleet.changes();
+    async fn become_ready(&mut self) -> Result<(), UpError> {
+        let fleet = self.plane.fleet.clone();
+        let mut changes = fleet.changes();
         let deadline = tokio::time::sleep(READY_WITHIN);
         tokio::pin!(deadline);
         loop {
             changes.mark_unchanged();
-            let waiting: Vec<&String> = self.running.keys().filter(|workload| !self.fleet.in_sync(workload)).collect();
+            let waiting: Vec<String> = self.sidecars.keys().filter(|workload| !fleet.in_sync(workload)).cloned().collect();
             if waiting.is_empty() {
                 return Ok(());
             }
-            let waiting = waiting.into_iter().cloned().collect::<Vec<_>>().join(", ");
             tokio::select! {
                 _ = changes.changed() => {}
-                event = events.recv() => if let Some(event @ FleetEvent::Rejected { .. }) = event {
-                    self.tell(&event);
-                    return Err(UpError::NotReady("a sidecar refused its configuration".into()));
+                step = self.plane.step() => match step {
+                    Step::Reloaded => self.reconcile().await?,
+                    Step::Event(event @ FleetEvent::Rejected { .. }) => {
+                        self.tell(&event);
+                        return Err(UpError::NotReady("a sidecar refused its configuration".into()));
+                    }
+                    Step::Event(FleetEvent::Disconnected { .. }) => {}
+                    Step::Stop => return Err(UpError::NotReady("stopped before it was ready".into())),
                 },
-                () = &mut deadline => return Err(UpError::NotReady(format!("not acknowledged in time: {waiting}"))),
+                () = &mut deadline => return Err(UpError::NotReady(format!("not acknowledged in time: {}", waiting.join(", ")))),
             }
         }
     }
 
     fn tell(&self, event: &FleetEvent) {
         match event {
-            FleetEvent::Rejected { workload, rejections } => {
-                for rejection in rejections {
-                    self.tell_rejection(workload, rejection);
-                }
-            }
+            FleetEvent::Rejected { workload, rejections } => self.plane.tell(workload, rejections),
             FleetEvent::Disconnected { .. } => {} // a sidecar that dies is told by whoever keeps it running
         }
     }
 
-    /// A sidecar's refusal, at the place that the operator wrote.
-    fn tell_rejection(&self, workload: &str, rejection: &Rejection) {
-        let kind = Kind::ALL.iter().find(|kind| kind.as_str() == rejection.kind.as_str());
-        let key = kind.map(|kind| ObjectKey { kind: *kind, name: rejection.name.as_str().into() });
-        let object = key.and_then(|key| self.catalog.object(&key));
-        for fault in &rejection.faults {
-            match object {
-                Some(object) => {
-                    let path = if fault.path.is_empty() { String::new() } else { format!("spec.{}", fault.path) };
-                    println!("{} (said by the sidecar of {workload})", object.fault(path, fault.message.clone()));
-                }
-                None => println!("{workload}: {}/{}: {fault}", rejection.kind, rejection.name),
-            }
-        }
-    }
-
-    async fn print_endpoints(&self) {
-        endpoints::print(&self.dir, self.catalog.objects(), |workload| self.running.get(workload).map(|running| running.sidecar.paths.clone())).await;
-    }
-
     async fn stop(self) {
-        let sidecars: Vec<_> = self.running.into_values().map(|running| tokio::spawn(running.sidecar.stop())).collect();
+        let sidecars: Vec<_> = self.sidecars.into_values().map(|sidecar| tokio::spawn(sidecar.stop())).collect();
         for sidecar in sidecars {
             let _ = sidecar.await;
         }

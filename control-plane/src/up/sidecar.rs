@@ -16,6 +16,8 @@ use tokio::{
     sync::watch,
 };
 
+use crate::plane::socket;
+
 /// Waits between restarts double from the first to the last of these.
 const RESTART_FIRST: Duration = Duration::from_millis(500);
 const RESTART_LAST: Duration = Duration::from_secs(30);
@@ -25,38 +27,34 @@ const STOP: Duration = Duration::from_secs(8);
 
 /// Where one sidecar keeps and finds things.
 #[derive(Clone, Debug)]
-pub struct Paths {
+pub(super) struct Paths {
     /// Survives restarts: bootstrap, last known good, access log.
-    pub state: PathBuf,
+    pub(super) state: PathBuf,
     /// Unix sockets; short, because their paths may have 107 bytes only.
-    pub ads: PathBuf,
-    pub admin: PathBuf,
+    pub(super) ads: PathBuf,
+    pub(super) admin: PathBuf,
 }
 
 impl Paths {
-    pub fn new(state: &Path, sockets: &Path, workload: &str) -> Self {
-        Self {
-            state: state.join(workload),
-            ads: sockets.join(format!("{workload}.ads")),
-            admin: sockets.join(format!("{workload}.admin")),
-        }
+    pub(super) fn new(state: &Path, sockets: &Path, workload: &str) -> Self {
+        Self { state: state.join(workload), ads: socket(sockets, workload), admin: sockets.join(format!("{workload}.admin")) }
     }
 
-    pub fn access_log(&self) -> PathBuf {
+    pub(super) fn access_log(&self) -> PathBuf {
         self.state.join("access.log")
     }
 }
 
 /// A running sidecar and the task that keeps it running.
 #[derive(Debug)]
-pub struct Sidecar {
-    pub paths: Paths,
+pub(super) struct Sidecar {
+    pub(super) paths: Paths,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Sidecar {
-    pub fn start(program: &Path, workload: &str, paths: Paths) -> io::Result<Self> {
+    pub(super) fn start(program: &Path, workload: &str, paths: Paths) -> io::Result<Self> {
         let bootstrap = write_bootstrap(workload, &paths)?;
         let (stop, stopped) = watch::channel(false);
         // The first start must succeed: a missing program is the operator's to mend.
@@ -66,7 +64,7 @@ impl Sidecar {
     }
 
     /// Ends it: SIGTERM, which drains; SIGKILL if it does not end.
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.task.await;
     }

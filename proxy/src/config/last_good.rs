@@ -58,7 +58,7 @@ impl LastGood {
         let metadata = file.metadata().map_err(io)?;
         self.check_owner(&metadata)?;
         let mut bytes = Vec::new();
-        file.by_ref().take(MAX_BYTES).read_to_end(&mut bytes).map_err(io)?;
+        Read::by_ref(&mut file).take(MAX_BYTES).read_to_end(&mut bytes).map_err(io)?;
         decode(&bytes, &self.workload).map(Some).map_err(|reason| self.unusable(reason))
     }
 

@@ -18,19 +18,22 @@ use ringfence_policy::{Deny, Reason};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    body::{BodyError, Progress, RequestBody, ResponseBody},
+    authorize::Authorized,
+    body::{BodyError, Content, Progress, RequestBody, WorkloadBody},
     connection::Downstream,
-    headers::{self, Identity},
+    exchange::Exchange,
+    headers,
     pool::{ConnectError, Http1, Lease},
 };
 
 /// `is_upgrade`: the guard found a complete WebSocket handshake in this request.
 pub(super) async fn forward(
     request: Request<Incoming>,
-    identity: Option<Identity<'_>>,
+    authorized: &Authorized,
     is_upgrade: bool,
     downstream: &Rc<Downstream>,
-) -> Result<Response<ResponseBody>, Deny> {
+    exchange: &mut Exchange,
+) -> Result<Response<Content>, Deny> {
     let (mut parts, incoming) = request.into_parts();
     let is_http2 = parts.version == Version::HTTP_2;
     let is_grpc = is_http2 && is_grpc(&parts.headers);
@@ -102,19 +105,19 @@ impl From<Failed> for Deny {
     }
 }
 
-fn respond(mut response: Response<Incoming>, lease: Option<Lease>, downstream: &Rc<Downstream>) -> Response<ResponseBody> {
+fn respond(mut response: Response<Incoming>, lease: Option<Lease>, downstream: &Downstream) -> Response<Content> {
     headers::prepare_response(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
     let stall = downstream.inbound.timeouts.stall;
-    response.map(|body| ResponseBody::workload(body, stall, lease, downstream.in_flight()))
+    response.map(|body| Content::Workload(WorkloadBody::new(body, stall, lease)))
 }
 
 /// Leaves the upstream's half of the tunnel to the connection, which joins it with the other once hyper has let go.
-fn switch_protocols(mut response: Response<Incoming>, downstream: &Rc<Downstream>) -> Response<ResponseBody> {
+fn switch_protocols(mut response: Response<Incoming>, downstream: &Downstream) -> Response<Content> {
     downstream.tunnel.set(Some(hyper::upgrade::on(&mut response)));
     headers::prepare_response(response.headers_mut());
     set_upgrade(response.headers_mut());
-    response.map(|_| ResponseBody::text(bytes::Bytes::new(), downstream.in_flight()))
+    response.map(|_| Content::Text(bytes::Bytes::new()))
 }
 
 fn set_upgrade(headers: &mut HeaderMap) {

@@ -1,0 +1,37 @@
+//! `ringfence serve`.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+
+use crate::{
+    plane::PlaneError,
+    serve::{self, ServeConfig},
+};
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("listen").required(true).multiple(true))]
+pub(super) struct ServeArgs {
+    /// Directory to watch
+    dir: PathBuf,
+    /// Directory for a Unix socket <workload>.ads for each workload; made with mode 0700 if it is missing
+    #[arg(long, group = "listen")]
+    sockets: Option<PathBuf>,
+    /// Loopback address for sidecars without authentication: whoever can connect reads any workload's policy
+    #[arg(long, group = "listen")]
+    dangerous_plaintext: Option<SocketAddr>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Serve(#[from] PlaneError),
+    #[error("cannot start: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+pub(super) fn run(args: &ServeArgs) -> Result<(), Error> {
+    let config = ServeConfig { sockets: args.sockets.clone(), dangerous_plaintext: args.dangerous_plaintext };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    Ok(runtime.block_on(serve::serve(&args.dir, &config))?)
+}

@@ -1,0 +1,40 @@
+//! `ringfence status`.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::Args;
+
+use super::{DEFAULT_DIR, Output};
+use crate::admin;
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// The directory that the control plane serves
+    #[arg(default_value = DEFAULT_DIR)]
+    dir: PathBuf,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+pub(super) fn run(args: &StatusArgs, out: &mut impl Write) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = runtime.block_on(admin::status(&args.dir))?;
+    if matches!(args.output, Output::Json) {
+        serde_json::to_writer_pretty(&mut *out, &status)?;
+        return writeln!(out);
+    }
+    for sidecar in &status.sidecars {
+        let state = if sidecar.in_sync { "in sync" } else { "behind" };
+        writeln!(out, "{:<24} {state:<8} {} resources acknowledged", sidecar.node, sidecar.acknowledged)?;
+        for rejection in &sidecar.rejections {
+            writeln!(out, "{:<24} refused  {rejection}", "")?;
+        }
+    }
+    for fault in &status.faults {
+        writeln!(out, "{fault}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The control plane of one machine: a directory's objects, published to the sidecars that connect. `serve` is this alone, `up` this with
+//! the sidecars.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use ringfence_xds::decode::Rejection;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    task::AbortHandle,
+};
+
+use crate::{
+    admin,
+    fleet::{Fleet, FleetEvent, ads},
+    spec::{Kind, Object, ObjectKey},
+    store::{Catalog, Loaded, watch::Watch},
+};
+
+/// Where a directory's control plane keeps what is its own.
+pub const STATE_DIR: &str = ".ringfence";
+
+/// Why the control plane does not run. Faults of the objects were printed by then.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    #[error("{}: {faults} {}: nothing was started", dir.display(), if *faults == 1 { "fault" } else { "faults" })]
+    Faults { dir: PathBuf, faults: usize },
+    #[error("{}: {error}", path.display())]
+    Path { path: PathBuf, error: io::Error },
+    #[error("cannot watch {}: {error}", path.display())]
+    Watch { path: PathBuf, error: notify::Error },
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+pub(crate) struct Plane {
+    pub(crate) dir: PathBuf,
+    pub(crate) catalog: Catalog,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) events: mpsc::UnboundedReceiver<FleetEvent>,
+    watch: Watch,
+    /// Directory of the workloads' sockets, if they have any.
+    sockets: Option<PathBuf>,
+    served: BTreeMap<String, AbortHandle>,
+    /// Faults of the present files, for `status`; each was printed when it came.
+    faults: Arc<Mutex<BTreeSet<String>>>,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+/// What happened.
+pub(crate) enum Step {
+    /// An edit was taken up: the objects in force may have changed.
+    Reloaded,
+    Event(FleetEvent),
+    /// SIGINT or SIGTERM.
+    Stop,
+}
+
+impl Plane {
+    /// Reads the directory, publishes it and serves each workload's socket. Faults are printed, and are an error here.
+    pub(crate) fn open(dir: &Path, sockets: Option<PathBuf>) -> Result<Self, PlaneError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |error| PlaneError::Path { path, error }
+        };
+        let dir = dir.canonicalize().map_err(at(dir))?;
+        // Before the first read, so that no edit falls between the two.
+        let watch = Watch::new(&dir).map_err(|error| PlaneError::Watch { path: dir.clone(), error })?;
+        let mut catalog = Catalog::new(&dir);
+        let loaded = catalog.load()?;
+        if !loaded.faults.is_empty() {
+            loaded.faults.iter().for_each(|fault| println!("{fault}"));
+            return Err(PlaneError::Faults { dir, faults: loaded.faults.len() });
+        }
+        if let Some(sockets) = &sockets {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(sockets).map_err(at(sockets))?;
+        }
+        let (fleet, events) = Fleet::new();
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut plane =
+            Self { dir, catalog, fleet, events, watch, sockets, served: BTreeMap::new(), faults: Default::default(), interrupt, terminate };
+        println!("ringfence: {} objects in {}", plane.catalog.objects().count(), plane.dir.display());
+        plane.publish(loaded)?;
+        Ok(plane)
+    }
+
+    /// Answers `ringfence status DIR` until the process ends.
+    pub(crate) fn serve_status(&self, sockets: &Path) -> Result<(), PlaneError> {
+        let state = self.dir.join(STATE_DIR);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&state)?;
+        let serve = admin::serve(&sockets.join("status.sock"), &state, self.fleet.clone(), self.faults.clone())?;
+        tokio::spawn(serve);
+        Ok(())
+    }
+
+    pub(crate) async fn serve_dangerous_plaintext(&self, address: SocketAddr) -> Result<SocketAddr, PlaneError> {
+        let listen = |error| PlaneError::Listen { address, error };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let bound = listener.local_addr()?;
+        tokio::spawn(ads::serve_dangerous_plaintext(self.fleet.clone(), listener).map_err(listen)?);
+        Ok(bound)
+    }
+
+    /// Waits for the next thing to happen. Edits are in force, and their faults printed, when it returns.
+    pub(crate) async fn step(&mut self) -> Step {
+        tokio::select! {
+            changes = self.watch.burst() => match changes {
+                Some(changes) => {
+                    changes.into_iter().for_each(|change| self.catalog.note(change));
+                    self.reload();
+                    Step::Reloaded
+                }
+                None => Step::Stop,
+            },
+            event = self.events.recv() => event.map_or(Step::Stop, Step::Event),
+            _ = self.interrupt.recv() => Step::Stop,
+            _ = self.terminate.recv() => Step::Stop,
+        }
+    }
+
+    fn reload(&mut self) {
+        let loaded = match self.catalog.load() {
+            Ok(loaded) => loaded,
+            Err(error) => return println!("ringfence: {error}; nothing was changed"),
+        };
+        let faults: BTreeSet<String> = loaded.faults.iter().map(ToString::to_string).collect();
+        {
+            let mut told = self.faults.lock();
+            for fault in faults.difference(&told) {
+                println!("{fault}");
+            }
+            if faults.is_empty() && !told.is_empty() {
+                println!("ringfence: all faults are mended");
+            }
+            *told = faults;
+        }
+        if let Err(error) = self.publish(loaded) {
+            println!("ringfence: {error}");
+        }
+    }
+
+    /// Pushes what is in force, one socket for each workload that is.
+    fn publish(&mut self, loaded: Loaded) -> Result<(), PlaneError> {
+        for path in &loaded.needs {
+            self.watch.also(path).map_err(|error| PlaneError::Watch { path: path.clone(), error })?;
+        }
+        self.fleet.publish(loaded.resources);
+        let Some(sockets) = &self.sockets else { return Ok(()) };
+        let names: BTreeSet<String> = self.workloads().map(|object| object.key.name.to_string()).collect();
+        let sockets = sockets.clone();
+        self.served.retain(|name, serving| {
+            let keep = names.contains(name);
+            if !keep {
+                serving.abort();
+                // Gone already, if this fails.
+                let _ = fs::remove_file(socket(&sockets, name));
+            }
+            keep
+        });
+        for name in names {
+            if !self.served.contains_key(&name) {
+                let path = socket(&sockets, &name);
+                let serve = ads::serve_unix(self.fleet.clone(), &name, &path).map_err(|error| PlaneError::Path { path, error })?;
+                self.served.insert(name, tokio::spawn(serve).abort_handle());
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn workloads(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.catalog.objects().filter(|object| object.key.kind == Kind::Workload)
+    }
+
+    /// Prints what a sidecar refused, at the place that the operator wrote.
+    pub(crate) fn tell(&self, workload: &str, rejections: &[Rejection]) {
+        for rejection in rejections {
+            let kind = Kind::ALL.iter().find(|kind| kind.as_str() == rejection.kind.as_str());
+            let key = kind.map(|kind| ObjectKey { kind: *kind, name: rejection.name.as_str().into() });
+            let object = key.and_then(|key| self.catalog.object(&key));
+            for fault in &rejection.faults {
+                match object {
+                    Some(object) => {
+                        let path = if fault.path.is_empty() { String::new() } else { format!("spec.{}", fault.path) };
+                        println!("{} (said by the sidecar of {workload})", object.fault(path, fault.message.clone()));
+                    }
+                    None => println!("{workload}: {}/{}: {fault}", rejection.kind, rejection.name),
+                }
+            }
+        }
+    }
+}
+
+/// The socket of a workload's sidecar.
+pub(crate) fn socket(sockets: &Path, workload: &str) -> PathBuf {
+    sockets.join(format!("{workload}.ads"))
+}

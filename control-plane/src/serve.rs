@@ -1,0 +1,41 @@
+//! `ringfence serve`: the control plane alone, for sidecars that are started otherwise.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    fleet::FleetEvent,
+    plane::{Plane, PlaneError, Step},
+};
+
+/// Where sidecars connect.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// A directory with a Unix socket for each workload.
+    pub sockets: Option<PathBuf>,
+    /// Loopback, without authentication.
+    pub dangerous_plaintext: Option<SocketAddr>,
+}
+
+/// Runs until SIGINT or SIGTERM.
+pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
+    let mut plane = Plane::open(dir, config.sockets.clone())?;
+    if let Some(sockets) = &config.sockets {
+        plane.serve_status(sockets)?;
+        println!("ringfence: sockets in {}", sockets.display());
+    }
+    if let Some(address) = config.dangerous_plaintext {
+        println!("ringfence: plaintext on {}", plane.serve_dangerous_plaintext(address).await?);
+    }
+    println!("ready");
+    loop {
+        match plane.step().await {
+            Step::Event(FleetEvent::Rejected { workload, rejections }) => plane.tell(&workload, &rejections),
+            Step::Event(FleetEvent::Disconnected { workload }) => println!("{workload}: a sidecar left"),
+            Step::Reloaded => {}
+            Step::Stop => return Ok(()),
+        }
+    }
+}
