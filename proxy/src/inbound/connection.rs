@@ -118,7 +118,7 @@ async fn sniff<S: AsyncRead + AsyncWrite + Unpin + 'static>(mut stream: S, downs
         loop {
             let length = initial.len().min(PREFACE.len());
             if initial[..length] != PREFACE[..length] || length == PREFACE.len() {
-                return io::Result::Ok(length == PREFACE.len());
+                return io::Result::Ok(initial.starts_with(PREFACE));
             }
             if stream.read_buf(&mut initial).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
