@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     Inbound,
-    guard::{Guarded, Signals},
+    guard::{Guarded, PREFACE, Signals},
     handle,
     headers::Origin,
     limits::{
@@ -27,9 +27,6 @@ use super::{
     listener::Drain,
     tls,
 };
-
-/// The client's connection preface (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// hyper's tasks stay on the thread of their connection.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +102,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, inbound: Rc<Inbou
     let Some(acceptor) = &inbound.tls else { return sniff(stream, downstream, drain).await };
     let stream = timeout(inbound.timeouts.handshake, acceptor.accept(stream)).await??;
     match stream.get_ref().1.alpn_protocol() {
-        Some(tls::H2) => http2(Guarded::transparent(stream, Vec::new()), downstream, drain).await,
+        Some(tls::H2) => http2(stream, Vec::new(), downstream, drain).await,
         Some(_) => http1(stream, Vec::new(), downstream, drain).await,
         None => sniff(stream, downstream, drain).await,
     }
@@ -129,11 +126,7 @@ async fn sniff<S: AsyncRead + AsyncWrite + Unpin + 'static>(mut stream: S, downs
         is_http2 = timeout(downstream.inbound.timeouts.head, first_octets) => is_http2??,
         () = drain.begun() => return Ok(()),
     };
-    if is_http2 {
-        http2(Guarded::transparent(stream, initial), downstream, drain).await
-    } else {
-        http1(stream, initial, downstream, drain).await
-    }
+    if is_http2 { http2(stream, initial, downstream, drain).await } else { http1(stream, initial, downstream, drain).await }
 }
 
 async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
@@ -143,7 +136,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     drain: Drain,
 ) -> io::Result<()> {
     let timeouts = &downstream.inbound.timeouts;
-    let guarded = Guarded::new(stream, initial, downstream.signals.clone(), timeouts.head);
+    let guarded = Guarded::http1(stream, initial, downstream.signals.clone(), timeouts.head);
     let service = service_fn(|request| {
         let downstream = downstream.clone();
         async move { Ok::<_, Infallible>(handle(request, &downstream).await) }
@@ -159,10 +152,12 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 }
 
 async fn http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    stream: Guarded<S>,
+    stream: S,
+    initial: Vec<u8>,
     downstream: Rc<Downstream>,
     drain: Drain,
 ) -> io::Result<()> {
+    let guarded = Guarded::http2(stream, initial, downstream.signals.clone());
     let service = service_fn(|request| {
         let downstream = downstream.clone();
         async move { Ok::<_, Infallible>(handle(request, &downstream).await) }
@@ -174,7 +169,7 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .max_local_error_reset_streams(H2_MAX_LOCAL_RESETS)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .initial_stream_window_size(H2_STREAM_WINDOW)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(guarded), service);
     drive(&mut connection, http2::Connection::graceful_shutdown, &downstream, drain).await
 }
 

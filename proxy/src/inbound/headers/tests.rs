@@ -53,8 +53,7 @@ fn without_an_identity_none_is_announced() {
 
 #[test]
 fn subjects_are_made_safe() {
-    for (subject, expected) in
-        [("user-1", "user-1"), ("a b%c", "a%20b%25c"), ("zoë", "zo%C3%AB"), ("a\r\nx: y", "a%0D%0Ax:%20y"), ("", "")]
+    for (subject, expected) in [("user-1", "user-1"), ("a b%c", "a%20b%25c"), ("zoë", "zo%C3%AB"), ("a\r\nx: y", "a%0D%0Ax:%20y"), ("", "")]
     {
         let mut headers = HeaderMap::new();
         prepare_request(&mut headers, false, Some(Identity { tenant: "acme", subject: Some(subject) }), &ORIGIN);
@@ -118,7 +117,8 @@ fn the_way_so_far_is_kept_and_told() {
 
 #[test]
 fn responses_lose_what_is_not_the_clients() {
-    let mut headers = map(&[("connection", "x-custom"), ("x-custom", "1"), ("x-ringfence-tenant", "acme"), ("x_ringfence_x", "1"), ("etag", "1")]);
+    let mut headers =
+        map(&[("connection", "x-custom"), ("x-custom", "1"), ("x-ringfence-tenant", "acme"), ("x_ringfence_x", "1"), ("etag", "1")]);
     prepare_response(&mut headers);
     assert_eq!(headers, map(&[("etag", "1")]));
 }
