@@ -79,6 +79,11 @@ impl Downstream {
         self.peer
     }
 
+    /// How long nothing has been asked for; `None` while a request is in flight.
+    fn idle_for(&self) -> Option<Duration> {
+        (self.in_flight.get() == 0).then(|| self.idle_since.get().elapsed())
+    }
+
     /// Keeps the connection from counting as idle.
     pub(super) fn in_flight(self: &Rc<Self>) -> InFlight {
         self.in_flight.update(|count| count + 1);
@@ -187,15 +192,12 @@ where
             biased;
             ended = &mut *connection => return ended.map_err(io::Error::other),
             () = drain.begun(), if !stopping => {}
-            () = &mut timer => {
-                let is_idle = downstream.in_flight.get() == 0;
+            () = &mut timer => match downstream.idle_for() {
                 // A peer that never confirms an HTTP/2 shutdown is not waited for.
-                if stopping && is_idle {
-                    return Ok(());
-                }
-                let due = downstream.idle_since.get() + idle;
-                if !stopping && !(is_idle && due <= Instant::now()) {
-                    timer.as_mut().reset(if is_idle { due } else { Instant::now() + idle });
+                Some(_) if stopping => return Ok(()),
+                Some(rested) if rested >= idle => {}
+                rested => {
+                    timer.as_mut().reset(Instant::now() + idle - rested.unwrap_or_default());
                     continue;
                 }
             }

@@ -2,6 +2,9 @@ use http::Request;
 
 use super::*;
 
+/// Method, URI, fields, and a piece of the message if it is refused.
+type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], Option<&'static str>);
+
 fn request(method: &str, uri: &str, fields: &[(&str, &str)]) -> Request<()> {
     let mut request = Request::builder().method(method).uri(uri).version(Version::HTTP_2);
     for (name, value) in fields {
@@ -12,7 +15,7 @@ fn request(method: &str, uri: &str, fields: &[(&str, &str)]) -> Request<()> {
 
 #[test]
 fn http2_requests_have_one_reading() {
-    let cases: &[(&str, &str, &[(&str, &str)], Option<&str>)] = &[
+    let cases: &[Case] = &[
         ("GET", "http://a/x?y", &[], None),
         ("GET", "https://a:8443/", &[("host", "A:8443"), ("te", "trailers")], None),
         ("OPTIONS", "http://a/", &[], None),

@@ -199,7 +199,8 @@ fn request_line(octets: &[u8], line: Range<usize>, complete: bool) -> Result<Opt
     let text = &octets[line.clone()];
     let mut parts = text.splitn(3, |&octet| octet == b' ');
     let (method, target, version) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
-    if !is_token(method) && !(text.is_empty() && !complete) {
+    let is_begun = complete || !text.is_empty();
+    if is_begun && !is_token(method) {
         return malformed("a request line must begin with a method, which is a token");
     }
     let Some(target) = target else {
