@@ -20,7 +20,8 @@ pub(super) fn check_http2<B>(request: &Request<B>) -> Result<(), Deny> {
         return malformed(":scheme must be http or https");
     }
     let path = uri.path_and_query().map_or("", |path| path.as_str());
-    if !path.starts_with('/') && !(path == "*" && request.method() == Method::OPTIONS) {
+    let is_target = path.starts_with('/') || (path == "*" && request.method() == Method::OPTIONS);
+    if !is_target {
         return malformed(":path must be an absolute path, or `*` for OPTIONS");
     }
     if path.bytes().any(|octet| !(0x21..0x7f).contains(&octet) || octet == b'#') {

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     Inbound,
     exchange::Exchange,
-    guard::{Guarded, Signals},
+    guard::{Guarded, PREFACE, Signals},
     handle,
     headers::Origin,
     limits::{
@@ -28,9 +28,6 @@ use super::{
     listener::Drain,
     tls,
 };
-
-/// The client's connection preface (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// hyper's tasks stay on the thread of their connection.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +83,11 @@ impl Downstream {
         self.peer
     }
 
+    /// How long nothing has been asked for; `None` while a request is in flight.
+    fn idle_for(&self) -> Option<Duration> {
+        (self.in_flight.get() == 0).then(|| self.idle_since.get().elapsed())
+    }
+
     /// Keeps the connection from counting as idle.
     pub(super) fn in_flight(self: &Rc<Self>) -> InFlight {
         self.in_flight.update(|count| count + 1);
@@ -109,7 +111,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, inbound: Rc<Inbou
     let Some(acceptor) = &inbound.tls else { return sniff(stream, downstream, drain).await };
     let stream = timeout(inbound.timeouts.handshake, acceptor.accept(stream)).await??;
     match stream.get_ref().1.alpn_protocol() {
-        Some(tls::H2) => http2(Guarded::transparent(stream, Vec::new()), downstream, drain).await,
+        Some(tls::H2) => http2(stream, Vec::new(), downstream, drain).await,
         Some(_) => http1(stream, Vec::new(), downstream, drain).await,
         None => sniff(stream, downstream, drain).await,
     }
@@ -122,7 +124,7 @@ async fn sniff<S: AsyncRead + AsyncWrite + Unpin + 'static>(mut stream: S, downs
         loop {
             let length = initial.len().min(PREFACE.len());
             if initial[..length] != PREFACE[..length] || length == PREFACE.len() {
-                return io::Result::Ok(length == PREFACE.len());
+                return io::Result::Ok(initial.starts_with(PREFACE));
             }
             if stream.read_buf(&mut initial).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -133,11 +135,7 @@ async fn sniff<S: AsyncRead + AsyncWrite + Unpin + 'static>(mut stream: S, downs
         is_http2 = timeout(downstream.inbound.timeouts.head, first_octets) => is_http2??,
         () = drain.begun() => return Ok(()),
     };
-    if is_http2 {
-        http2(Guarded::transparent(stream, initial), downstream, drain).await
-    } else {
-        http1(stream, initial, downstream, drain).await
-    }
+    if is_http2 { http2(stream, initial, downstream, drain).await } else { http1(stream, initial, downstream, drain).await }
 }
 
 async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
@@ -147,7 +145,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     drain: Drain,
 ) -> io::Result<()> {
     let timeouts = &downstream.inbound.timeouts;
-    let guarded = Guarded::new(stream, initial, downstream.signals.clone(), timeouts.head);
+    let guarded = Guarded::http1(stream, initial, downstream.signals.clone(), timeouts.head);
     let service = service_fn(|request| {
         let downstream = downstream.clone();
         async move { Ok::<_, Infallible>(handle(request, &downstream).await) }
@@ -166,10 +164,12 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 }
 
 async fn http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    stream: Guarded<S>,
+    stream: S,
+    initial: Vec<u8>,
     downstream: Rc<Downstream>,
     drain: Drain,
 ) -> io::Result<()> {
+    let guarded = Guarded::http2(stream, initial, downstream.signals.clone());
     let service = service_fn(|request| {
         let downstream = downstream.clone();
         async move { Ok::<_, Infallible>(handle(request, &downstream).await) }
@@ -181,7 +181,7 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .max_local_error_reset_streams(H2_MAX_LOCAL_RESETS)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .initial_stream_window_size(H2_STREAM_WINDOW)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(guarded), service);
     drive(&mut connection, http2::Connection::graceful_shutdown, &downstream, drain).await
 }
 
@@ -199,15 +199,12 @@ where
             biased;
             ended = &mut *connection => return ended.map_err(io::Error::other),
             () = drain.begun(), if !stopping => {}
-            () = &mut timer => {
-                let is_idle = downstream.in_flight.get() == 0;
+            () = &mut timer => match downstream.idle_for() {
                 // A peer that never confirms an HTTP/2 shutdown is not waited for.
-                if stopping && is_idle {
-                    return Ok(());
-                }
-                let due = downstream.idle_since.get() + idle;
-                if !stopping && !(is_idle && due <= Instant::now()) {
-                    timer.as_mut().reset(if is_idle { due } else { Instant::now() + idle });
+                Some(_) if stopping => return Ok(()),
+                Some(rested) if rested >= idle => {}
+                rested => {
+                    timer.as_mut().reset(Instant::now() + idle - rested.unwrap_or_default());
                     continue;
                 }
             }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     Framing, Violation,
-    syntax::{is_authority, is_field_value, is_origin_form, is_token},
+    syntax::{is_authority, is_field_value, is_origin_form, is_token, line_end},
 };
 use crate::inbound::limits::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
 
@@ -13,7 +13,7 @@ use crate::inbound::limits::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
 pub(super) struct Head {
     /// Where the first line that has not been judged begins.
     line: usize,
-    /// No LF stands between `line` and here.
+    /// No end of line stands between `line` and here.
     searched: usize,
     request: Option<RequestLine>,
     fields: usize,
@@ -74,23 +74,25 @@ impl Head {
     /// `octets` begin with the head's first; each call shows at least as many as the last. `None`: it goes on.
     pub(super) fn scan(&mut self, octets: &[u8]) -> Result<Option<Done>, Violation> {
         loop {
-            let Some(found) = memchr::memchr(b'\n', &octets[self.searched..]) else {
-                self.searched = octets.len();
-                return if octets.len() > MAX_HEAD { Err(Violation::HeadTooLarge) } else { Ok(None) };
-            };
-            let lf = self.searched + found;
-            if lf >= MAX_HEAD {
+            let end = line_end(&octets[self.searched..]);
+            self.searched += end.distance();
+            if self.searched + 2 > MAX_HEAD {
                 return Err(Violation::HeadTooLarge);
             }
-            if lf == self.line || octets[lf - 1] != b'\r' {
-                return malformed("every line of a head must end with CR LF");
+            let line = self.line..self.searched;
+            // What cannot become a request need not be waited for.
+            if self.request.is_none() && !end.is_found() {
+                request_line(octets, line.clone(), false)?;
             }
-            let line = self.line..lf - 1;
-            (self.line, self.searched) = (lf + 1, lf + 1);
+            if !end.proceed()? {
+                return Ok(None);
+            }
+            self.line = line.end + 2;
+            self.searched = self.line;
             match &self.request {
                 // One empty line before the request line is ignored (RFC 9112 §2.2).
-                None if line.is_empty() && line.start == 0 => {}
-                None => self.request = Some(request_line(octets, line)?),
+                None if line == (0..0) => {}
+                None => self.request = request_line(octets, line, true)?,
                 Some(_) if line.is_empty() => return self.finish(octets).map(Some),
                 Some(_) => self.field(octets, line)?,
             }
@@ -191,27 +193,28 @@ impl Head {
     }
 }
 
-/// `method SP request-target SP HTTP-version` (RFC 9112 §3), one SP each.
-fn request_line(octets: &[u8], line: Range<usize>) -> Result<RequestLine, Violation> {
+/// `method SP request-target SP HTTP-version` (RFC 9112 §3), one SP each, judged from left to right. A line that is not
+/// `complete` is judged as far as it goes.
+fn request_line(octets: &[u8], line: Range<usize>, complete: bool) -> Result<Option<RequestLine>, Violation> {
     let text = &octets[line.clone()];
-    let mut parts = text.split(|&octet| octet == b' ');
-    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return malformed("a request line must be a method, a target and a version with one space between them");
-    };
-    if !is_token(method) {
-        return malformed("a method must be a token");
+    let mut parts = text.splitn(3, |&octet| octet == b' ');
+    let (method, target, version) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    let is_begun = complete || !text.is_empty();
+    if is_begun && !is_token(method) {
+        return malformed("a request line must begin with a method, which is a token");
     }
-    if target.len() > MAX_TARGET {
-        return Err(Violation::HeadTooLarge);
-    }
-    let is_http11 = match version {
-        b"HTTP/1.1" => true,
-        b"HTTP/1.0" => false,
-        _ => return malformed("the version must be HTTP/1.1 or HTTP/1.0"),
+    let Some(target) = target else {
+        return if complete { malformed("a request line must have a method, a target and a version") } else { Ok(None) };
     };
     if method == b"CONNECT" || method == b"TRACE" {
         return malformed("CONNECT and TRACE are not served");
     }
+    if target.len() > MAX_TARGET {
+        return Err(Violation::HeadTooLarge);
+    }
+    let Some(version) = version else {
+        return if complete { malformed("a request line must have a method, a target and a version") } else { Ok(None) };
+    };
     let authority = match target {
         b"*" if method == b"OPTIONS" => None,
         [b'/', ..] if is_origin_form(target) => None,
@@ -221,7 +224,12 @@ fn request_line(octets: &[u8], line: Range<usize>) -> Result<RequestLine, Violat
             Some(start + authority.start..start + authority.end)
         }
     };
-    Ok(RequestLine { is_get: method == b"GET", is_http11, authority })
+    let is_http11 = version == b"HTTP/1.1";
+    let is_served = is_http11 || version == b"HTTP/1.0" || (!complete && b"HTTP/1.".starts_with(version));
+    if !is_served {
+        return malformed("the version must be HTTP/1.1 or HTTP/1.0, directly behind one space");
+    }
+    Ok(complete.then_some(RequestLine { is_get: method == b"GET", is_http11, authority }))
 }
 
 /// `http(s)://authority[/path][?query]`: where the authority stands.

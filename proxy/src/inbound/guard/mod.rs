@@ -9,11 +9,13 @@
 //! gives hyper whole units only (a head, a chunk-size line, a trailer section; body octets as they come), so that a bad
 //! head never reaches it, not even in part. No crate does this: parsers expose neither framing nor a strict mode.
 
+mod frames;
 mod head;
 mod stream;
 mod syntax;
 mod trailers;
 
+pub(super) use frames::PREFACE;
 pub(super) use stream::{Guarded, Signals};
 pub(super) use syntax::is_authority;
 
@@ -21,7 +23,7 @@ use std::fmt;
 
 use ringfence_policy::{Deny, Reason};
 
-use self::{head::Head, trailers::Trailers};
+use self::{frames::Frames, head::Head, trailers::Trailers};
 use super::limits::MAX_CHUNK_DIGITS;
 
 /// What was wrong with the octets. For the operator: the client is told the reason alone.
@@ -92,8 +94,7 @@ enum State {
     Undecided,
     /// Behind a message after which the connection closes.
     Closing,
-    /// Not HTTP/1 at all.
-    Off,
+    Http2(Frames),
 }
 
 /// The framing of one connection.
@@ -107,13 +108,14 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new() -> Self {
+    /// An HTTP/1 connection.
+    pub(super) fn http1() -> Self {
         Self { state: State::Head(Head::new()), close: false, heads: 0 }
     }
 
-    /// Lets everything pass.
-    pub(super) fn off() -> Self {
-        Self { state: State::Off, close: false, heads: 0 }
+    /// An HTTP/2 connection, from its preface on: hyper judges the frames, they are only counted here.
+    pub(super) fn http2() -> Self {
+        Self { state: State::Http2(Frames::new()), close: false, heads: 0 }
     }
 
     /// The number of the message at hand, counted from 1: the one whose head or body is being read, or, behind a message
@@ -211,7 +213,7 @@ impl Guard {
                 Ok(octets)
             }
             State::Undecided => Ok(0),
-            State::Off => Ok(rest.len()),
+            State::Http2(frames) => frames.scan(rest).map(|()| rest.len()),
             // Old clients send one CR LF too many behind a body (RFC 9112 §2.2). Whoever sends more after announcing
             // the end means a request that this side must not process (§9.6) and another parser might.
             State::Closing => match rest {

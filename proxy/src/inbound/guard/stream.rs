@@ -77,27 +77,21 @@ pub(in crate::inbound) struct Guarded<S> {
 }
 
 impl<S> Guarded<S> {
-    /// `initial`: octets that were read from the stream already.
-    pub(in crate::inbound) fn new(stream: S, initial: Vec<u8>, signals: Rc<Signals>, head_timeout: Duration) -> Self {
-        let mut this = Self { stream, guard: Guard::new(), signals, held: initial, sound: 0, head_timeout, deadline: None, refused: false };
+    /// HTTP/1. `initial`: octets that were read from the stream already.
+    pub(in crate::inbound) fn http1(stream: S, initial: Vec<u8>, signals: Rc<Signals>, head_timeout: Duration) -> Self {
+        Self::new(stream, initial, Guard::http1(), signals, head_timeout)
+    }
+
+    /// HTTP/2 from the preface on.
+    pub(in crate::inbound) fn http2(stream: S, initial: Vec<u8>, signals: Rc<Signals>) -> Self {
+        Self::new(stream, initial, Guard::http2(), signals, Duration::ZERO)
+    }
+
+    fn new(stream: S, initial: Vec<u8>, guard: Guard, signals: Rc<Signals>, head_timeout: Duration) -> Self {
+        let mut this = Self { stream, guard, signals, held: initial, sound: 0, head_timeout, deadline: None, refused: false };
         // Nothing was given to the reader yet, so whatever is wrong stands in octets that can still be replaced.
         let _ = this.look();
         this
-    }
-
-    /// A stream whose octets are not HTTP/1 and pass unseen, `initial` first.
-    pub(in crate::inbound) fn transparent(stream: S, initial: Vec<u8>) -> Self {
-        let sound = initial.len();
-        Self {
-            stream,
-            guard: Guard::off(),
-            signals: Rc::default(),
-            held: initial,
-            sound,
-            head_timeout: Duration::ZERO,
-            deadline: None,
-            refused: false,
-        }
     }
 
     /// The stream, and the octets behind the request that upgraded it.

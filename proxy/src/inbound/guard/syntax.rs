@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use super::Violation;
+
 const TOKEN: u8 = 1;
 const PATH: u8 = 2;
 const QUERY: u8 = 4;
@@ -48,6 +50,46 @@ const fn is_one_of(octet: u8, set: &[u8]) -> bool {
 
 fn all(octets: &[u8], class: u8) -> bool {
     octets.iter().all(|&octet| CLASS[octet as usize] & class != 0)
+}
+
+/// How the first line of some octets ends, and how far away.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LineEnd {
+    CrLf(usize),
+    /// Further on; perhaps with a CR already here.
+    Open(usize),
+    /// A CR or LF that stands alone: neither an end nor content.
+    Broken(usize),
+}
+
+pub(super) fn line_end(octets: &[u8]) -> LineEnd {
+    let Some(end) = memchr::memchr2(b'\r', b'\n', octets) else { return LineEnd::Open(octets.len()) };
+    match octets[end..] {
+        [b'\r', b'\n', ..] => LineEnd::CrLf(end),
+        [b'\r'] => LineEnd::Open(end),
+        _ => LineEnd::Broken(end),
+    }
+}
+
+impl LineEnd {
+    /// Octets of the line.
+    pub(super) fn distance(self) -> usize {
+        let (LineEnd::CrLf(octets) | LineEnd::Open(octets) | LineEnd::Broken(octets)) = self;
+        octets
+    }
+
+    pub(super) fn is_found(self) -> bool {
+        matches!(self, LineEnd::CrLf(_))
+    }
+
+    /// Whether the line is whole; refused where it cannot become so.
+    pub(super) fn proceed(self) -> Result<bool, Violation> {
+        match self {
+            LineEnd::CrLf(_) => Ok(true),
+            LineEnd::Open(_) => Ok(false),
+            LineEnd::Broken(_) => Err(Violation::Malformed("every line must end with CR LF, and neither may stand alone")),
+        }
+    }
 }
 
 /// A token (RFC 9110 §5.6.2): methods, field names.

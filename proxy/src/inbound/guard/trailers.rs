@@ -2,7 +2,7 @@
 
 use super::{
     Violation,
-    syntax::{is_field_value, is_token},
+    syntax::{is_field_value, is_token, line_end},
 };
 use crate::inbound::{
     headers::is_forbidden_trailer,
@@ -25,19 +25,17 @@ impl Trailers {
     /// The section's length once it is complete.
     pub(super) fn scan(&mut self, octets: &[u8]) -> Result<Option<usize>, Violation> {
         loop {
-            let Some(found) = memchr::memchr(b'\n', &octets[self.searched..]) else {
-                self.searched = octets.len();
-                return if octets.len() > MAX_TRAILERS { Err(Violation::HeadTooLarge) } else { Ok(None) };
-            };
-            let lf = self.searched + found;
-            if lf >= MAX_TRAILERS {
+            let end = line_end(&octets[self.searched..]);
+            self.searched += end.distance();
+            if self.searched + 2 > MAX_TRAILERS {
                 return Err(Violation::HeadTooLarge);
             }
-            if lf == self.line || octets[lf - 1] != b'\r' {
-                return Err(Violation::Malformed("every line of a trailer section must end with CR LF"));
+            if !end.proceed()? {
+                return Ok(None);
             }
-            let line = &octets[self.line..lf - 1];
-            (self.line, self.searched) = (lf + 1, lf + 1);
+            let line = &octets[self.line..self.searched];
+            self.searched += 2;
+            self.line = self.searched;
             if line.is_empty() {
                 return Ok(Some(self.line));
             }

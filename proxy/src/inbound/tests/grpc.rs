@@ -1,0 +1,99 @@
+//! HTTP/2 on both sides for gRPC, and on one side for everything else.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, Version};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::{body::Frame, client::conn::http2, server, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, task::spawn_local};
+
+use super::peers::{Origin, Sidecar, run};
+use crate::inbound::connection::LocalExecutor;
+
+async fn connect(sidecar: &Sidecar) -> http2::SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(sidecar.address).await.unwrap();
+    let (sender, connection) = http2::handshake(LocalExecutor, TokioIo::new(stream)).await.unwrap();
+    spawn_local(connection);
+    sender
+}
+
+#[test]
+fn grpc_goes_on_over_http2_with_its_trailers() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let listener = origin.into_listener();
+        spawn_local(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            // A second connection would find nobody: both calls share one.
+            drop(listener);
+            let echo = service_fn(|request: Request<hyper::body::Incoming>| async move {
+                assert_eq!(request.version(), Version::HTTP_2);
+                assert_eq!(request.headers()["te"], "trailers");
+                assert_eq!(request.uri().authority().unwrap(), "greeter.test");
+                assert!(!request.headers().contains_key("x-ringfence-tenant"));
+                let message = request.into_body().collect().await.unwrap().to_bytes();
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", "0".parse().unwrap());
+                trailers.insert("x-ringfence-tenant", "globex".parse().unwrap());
+                let frames = [Ok::<_, Infallible>(Frame::data(message)), Ok(Frame::trailers(trailers))];
+                Ok::<_, Infallible>(Response::new(StreamBody::new(futures_util::stream::iter(frames))))
+            });
+            server::conn::http2::Builder::new(LocalExecutor).serve_connection(TokioIo::new(stream), echo).await.unwrap();
+        });
+        let sidecar = Sidecar::start(address);
+        let mut client = connect(&sidecar).await;
+        for message in ["one", "two"] {
+            let call = Request::post("http://greeter.test/Greeter/Hello")
+                .header("content-type", "application/grpc+proto")
+                .header("te", "trailers")
+                .header("x-ringfence-tenant", "globex")
+                .body(Full::from(message))
+                .unwrap();
+            let response = client.send_request(call).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let body = response.into_body().collect().await.unwrap();
+            let trailers = body.trailers().unwrap().clone();
+            assert_eq!(body.to_bytes(), message);
+            assert_eq!(trailers["grpc-status"], "0");
+            assert!(!trailers.contains_key("x-ringfence-tenant"));
+        }
+    });
+}
+
+#[test]
+fn other_http2_requests_go_on_over_http1() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let sidecar = Sidecar::start(address);
+        let mut client = connect(&sidecar).await;
+        let request = Request::post("http://A.test:80/x?y").body(Full::from("hello")).unwrap();
+        let answer = spawn_local(async move { client.send_request(request).await.unwrap() });
+        let mut workload = origin.accept().await;
+        let head = workload.head().await;
+        assert!(head.starts_with("post /x?y http/1.1\r\n") && head.contains("\r\nhost: a.test:80\r\n"), "{head}");
+        workload.until("hello").await;
+        workload.send("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok").await;
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.headers().contains_key("connection"));
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+    });
+}
+
+#[test]
+fn http2_requests_with_two_readings_are_refused_alone() {
+    run(async {
+        let (_origin, address) = Origin::bind().await;
+        let sidecar = Sidecar::start(address);
+        let mut client = connect(&sidecar).await;
+        for _ in 0..2 {
+            let request = Request::get("http://a.test/").header("host", "b.test").body(Full::default()).unwrap();
+            let answer = client.send_request(request).await.unwrap();
+            assert_eq!(answer.status(), 400);
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert!(body.windows(17).any(|window| window == b"request_malformed"));
+        }
+    });
+}

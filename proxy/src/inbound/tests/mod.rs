@@ -1,0 +1,8 @@
+//! The route over real sockets, a file for each kind of promise.
+
+mod ends;
+mod grpc;
+mod peers;
+mod requests;
+mod secured;
+mod upgrades;
