@@ -7,26 +7,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use prost::Message;
-
 use crate::{
     assemble::{Known, Lookup},
     decode::{self, Decoded, Fault, Rejection},
-    generated::{
-        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status},
-        resource as proto,
-    },
+    generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
+    nack,
     resource::{Kind, Resource},
 };
 use ringfence_policy::TenantId;
 
 #[cfg(test)]
 mod tests;
-
-/// google.rpc.Code INVALID_ARGUMENT.
-const INVALID_ARGUMENT: i32 = 3;
-/// A NACK tells at most this many rejections; the rest are counted in its message.
-const MAX_TOLD: usize = 64;
 
 /// What a sidecar knows and wants.
 #[derive(Debug)]
@@ -228,9 +219,9 @@ impl Client {
             }
         }
         let error_detail = match refused {
-            Some(message) => Some(Status { code: INVALID_ARGUMENT, message, details: Vec::new() }),
+            Some(message) => Some(nack::whole(&message)),
             None if rejections.is_empty() => None,
-            None => Some(nack(&rejections)),
+            None => Some(nack::write(&rejections)),
         };
         DeltaDiscoveryRequest {
             node: self.introduce_once(),
@@ -266,31 +257,3 @@ impl Lookup for Client {
         })
     }
 }
-
-/// The `error_detail` that tells the author which resources were refused, and where in them.
-fn nack(rejections: &[Rejection]) -> Status {
-    let told = &rejections[..rejections.len().min(MAX_TOLD)];
-    let mut message = told.iter().map(Rejection::to_string).collect::<Vec<_>>().join("; ");
-    if rejections.len() > told.len() {
-        message.push_str(&format!("; and {} more", rejections.len() - told.len()));
-    }
-    let details = proto::Rejections {
-        rejections: rejections
-            .iter()
-            .map(|rejection| proto::Rejection {
-                type_url: rejection.kind.type_url().into(),
-                name: rejection.name.clone(),
-                faults: rejection
-                    .faults
-                    .iter()
-                    .map(|fault| proto::Fault { path: fault.path.clone(), message: fault.message.clone() })
-                    .collect(),
-            })
-            .collect(),
-    };
-    let details = prost_types::Any { type_url: REJECTIONS_TYPE_URL.into(), value: details.encode_to_vec() };
-    Status { code: INVALID_ARGUMENT, message, details: vec![details] }
-}
-
-/// Type of the message in a NACK's `details`.
-pub const REJECTIONS_TYPE_URL: &str = "type.googleapis.com/ringfence.v1.Rejections";

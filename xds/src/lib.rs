@@ -5,6 +5,7 @@ pub mod assemble;
 pub mod client;
 pub mod decode;
 pub mod generated;
+mod nack;
 pub mod resource;
 pub mod server;
 
