@@ -133,7 +133,7 @@ fn whole(message: impl Into<String>) -> Vec<Fault> {
 }
 
 /// A peer's text in a message: escaped, and cut so that the message does not grow with it.
-struct Quoted<'a>(&'a str);
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
