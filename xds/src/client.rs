@@ -17,7 +17,7 @@ use crate::{
 use ringfence_policy::TenantId;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// What a sidecar knows and wants.
 #[derive(Debug)]

@@ -8,5 +8,7 @@ pub mod generated;
 mod nack;
 pub mod resource;
 pub mod server;
+#[cfg(test)]
+mod tests;
 
 pub use ringfence_policy as policy;

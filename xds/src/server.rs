@@ -6,7 +6,7 @@
 
 mod subscription;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::collections::BTreeMap;
