@@ -52,14 +52,16 @@ struct Told {
     acked: bool,
     /// The version last acknowledged, which is in force at the client also while it refuses a later one.
     in_force: Version,
+    /// The nonce by which it was: an answer to an earlier response that comes late does not undo it.
+    accepted: u64,
 }
 
 impl Subscription {
     /// Takes the request's ACK or NACK in, if it is one.
     pub(super) fn acknowledge(&mut self, kind: Kind, request: &DeltaDiscoveryRequest) -> Vec<Event> {
         // A nonce of another stream, or one already answered, is no answer to anything.
-        let answered = request.response_nonce.parse().ok().and_then(|nonce: u64| self.outstanding.remove(&nonce));
-        let Some(answered) = answered else { return Vec::new() };
+        let Ok(nonce) = request.response_nonce.parse() else { return Vec::new() };
+        let Some(answered) = self.outstanding.remove(&nonce) else { return Vec::new() };
         let mut rejections = match &request.error_detail {
             None => Vec::new(),
             Some(detail) => nack::read(kind, detail, &answered.iter().map(|(name, _)| name.as_str()).collect()),
@@ -69,16 +71,20 @@ impl Subscription {
         let mut superseded = BTreeSet::new();
         let mut acked = Vec::new();
         for (name, version) in answered {
-            let Some(told) = self.told.get_mut(&name).filter(|told| told.sent == version) else {
+            let Some(told) = self.told.get_mut(&name) else {
                 superseded.insert(name);
                 continue;
             };
             let refused = refused.contains(&name);
-            if !refused {
-                told.acked = true;
-                told.in_force = version;
+            if !refused && nonce > told.accepted {
+                (told.in_force, told.accepted) = (version.clone(), nonce);
             }
-            if told.sent.is_none() && !self.names.contains(&name) {
+            if told.sent != version {
+                superseded.insert(name);
+                continue;
+            }
+            told.acked |= !refused;
+            if version.is_none() && !self.names.contains(&name) {
                 self.told.remove(&name); // known through the wildcard alone: nothing to remember of it
             }
             if !refused {
@@ -137,7 +143,7 @@ impl Subscription {
         }
         self.told.extend(versions.into_iter().map(|(name, version)| {
             let version: Version = Some(version.into());
-            (name, Told { sent: version.clone(), acked: true, in_force: version })
+            (name, Told { sent: version.clone(), acked: true, in_force: version, accepted: 0 })
         }));
         Ok(())
     }
@@ -238,8 +244,8 @@ impl Subscription {
     /// Remembers what a response tells until it is answered.
     pub(super) fn sent(&mut self, nonce: u64, told: Vec<(String, Version)>) {
         for (name, version) in &told {
-            let in_force = self.told.remove(name).and_then(|told| told.in_force);
-            self.told.insert(name.clone(), Told { sent: version.clone(), acked: false, in_force });
+            let (in_force, accepted) = self.told.remove(name).map(|told| (told.in_force, told.accepted)).unwrap_or_default();
+            self.told.insert(name.clone(), Told { sent: version.clone(), acked: false, in_force, accepted });
         }
         self.outstanding.insert(nonce, told);
     }

@@ -99,6 +99,22 @@ pub(crate) fn an_answer_to_a_version_sent_anew_is_no_news() {
 }
 
 #[test]
+pub(crate) fn a_version_accepted_late_is_in_force_while_the_next_is_refused() {
+    for order in [["1", "2"], ["2", "1"]] {
+        let mut served = Served::new(&["acme"], &["acme"]);
+        served.send(tenants().subscribe(&["acme"]));
+        let first = served.version(Kind::Tenant, "acme");
+        served.publish(tenant("acme", 2));
+        for nonce in order {
+            let answer = tenants().nonce(nonce);
+            served.send(if nonce == "2" { answer.nack("no") } else { answer });
+        }
+        assert_eq!(served.acked(), [format!("Tenant/acme@{first}")]);
+        assert!(!served.stream.in_sync(&served.view()));
+    }
+}
+
+#[test]
 pub(crate) fn a_stale_nonce_is_no_answer_but_its_subscription_counts() {
     let mut served = Served::new(&["acme", "globex"], &["acme", "globex"]);
     served.send(tenants().subscribe(&["acme"]));
