@@ -24,19 +24,22 @@ pub enum Known {
     Held(Decoded),
     /// The control plane says that there is none.
     Absent,
+    /// It arrived, cannot be used, and no usable one came before: it holds up nothing but itself.
+    Unusable,
 }
 
 /// Looks up what is known of a resource; `None`: nothing yet.
 pub trait Lookup {
     fn known(&self, kind: Kind, name: &str) -> Option<&Known>;
-    /// Names of held bindings.
+    /// Held bindings: their names and whom they mean.
     fn bindings(&self) -> impl Iterator<Item = (&str, &TenantId)>;
     /// Everything held, for people to look at.
     fn versions(&self) -> Vec<ResourceVersion>;
 }
 
-/// Which names a workload's sidecar needs, given what it knows: the closure over references.
-pub fn wanted(workload: &str, known: &impl Lookup) -> HashMap<Kind, BTreeSet<String>> {
+/// Which names a workload's sidecar needs, given what it knows: the closure over references. `bindings`: names of Binding resources that
+/// tokens have asked for, which count only where the workload serves any tenant.
+pub fn wanted(workload: &str, bindings: &BTreeSet<String>, known: &impl Lookup) -> HashMap<Kind, BTreeSet<String>> {
     let mut names: HashMap<Kind, BTreeSet<String>> = Kind::ALL.into_iter().map(|kind| (kind, BTreeSet::new())).collect();
     let mut want = |kind, name: &str| {
         names.entry(kind).or_default().insert(name.to_owned());
@@ -48,7 +51,11 @@ pub fn wanted(workload: &str, known: &impl Lookup) -> HashMap<Kind, BTreeSet<Str
         match &policy.tenants {
             ServedTenants::One(tenant) => want(Kind::Tenant, tenant.as_str()),
             ServedTenants::Some(tenants) => tenants.iter().for_each(|tenant| want(Kind::Tenant, tenant.as_str())),
-            ServedTenants::Any => {}
+            ServedTenants::Any => {
+                bindings.iter().for_each(|binding| want(Kind::Binding, binding));
+                let met = known.bindings().filter(|(binding, _)| bindings.contains(*binding));
+                met.for_each(|(_, tenant)| want(Kind::Tenant, tenant.as_str()));
+            }
         }
     }
     names
@@ -61,13 +68,15 @@ fn workload_of<'a>(name: &str, known: &'a impl Lookup) -> Option<&'a Arc<Workloa
     }
 }
 
-/// Assembles the snapshot of `workload`, or `None` while something it refers to has neither arrived nor been told absent
-/// (the old snapshot then stays: make before break) or while there is no such workload.
+/// Assembles the snapshot of `workload`, or `None` while something it refers to has neither arrived nor been told absent (the old
+/// snapshot then stays: make before break), or while there is no such workload or no usable platform.
 pub fn assemble(workload: &str, known: &impl Lookup, generation: u64, previous: Option<&Snapshot>) -> Option<Snapshot> {
     let policy = workload_of(workload, known)?.clone();
     let platform = match known.known(Kind::Platform, PLATFORM)? {
         Known::Held(Decoded::Platform(platform)) => platform.clone(),
-        _ => PlatformPolicy::default(),
+        Known::Absent => PlatformPolicy::default(),
+        // Nobody knows what was meant to hold for all.
+        _ => return None,
     };
     let mut issuers: Vec<Arc<IssuerPolicy>> = Vec::new();
     for name in &policy.issuers {

@@ -7,31 +7,24 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use prost::Message;
-
 use crate::{
     assemble::{Known, Lookup},
-    decode::{self, Decoded, Fault, Rejection},
-    generated::{
-        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status},
-        resource as proto,
-    },
+    decode::{self, Decoded, Fault, Quoted, Rejection},
+    generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as WireResource},
+    nack,
     resource::{Kind, Resource},
 };
 use ringfence_policy::{TenantId, snapshot::ResourceVersion};
 
 #[cfg(test)]
-mod tests;
-
-/// google.rpc.Code INVALID_ARGUMENT.
-const INVALID_ARGUMENT: i32 = 3;
-/// A NACK tells at most this many rejections; the rest are counted in its message.
-const MAX_TOLD: usize = 64;
+pub(crate) mod tests;
 
 /// What a sidecar knows and wants.
 #[derive(Debug)]
 pub struct Client {
     node: Node,
+    /// Counts the streams: an update of an earlier one is void.
+    stream: u64,
     /// Whether this stream's first request, the only one that names the node, is still to be sent.
     introduce: bool,
     kinds: BTreeMap<Kind, Subscription>,
@@ -44,19 +37,31 @@ struct Subscription {
     known: HashMap<String, Entry>,
     /// Names subscribed to on this stream.
     subscribed: BTreeSet<String>,
+    /// Whether this stream has carried a request of this kind: only the first may tell initial versions.
+    started: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
-    version: String,
     known: Known,
     /// As received, for the last known good on disk. Absent names have none.
     resource: Option<Resource>,
 }
 
+impl Entry {
+    fn held(upsert: Upsert) -> Self {
+        Self { known: Known::Held(upsert.decoded), resource: Some(upsert.resource) }
+    }
+
+    const ABSENT: Self = Self { known: Known::Absent, resource: None };
+    const UNUSABLE: Self = Self { known: Known::Unusable, resource: None };
+}
+
 /// A response, decoded and not yet in force: whoever applies it may still reject single resources (a listener that cannot be bound).
+/// One is finished before the next is received.
 #[derive(Debug)]
 pub struct Update {
+    stream: u64,
     kind: Option<Kind>,
     type_url: String,
     nonce: String,
@@ -72,7 +77,6 @@ pub struct Update {
 pub struct Upsert {
     pub resource: Resource,
     pub decoded: Decoded,
-    version: String,
 }
 
 impl Client {
@@ -83,24 +87,27 @@ impl Client {
             user_agent_version: env!("CARGO_PKG_VERSION").into(),
             ..Node::default()
         };
-        Self { node, introduce: true, kinds: Kind::ALL.into_iter().map(|kind| (kind, Subscription::default())).collect() }
+        Self { node, stream: 0, introduce: true, kinds: Kind::ALL.into_iter().map(|kind| (kind, Subscription::default())).collect() }
     }
 
-    /// Takes over what an earlier run acknowledged. Resources that no longer decode are left out and returned.
+    /// Takes over what an earlier run acknowledged, before anything is wanted. Resources that no longer decode are left out and returned.
     pub fn restore(&mut self, resources: impl IntoIterator<Item = Resource>) -> Vec<Rejection> {
         let mut rejections = Vec::new();
         for resource in resources {
             match decode::decode(resource.kind, &resource.name, &resource.bytes) {
                 Ok(decoded) => {
                     let name = resource.name.to_string();
-                    let entry =
-                        Entry { version: resource.version.to_string(), known: Known::Held(decoded), resource: Some(resource.clone()) };
-                    self.subscription(resource.kind).known.insert(name, entry);
+                    self.subscription(resource.kind).known.insert(name, Entry::held(Upsert { resource, decoded }));
                 }
                 Err(rejection) => rejections.push(rejection),
             }
         }
         rejections
+    }
+
+    /// Lets go of a restored resource that cannot be put in force.
+    pub fn forget(&mut self, kind: Kind, name: &str) {
+        self.subscription(kind).known.remove(name);
     }
 
     /// Everything held, as received.
@@ -110,21 +117,24 @@ impl Client {
 
     /// A new stream is up: the requests that subscribe to everything wanted and tell what is held.
     pub fn connected(&mut self) -> Vec<DeltaDiscoveryRequest> {
+        self.stream += 1;
         self.introduce = true;
         for subscription in self.kinds.values_mut() {
             subscription.subscribed.clear();
+            subscription.started = false;
         }
         // The workload first: a control plane that has lost everything says so there, and what it says of the rest then touches nothing.
-        Kind::ALL.into_iter().rev().filter_map(|kind| self.subscribe(kind, true)).collect()
+        Kind::ALL.into_iter().rev().filter_map(|kind| self.subscribe(kind)).collect()
     }
 
-    /// Changes what is wanted of a kind; the request that says so, unless nothing changed.
+    /// Changes what is wanted of a kind; the request that says so, unless nothing changed. Without a stream the request may be dropped:
+    /// `connected` says it all again.
     pub fn want(&mut self, kind: Kind, names: BTreeSet<String>) -> Option<DeltaDiscoveryRequest> {
         let subscription = self.subscription(kind);
         subscription.wanted = names;
         let wanted = &subscription.wanted;
         subscription.known.retain(|name, _| wanted.contains(name));
-        self.subscribe(kind, false)
+        self.subscribe(kind)
     }
 
     /// Asks again for a resource that is held (fresh keys), which the protocol answers even if nothing changed.
@@ -132,7 +142,7 @@ impl Client {
         self.subscription(kind).subscribed.contains(name).then(|| self.request(kind, vec![name.to_owned()], Vec::new()))
     }
 
-    fn subscribe(&mut self, kind: Kind, first: bool) -> Option<DeltaDiscoveryRequest> {
+    fn subscribe(&mut self, kind: Kind) -> Option<DeltaDiscoveryRequest> {
         let subscription = self.subscription(kind);
         let subscribe: Vec<String> = subscription.wanted.difference(&subscription.subscribed).cloned().collect();
         let unsubscribe: Vec<String> = subscription.subscribed.difference(&subscription.wanted).cloned().collect();
@@ -140,18 +150,14 @@ impl Client {
         if subscribe.is_empty() && unsubscribe.is_empty() {
             return None;
         }
-        // The first request of a kind on a stream may also come later: then nothing was subscribed before it.
-        let first = first || subscription.subscribed.is_empty();
-        let versions = if first {
-            let held = |name: &String| subscription.known.get(name).filter(|entry| entry.resource.is_some());
-            subscribe.iter().filter_map(|name| held(name).map(|entry| (name.clone(), entry.version.clone()))).collect()
-        } else {
-            HashMap::new()
+        let first = !std::mem::replace(&mut subscription.started, true);
+        let held = |name: &String| {
+            let resource = subscription.known.get(name)?.resource.as_ref()?;
+            Some((name.clone(), resource.version.to_string()))
         };
-        subscription.subscribed = subscription.wanted.clone();
-        let mut request = self.request(kind, subscribe, unsubscribe);
-        request.initial_resource_versions = versions;
-        Some(request)
+        let versions = if first { subscribe.iter().filter_map(held).collect() } else { HashMap::new() };
+        subscription.subscribed.clone_from(&subscription.wanted);
+        Some(DeltaDiscoveryRequest { initial_resource_versions: versions, ..self.request(kind, subscribe, unsubscribe) })
     }
 
     fn request(&mut self, kind: Kind, subscribe: Vec<String>, unsubscribe: Vec<String>) -> DeltaDiscoveryRequest {
@@ -176,70 +182,96 @@ impl Client {
     pub fn receive(&mut self, response: DeltaDiscoveryResponse) -> Update {
         let DeltaDiscoveryResponse { resources, type_url, nonce, removed_resources, .. } = response;
         let kind = Kind::from_type_url(&type_url);
-        let mut update = Update { kind, type_url, nonce, upserts: Vec::new(), removed: Vec::new(), rejections: Vec::new(), refused: None };
+        let mut update = Update {
+            stream: self.stream,
+            kind,
+            type_url,
+            nonce,
+            upserts: Vec::new(),
+            removed: Vec::new(),
+            rejections: Vec::new(),
+            refused: None,
+        };
         let Some(kind) = kind else {
-            update.refused = Some(format!("type {:?} was not asked for", update.type_url));
+            update.refused = Some(format!("type {} was not asked for", Quoted(&update.type_url)));
             return update;
         };
         let mut seen = HashSet::new();
-        let names = resources.iter().map(|resource| &resource.name).chain(&removed_resources);
-        if let Some(twice) = names.into_iter().find(|name| !seen.insert(name.as_str())) {
-            update.refused = Some(format!("{kind} {twice:?} stands twice in one response"));
+        let mut names = resources.iter().map(|resource| &resource.name).chain(&removed_resources);
+        if let Some(twice) = names.find(|name| !seen.insert(name.as_str())) {
+            update.refused = Some(format!("{kind} {} stands twice in one response", Quoted(twice)));
             return update;
         }
-        let wanted = &self.subscription(kind).wanted;
+        let subscription = self.subscription(kind);
         for resource in resources {
-            if !wanted.contains(&resource.name) {
-                continue; // not asked for (any more): ignored, as the protocol has it
-            }
-            let (name, version) = (resource.name, resource.version);
-            let reject = |message: String| Rejection { kind, name: name.clone(), faults: vec![Fault { path: String::new(), message }] };
-            let Some(any) = resource.resource else {
-                update.rejections.push(reject("has no body".into()));
-                continue;
-            };
-            if any.type_url != kind.type_url() {
-                update.rejections.push(reject(format!("is a {:?}", any.type_url)));
-                continue;
-            }
-            match decode::decode(kind, &name, &any.value) {
-                Ok(decoded) => {
-                    let resource = Resource { kind, name: name.into(), version: version.as_str().into(), bytes: any.value.into() };
-                    update.upserts.push(Upsert { resource, decoded, version });
+            // What was not asked for (any more) is ignored, as the protocol has it.
+            if subscription.wanted.contains(&resource.name) {
+                match subscription.read(kind, resource) {
+                    Ok(upsert) => update.upserts.extend(upsert),
+                    Err(rejection) => update.rejections.push(rejection),
                 }
-                Err(rejection) => update.rejections.push(rejection),
             }
         }
-        update.removed = removed_resources.into_iter().filter(|name| wanted.contains(name)).collect();
+        update.removed = removed_resources.into_iter().filter(|name| subscription.wanted.contains(name)).collect();
         update
     }
 
-    /// Puts an update in force, but for the resources named in its rejections, and answers it.
-    pub fn finish(&mut self, update: Update) -> DeltaDiscoveryRequest {
-        let Update { kind, type_url, nonce, upserts, removed, rejections, refused } = update;
+    /// Puts an update in force, but for the resources named in its rejections, and answers it. `None`: its stream has ended meanwhile;
+    /// nothing of it is used, for the next stream tells what is current.
+    pub fn finish(&mut self, update: Update) -> Option<DeltaDiscoveryRequest> {
+        let Update { stream, kind, type_url, nonce, upserts, removed, rejections, refused } = update;
+        if stream != self.stream {
+            return None;
+        }
         if let (Some(kind), None) = (kind, &refused) {
-            let known = &mut self.subscription(kind).known;
-            for Upsert { resource, decoded, version } in upserts {
-                if rejections.iter().all(|rejection| rejection.name != *resource.name) {
-                    known.insert(resource.name.to_string(), Entry { version, known: Known::Held(decoded), resource: Some(resource) });
+            let rejected: HashSet<&str> = rejections.iter().map(|rejection| rejection.name.as_str()).collect();
+            let Subscription { wanted, known, .. } = self.subscription(kind);
+            let never_held = |name: &&str| known.get(*name).is_none_or(|entry| entry.resource.is_none());
+            let unusable: Vec<&str> = rejected.iter().copied().filter(|name| wanted.contains(*name)).filter(never_held).collect();
+            known.extend(unusable.into_iter().map(|name| (name.to_owned(), Entry::UNUSABLE)));
+            for upsert in upserts {
+                let name = &*upsert.resource.name;
+                if wanted.contains(name) && !rejected.contains(name) {
+                    known.insert(name.to_owned(), Entry::held(upsert));
                 }
             }
-            for name in removed {
-                known.insert(name, Entry { version: String::new(), known: Known::Absent, resource: None });
-            }
+            known.extend(removed.into_iter().filter(|name| wanted.contains(name)).map(|name| (name, Entry::ABSENT)));
         }
         let error_detail = match refused {
-            Some(message) => Some(Status { code: INVALID_ARGUMENT, message, details: Vec::new() }),
+            Some(message) => Some(nack::whole(&message)),
             None if rejections.is_empty() => None,
-            None => Some(nack(&rejections)),
+            None => Some(nack::write(&rejections)),
         };
-        DeltaDiscoveryRequest {
+        Some(DeltaDiscoveryRequest {
             node: self.introduce_once(),
             type_url,
             response_nonce: nonce,
             error_detail,
             ..DeltaDiscoveryRequest::default()
+        })
+    }
+}
+
+impl Subscription {
+    /// One resource of a response; `Ok(None)`: a heartbeat of what is held.
+    fn read(&self, kind: Kind, resource: WireResource) -> Result<Option<Upsert>, Rejection> {
+        let WireResource { name, version, resource: body, .. } = resource;
+        let reject = |message: String| Rejection { kind, name: name.clone(), faults: vec![Fault { path: String::new(), message }] };
+        let entry = self.known.get(&name).and_then(|entry| Some((entry.resource.as_ref()?, &entry.known)));
+        let Some(body) = body else {
+            let heartbeat = entry.is_some_and(|(held, _)| *held.version == *version);
+            return if heartbeat { Ok(None) } else { Err(reject("has no body".into())) };
+        };
+        if body.type_url != kind.type_url() {
+            return Err(reject(format!("must be a {}, not {}", kind.type_url(), Quoted(&body.type_url))));
         }
+        let decoded = match entry {
+            // What has not changed keeps its identity: tokens verified with an issuer's keys stay verified when these are sent again.
+            Some((held, Known::Held(decoded))) if held.bytes == body.value => decoded.clone(),
+            _ => decode::decode(kind, &name, &body.value)?,
+        };
+        let resource = Resource { kind, name: name.into(), version: version.into(), bytes: body.value.into() };
+        Ok(Some(Upsert { resource, decoded }))
     }
 }
 
@@ -280,31 +312,3 @@ impl Lookup for Client {
         versions
     }
 }
-
-/// The `error_detail` that tells the author which resources were refused, and where in them.
-fn nack(rejections: &[Rejection]) -> Status {
-    let told = &rejections[..rejections.len().min(MAX_TOLD)];
-    let mut message = told.iter().map(Rejection::to_string).collect::<Vec<_>>().join("; ");
-    if rejections.len() > told.len() {
-        message.push_str(&format!("; and {} more", rejections.len() - told.len()));
-    }
-    let details = proto::Rejections {
-        rejections: rejections
-            .iter()
-            .map(|rejection| proto::Rejection {
-                type_url: rejection.kind.type_url().into(),
-                name: rejection.name.clone(),
-                faults: rejection
-                    .faults
-                    .iter()
-                    .map(|fault| proto::Fault { path: fault.path.clone(), message: fault.message.clone() })
-                    .collect(),
-            })
-            .collect(),
-    };
-    let details = prost_types::Any { type_url: REJECTIONS_TYPE_URL.into(), value: details.encode_to_vec() };
-    Status { code: INVALID_ARGUMENT, message, details: vec![details] }
-}
-
-/// Type of the message in a NACK's `details`.
-pub const REJECTIONS_TYPE_URL: &str = "type.googleapis.com/ringfence.v1.Rejections";

@@ -13,6 +13,7 @@ use std::{fmt, sync::Arc};
 use ringfence_policy::{
     TenantId,
     identify::IssuerPolicy,
+    name::is_dns_label,
     tenant::{PlatformPolicy, TenantPolicy, WorkloadPolicy},
 };
 
@@ -27,6 +28,13 @@ pub use workload::workload;
 
 /// Largest resource looked at, in bytes: a JWK set of hundreds of keys, thousands of rules.
 pub const MAX_RESOURCE_BYTES: usize = 1024 * 1024;
+
+/// Faults told of one resource: a bad list of a hundred thousand entries must not become as many messages.
+const MAX_FAULTS: usize = 100;
+/// Characters of a peer's text that a message repeats.
+const MAX_QUOTED: usize = 64;
+/// Longest claim value that can mean a tenant, in bytes.
+const MAX_VALUE_BYTES: usize = 256;
 
 /// What is wrong with one field, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,14 +114,34 @@ pub fn platform(name: &str, body: &proto::Platform) -> Result<PlatformPolicy, Ve
 
 /// `Binding`.
 pub fn binding(name: &str, body: &proto::Binding) -> Result<TenantId, Vec<Fault>> {
-    if !name.contains('/') {
-        return Err(whole("must be named <issuer>/<claim value>"));
+    let mut faults = Faults::default();
+    let named = name.split_once('/').is_some_and(|(issuer, value)| is_dns_label(issuer) && is_claim_value(value));
+    if !named {
+        faults.add("", format!("must be named <issuer>/<claim value>, not {}", Quoted(name)));
     }
-    body.tenant.parse().map_err(|error| vec![Fault { path: "tenant".into(), message: format!("{error}") }])
+    let tenant = faults.parse("tenant", &body.tenant);
+    faults.or_some(tenant)
+}
+
+/// Whether `text` can stand for a tenant in a token.
+fn is_claim_value(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_VALUE_BYTES && !text.chars().any(char::is_control)
 }
 
 fn whole(message: impl Into<String>) -> Vec<Fault> {
     vec![Fault { path: String::new(), message: message.into() }]
+}
+
+/// A peer's text in a message: escaped, and cut so that the message does not grow with it.
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(MAX_QUOTED) {
+            None => write!(f, "{:?}", self.0),
+            Some((end, _)) => write!(f, "{:?}… ({} bytes)", &self.0[..end], self.0.len()),
+        }
+    }
 }
 
 /// Collects every fault of a resource, not only the first.
@@ -122,16 +150,20 @@ struct Faults(Vec<Fault>);
 
 impl Faults {
     fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Fault { path: path.into(), message: message.into() });
+        match self.0.len() {
+            0..MAX_FAULTS => self.0.push(Fault { path: path.into(), message: message.into() }),
+            MAX_FAULTS => self.0.extend(whole("has more faults than are told here")),
+            _ => {}
+        }
     }
 
     /// Parses a field; a fault stands at `path` and says what would be right.
     fn parse<T: std::str::FromStr<Err: fmt::Display>>(&mut self, path: impl Into<String>, text: &str) -> Option<T> {
-        text.parse().map_err(|error| self.add(path, format!("{error}, not {text:?}"))).ok()
+        text.parse().map_err(|error| self.add(path, format!("{error}, not {}", Quoted(text)))).ok()
     }
 
     fn name<T: std::str::FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Option<T> {
-        name.parse().map_err(|error| self.add("", format!("name {error}, not {name:?}"))).ok()
+        name.parse().map_err(|error| self.add("", format!("name {error}, not {}", Quoted(name)))).ok()
     }
 
     fn in_flight(&mut self, path: &str, value: u32) -> Option<u32> {

@@ -5,7 +5,10 @@ pub mod assemble;
 pub mod client;
 pub mod decode;
 pub mod generated;
+mod nack;
 pub mod resource;
 pub mod server;
+#[cfg(test)]
+mod tests;
 
 pub use ringfence_policy as policy;

@@ -94,17 +94,12 @@ impl Fleet {
             return;
         }
         for connected in inner.streams.values_mut() {
-            let mut touched = false;
+            let view = inner.set.view(&connected.workload);
+            let mut concerned = false;
             for (kind, name) in &changed {
-                // A workload that changed may see more or less than before.
-                if *kind == Kind::Workload && **name == *connected.workload {
-                    connected.stream.touch_all();
-                    touched = true;
-                } else {
-                    touched |= connected.stream.touch(*kind, name);
-                }
+                concerned |= connected.stream.touch(*kind, name, &view);
             }
-            if touched {
+            if concerned {
                 connected.wake.notify_one();
             }
         }

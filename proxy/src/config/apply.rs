@@ -83,8 +83,13 @@ impl Apply {
             eprintln!("ringfence-proxy: last known good: {rejection}");
         }
         if let Some(Known::Held(Decoded::Workload(policy))) = self.client.known(Kind::Workload, &self.workload) {
-            for fault in self.listeners.prepare(&policy.clone()) {
+            let faults = self.listeners.prepare(&policy.clone());
+            for fault in &faults {
                 eprintln!("ringfence-proxy: last known good: Workload/{}: {fault}", self.workload);
+            }
+            if !faults.is_empty() {
+                // Not held as far as the control plane is told: it sends it again, and hears why it cannot be.
+                self.client.forget(Kind::Workload, &self.workload);
             }
         }
         self.want();
@@ -163,7 +168,9 @@ impl Apply {
         let reply = self.client.finish(update);
         self.want();
         let complete = self.swap();
-        self.send(reply);
+        if let Some(reply) = reply {
+            self.send(reply);
+        }
         // What is held but does not make a policy (its references are still on their way, or the control plane has lost the workload)
         // would be no good one.
         if let (Some(last_good), true) = (&self.last_good, complete)
@@ -175,13 +182,8 @@ impl Apply {
 
     /// Asks for what the policy refers to and for what was learnt; no more and no less.
     fn want(&mut self) {
-        let mut wanted = assemble::wanted(&self.workload, &self.client);
-        for name in self.learning.learnt.keys() {
-            wanted.entry(Kind::Binding).or_default().insert(name.clone());
-            if let Some(Known::Held(Decoded::Binding(tenant))) = self.client.known(Kind::Binding, name) {
-                wanted.entry(Kind::Tenant).or_default().insert(tenant.to_string());
-            }
-        }
+        let learnt = self.learning.learnt.keys().cloned().collect();
+        let wanted = assemble::wanted(&self.workload, &learnt, &self.client);
         for (kind, names) in wanted {
             if let Some(request) = self.client.want(kind, names)
                 && self.learning.outbound.is_some()
@@ -242,10 +244,10 @@ impl Apply {
         let client = &self.client;
         self.learning.waiting.retain(|name, answers| {
             let learnt = match client.known(Kind::Binding, name) {
-                Some(Known::Absent) => Learnt::Unknown,
+                Some(Known::Absent | Known::Unusable) => Learnt::Unknown,
                 Some(Known::Held(Decoded::Binding(tenant))) => match client.known(Kind::Tenant, tenant.as_str()) {
                     Some(Known::Held(_)) => Learnt::Known,
-                    Some(Known::Absent) => Learnt::Unknown,
+                    Some(_) => Learnt::Unknown,
                     None => return keep_waiting(answers),
                 },
                 _ => return keep_waiting(answers),

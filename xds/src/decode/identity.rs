@@ -5,7 +5,7 @@ use ringfence_policy::identify::{
     keys::{Algorithm, KeySet},
 };
 
-use super::{Fault, Faults};
+use super::{Fault, Faults, Quoted};
 use crate::generated::resource as proto;
 
 /// Seconds that clocks may differ where the spec says nothing.
@@ -17,14 +17,14 @@ pub fn issuer(name: &str, body: &proto::Issuer) -> Result<IssuerPolicy, Vec<Faul
     let mut faults = Faults::default();
     let name = faults.name(name);
     if body.issuer.is_empty() || body.issuer.len() > MAX_TEXT {
-        faults.add("issuer", "must be the exact `iss` of its tokens");
+        faults.add("issuer", format!("must be the exact `iss` of its tokens, at most {MAX_TEXT} bytes"));
     }
     if body.audiences.is_empty() {
         faults.add("audiences", "must have at least one audience: a token for anyone is a token for an attacker");
     }
     for (i, audience) in body.audiences.iter().enumerate() {
         if audience.is_empty() || audience.len() > MAX_TEXT {
-            faults.add(format!("audiences[{i}]"), "must not be empty");
+            faults.add(format!("audiences[{i}]"), format!("must be 1 to {MAX_TEXT} bytes"));
         }
     }
     if body.algorithms.is_empty() {
@@ -52,7 +52,7 @@ pub fn issuer(name: &str, body: &proto::Issuer) -> Result<IssuerPolicy, Vec<Faul
         DEFAULT_CLOCK_SKEW
     } else {
         seconds(&body.clock_skew).filter(|s| *s <= MAX_CLOCK_SKEW).unwrap_or_else(|| {
-            faults.add("clockSkew", format!("must be from 0s to {MAX_CLOCK_SKEW}s, not {:?}", body.clock_skew));
+            faults.add("clockSkew", format!("must be from 0s to {MAX_CLOCK_SKEW}s, not {}", Quoted(&body.clock_skew)));
             0
         })
     };

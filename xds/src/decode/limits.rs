@@ -10,15 +10,16 @@ use ringfence_policy::{
     scope::RequestMatch,
 };
 
-use super::Faults;
+use super::{Faults, Quoted};
 use crate::generated::resource as proto;
 
 /// Every limit costs each request of the tenant a look.
 const MAX_LIMITS: usize = 64;
 const MAX_BURST: u32 = 10_000_000;
 /// A drained bucket is full again within a day: older debts need not be remembered.
-const MAX_WINDOW_NANOS: u64 = 86_400 * 1_000_000_000;
+const MAX_WINDOW_NANOS: u128 = 86_400 * 1_000_000_000;
 const MAX_PATTERNS: usize = 1024;
+const MAX_METHODS: usize = 64;
 
 pub(super) fn limits(tenant: &str, bodies: &[proto::Limit], faults: &mut Faults) -> Vec<Arc<LimitPolicy>> {
     if bodies.len() > MAX_LIMITS {
@@ -30,14 +31,16 @@ pub(super) fn limits(tenant: &str, bodies: &[proto::Limit], faults: &mut Faults)
     for (i, body) in bodies.iter().enumerate() {
         let at = |field: &str| format!("limits[{i}].{field}");
         if !is_dns_label(&body.name) {
-            faults.add(at("name"), format!("{}, not {:?}", ringfence_policy::NameError, body.name));
+            faults.add(at("name"), format!("{}, not {}", ringfence_policy::NameError, Quoted(&body.name)));
         } else if !names.insert(&body.name) {
             faults.add(at("name"), format!("{:?} is already the name of another limit of this tenant", body.name));
         }
         let quota = faults.parse::<Rate>(at("rate"), &body.rate).and_then(|rate| {
             let burst = NonZeroU32::new(body.burst).unwrap_or(rate.count);
             let quota = Quota { rate, burst };
-            if burst.get() > MAX_BURST || quota.window_nanos() > MAX_WINDOW_NANOS {
+            // 128 bits: an hourly rate with a burst of millions is more nanoseconds than 64 hold.
+            let window = u128::from(quota.interval_nanos()) * u128::from(burst.get());
+            if burst.get() > MAX_BURST || window > MAX_WINDOW_NANOS {
                 faults.add(at("burst"), format!("must be at most {MAX_BURST} and earned back within a day at the limit's rate"));
                 return None;
             }
@@ -49,7 +52,7 @@ pub(super) fn limits(tenant: &str, bodies: &[proto::Limit], faults: &mut Faults)
             other => match other.strip_prefix("claim:").filter(|claim| !claim.split('.').any(str::is_empty) && claim.len() <= 256) {
                 Some(claim) => Some(LimitKey::Claim(claim.into())),
                 None => {
-                    faults.add(at("key"), format!("must be tenant, subject or claim:<name>, not {other:?}"));
+                    faults.add(at("key"), format!("must be tenant, subject or claim:<name>, not {}", Quoted(other)));
                     None
                 }
             },
@@ -62,7 +65,7 @@ pub(super) fn limits(tenant: &str, bodies: &[proto::Limit], faults: &mut Faults)
         match body.scope.as_str() {
             "" | "local" => {}
             "cluster" => faults.add(at("scope"), "\"cluster\" is not built yet: remove it or write local"),
-            other => faults.add(at("scope"), format!("must be local, not {other:?}")),
+            other => faults.add(at("scope"), format!("must be local, not {}", Quoted(other))),
         }
         if let (Some(quota), Some(key)) = (quota, key) {
             let rule = RuleRef::new(format!("Tenant/{tenant}: limits[{}]", body.name));
@@ -77,17 +80,20 @@ fn mode(path: String, text: &str, faults: &mut Faults) -> Mode {
         "" | "enforce" => Mode::Enforce,
         "shadow" => Mode::Shadow,
         other => {
-            faults.add(path, format!("must be enforce or shadow, not {other:?}"));
+            faults.add(path, format!("must be enforce or shadow, not {}", Quoted(other)));
             Mode::Enforce
         }
     }
 }
 
 pub(super) fn request_match(path: &str, methods: &[String], paths: &[String], faults: &mut Faults) -> RequestMatch {
+    if methods.len() > MAX_METHODS {
+        faults.add(format!("{path}.methods"), format!("must be at most {MAX_METHODS} methods"));
+    }
     for (i, method) in methods.iter().enumerate() {
         // RFC 9110 §9.1 allows any token; lower case is a slip, for methods are case-sensitive.
         if method.is_empty() || method.len() > 32 || !method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_') {
-            faults.add(format!("{path}.methods[{i}]"), format!("must be a method in upper case, e.g. GET, not {method:?}"));
+            faults.add(format!("{path}.methods[{i}]"), format!("must be a method in upper case, e.g. GET, not {}", Quoted(method)));
         }
     }
     RequestMatch { methods: methods.to_vec(), paths: patterns(&format!("{path}.paths"), paths, faults) }

@@ -9,14 +9,13 @@ use ringfence_policy::{
 };
 
 use super::{
-    Fault, Faults,
+    Fault, Faults, MAX_VALUE_BYTES, Quoted, is_claim_value,
     limits::{limits, request_match},
 };
 use crate::generated::resource as proto;
 
 const MAX_RULES: usize = 4096;
 const MAX_VALUES: usize = 1024;
-const MAX_VALUE_BYTES: usize = 256;
 
 pub fn tenant(name: &str, body: &proto::Tenant) -> Result<TenantPolicy, Vec<Fault>> {
     let mut faults = Faults::default();
@@ -44,10 +43,10 @@ fn identities(bodies: &[proto::Identity], faults: &mut Faults) -> Vec<Identity> 
         }
         for (j, value) in body.values.iter().enumerate() {
             let path = format!("identity[{i}].values[{j}]");
-            if value.is_empty() || value.len() > MAX_VALUE_BYTES || value.chars().any(char::is_control) {
+            if !is_claim_value(value) {
                 faults.add(path, format!("must be 1 to {MAX_VALUE_BYTES} bytes without control characters"));
             } else if !seen.insert((&body.issuer, value)) {
-                faults.add(path, format!("{value:?} of this issuer is already listed"));
+                faults.add(path, format!("{} of this issuer is already listed", Quoted(value)));
             }
         }
         if let Some(issuer) = issuer {
@@ -72,7 +71,7 @@ fn allow_rules(tenant: &str, bodies: &[proto::AllowRule], faults: &mut Faults) -
                 if scope.is_empty() || !scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
                     faults.add(
                         format!("{path}.scopes[{j}]"),
-                        format!("must be an OAuth scope: visible ASCII without space, \" and \\, not {scope:?}"),
+                        format!("must be an OAuth scope: visible ASCII without space, \" and \\, not {}", Quoted(scope)),
                     );
                 }
             }

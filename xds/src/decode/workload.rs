@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use ringfence_policy::tenant::{InboundPolicy, ServedTenants, TlsFiles, WorkloadPolicy};
 
-use super::{Fault, Faults, limits::patterns};
+use super::{Fault, Faults, Quoted, limits::patterns};
 use crate::generated::resource as proto;
 
 const MAX_LISTENERS: usize = 64;
@@ -65,8 +65,8 @@ fn inbound(bodies: &[proto::InboundListener], faults: &mut Faults) -> Vec<Inboun
         }
         let upstream = address(at("upstream"), &body.upstream, faults);
         if upstream.is_some_and(|address| address.port() == 0 || address.ip().is_unspecified()) {
-            faults.add(at("upstream"), format!("must be an address that can be connected to, not {:?}", body.upstream));
-        } else if upstream.is_some() && upstream == listen {
+            faults.add(at("upstream"), format!("must be an address that can be connected to, not {}", Quoted(&body.upstream)));
+        } else if listen.zip(upstream).is_some_and(|(listen, upstream)| leads_back(listen, upstream)) {
             faults.add(at("upstream"), "is the listener itself: requests would go round for ever");
         }
         let public = patterns(&at("public"), &body.public, faults);
@@ -86,5 +86,13 @@ fn inbound(bodies: &[proto::InboundListener], faults: &mut Faults) -> Vec<Inboun
 }
 
 fn address(path: String, text: &str, faults: &mut Faults) -> Option<SocketAddr> {
-    text.parse().map_err(|_| faults.add(path, format!("must be an address and port, e.g. 127.0.0.1:8080 or [::1]:8080, not {text:?}"))).ok()
+    text.parse()
+        .map_err(|_| faults.add(path, format!("must be an address and port, e.g. 127.0.0.1:8080 or [::1]:8080, not {}", Quoted(text))))
+        .ok()
+}
+
+/// Whether what is sent to `upstream` arrives at `listen`.
+fn leads_back(listen: SocketAddr, upstream: SocketAddr) -> bool {
+    let every_address = listen.ip().is_unspecified() && upstream.ip().is_loopback();
+    listen.port() == upstream.port() && (listen.ip() == upstream.ip() || every_address)
 }

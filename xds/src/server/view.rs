@@ -1,6 +1,9 @@
 //! What is published, and what of it one node may see.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use prost::Message;
 
@@ -18,11 +21,20 @@ pub struct ResourceSet {
 }
 
 /// What a workload's sidecar needs beside the workload itself.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 struct Reach {
     any_tenant: bool,
-    tenants: Vec<String>,
-    issuers: Vec<String>,
+    tenants: BTreeSet<String>,
+    issuers: BTreeSet<String>,
+}
+
+impl Reach {
+    fn of(workload: proto::Workload) -> Self {
+        let mut tenants = BTreeSet::from_iter(workload.tenants);
+        let any_tenant = tenants.remove("*");
+        tenants.extend(Some(workload.tenant).filter(|tenant| !tenant.is_empty()));
+        Self { any_tenant, tenants, issuers: BTreeSet::from_iter(workload.issuers) }
+    }
 }
 
 impl ResourceSet {
@@ -31,16 +43,12 @@ impl ResourceSet {
         if self.get(resource.kind, &resource.name).is_some_and(|old| old.version == resource.version) {
             return false;
         }
-        if resource.kind == Kind::Workload
-            && let Ok(workload) = proto::Workload::decode(resource.bytes.clone())
-        {
-            let mut tenants = workload.tenants;
-            let any_tenant = tenants.iter().any(|tenant| tenant == "*");
-            tenants.extend(Some(workload.tenant).filter(|tenant| !tenant.is_empty()));
-            tenants.sort();
-            let mut issuers = workload.issuers;
-            issuers.sort();
-            self.reach.insert(resource.name.clone(), Reach { any_tenant, tenants, issuers });
+        if resource.kind == Kind::Workload {
+            match proto::Workload::decode(resource.bytes.clone()) {
+                Ok(workload) => self.reach.insert(resource.name.clone(), Reach::of(workload)),
+                // Whoever cannot say what it needs sees nothing.
+                Err(_) => self.reach.remove(&resource.name),
+            };
         }
         self.kinds.entry(resource.kind).or_default().insert(resource.name.clone(), resource);
         true
@@ -77,14 +85,17 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn sees(&self, kind: Kind, name: &str) -> bool {
+    pub(super) fn workload(&self) -> &'a str {
+        self.workload
+    }
+
+    pub(super) fn sees(&self, kind: Kind, name: &str) -> bool {
         let Some(reach) = self.reach else { return false };
-        let listed = |names: &[String]| names.binary_search_by(|listed| listed.as_str().cmp(name)).is_ok();
         match kind {
             Kind::Platform => name == PLATFORM,
             Kind::Workload => name == self.workload,
-            Kind::Issuer => listed(&reach.issuers),
-            Kind::Tenant => reach.any_tenant || listed(&reach.tenants),
+            Kind::Issuer => reach.issuers.contains(name),
+            Kind::Tenant => reach.any_tenant || reach.tenants.contains(name),
             Kind::Binding => reach.any_tenant,
         }
     }
@@ -94,17 +105,21 @@ impl<'a> View<'a> {
         self.set.get(kind, name).filter(|_| self.sees(kind, name))
     }
 
-    /// The visible names of a kind.
-    pub fn names(&self, kind: Kind) -> impl Iterator<Item = &'a str> {
-        let view = *self;
-        self.set.kinds.get(&kind).into_iter().flat_map(HashMap::keys).map(|name| &**name).filter(move |name| view.sees(kind, name))
+    /// The visible names of a kind. Costs as much as this node may see, not as much as there is.
+    pub fn names(&self, kind: Kind) -> Vec<&'a str> {
+        let any_tenant = self.reach.is_some_and(|reach| reach.any_tenant);
+        if any_tenant && matches!(kind, Kind::Tenant | Kind::Binding) {
+            return self.set.kinds.get(&kind).into_iter().flat_map(HashMap::keys).map(|name| &**name).collect();
+        }
+        let listed = self.required().filter(|(of, name)| *of == kind && self.resource(kind, name).is_some());
+        listed.map(|(_, name)| name).collect()
     }
 
     /// The names without which this node's policy is not complete. What it learns on demand is not among them.
-    pub fn required(&self) -> impl Iterator<Item = (Kind, &'a str)> {
+    pub fn required(&self) -> impl Iterator<Item = (Kind, &'a str)> + use<'a> {
         let named = self.reach.into_iter().flat_map(|reach| {
             let issuers = reach.issuers.iter().map(|name| (Kind::Issuer, name.as_str()));
-            let tenants = reach.tenants.iter().filter(|name| *name != "*").map(|name| (Kind::Tenant, name.as_str()));
+            let tenants = reach.tenants.iter().map(|name| (Kind::Tenant, name.as_str()));
             issuers.chain(tenants)
         });
         [(Kind::Platform, PLATFORM), (Kind::Workload, self.workload)].into_iter().chain(named)

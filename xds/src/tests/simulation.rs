@@ -1,0 +1,359 @@
+//! Both halves against each other over a stream that delays, breaks and comes back, while what is published, wanted and refused changes
+//! at random.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+use prost::Message;
+
+use super::fixtures::{binding, issuer, platform, tenant, unusable_tenant, workload};
+use crate::{
+    assemble::{Known, Lookup, wanted},
+    client::{Client, Update},
+    decode::{self, Fault, Rejection},
+    generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+    resource::{Kind, PLATFORM, Resource},
+    server::{ResourceSet, Stream},
+};
+
+const NODE: &str = "api";
+const TENANTS: [&str; 4] = ["acme", "globex", "initech", "umbrella"];
+/// As the server's own bound: responses of one kind that may await their answer.
+const MAX_OUTSTANDING: usize = 4;
+/// Messages that may pass after the last change: each name is told and answered a few times at most.
+const MAX_AFTER: usize = 120;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(Content),
+    Withdraw(Kind, usize),
+    /// The control plane restarts and has nothing …
+    ServerRestarts,
+    /// … until it has read its store again.
+    ServerRefills,
+    ServerReads,
+    ClientReads,
+    ClientFinishes,
+    StreamBreaks,
+    /// A token names a tenant that the workload has not met.
+    Meet(usize),
+    Forget(usize),
+    Refresh(usize),
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Platform(u32),
+    Tenant(usize, u32),
+    Unusable(usize, u32),
+    Binding(usize, usize),
+    /// Which tenants are served, as bits; all of them mean any.
+    Workload(u8),
+}
+
+impl Content {
+    fn resource(&self) -> Resource {
+        match *self {
+            Content::Platform(version) => platform(version),
+            Content::Tenant(i, version) => tenant(TENANTS[i], version),
+            Content::Unusable(i, version) => unusable_tenant(TENANTS[i], version),
+            Content::Binding(i, of) => binding(&met(i), TENANTS[of]),
+            Content::Workload(0b1111) => workload(NODE, &["*"]),
+            Content::Workload(bits) => {
+                let served: Vec<&str> = TENANTS.iter().enumerate().filter(|(i, _)| bits & (1 << i) != 0).map(|(_, name)| *name).collect();
+                workload(NODE, &served)
+            }
+        }
+    }
+}
+
+fn met(i: usize) -> String {
+    format!("sso/org_{}", TENANTS[i])
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let content = prop_oneof![
+        1 => (1..4u32).prop_map(Content::Platform),
+        6 => (0..4usize, 1..6u32).prop_map(|(i, version)| Content::Tenant(i, version)),
+        1 => (0..4usize, 1..3u32).prop_map(|(i, version)| Content::Unusable(i, version)),
+        2 => (0..4usize, 0..4usize).prop_map(|(i, of)| Content::Binding(i, of)),
+        2 => (0..16u8).prop_map(Content::Workload),
+        2 => Just(Content::Workload(0b1111)),
+    ];
+    let kind = prop::sample::select(&[Kind::Platform, Kind::Tenant, Kind::Tenant, Kind::Binding, Kind::Workload][..]);
+    prop_oneof![
+        6 => content.prop_map(Step::Publish),
+        2 => (kind, 0..4usize).prop_map(|(kind, i)| Step::Withdraw(kind, i)),
+        1 => Just(Step::ServerRestarts),
+        1 => Just(Step::ServerRefills),
+        8 => Just(Step::ServerReads),
+        6 => Just(Step::ClientReads),
+        6 => Just(Step::ClientFinishes),
+        1 => Just(Step::StreamBreaks),
+        3 => (0..4usize).prop_map(Step::Meet),
+        1 => (0..4usize).prop_map(Step::Forget),
+        1 => (0..4usize).prop_map(Step::Refresh),
+    ]
+}
+
+/// Resources that a sidecar decodes but cannot apply: a listener in use, say.
+fn inapplicable(resource: &Resource) -> bool {
+    (resource.kind == Kind::Tenant && *resource == tenant(&resource.name, 5)) || *resource == workload(NODE, &["acme", "umbrella"])
+}
+
+fn usable(resource: &Resource) -> bool {
+    decode::check(resource).is_empty() && !inapplicable(resource)
+}
+
+struct World {
+    set: ResourceSet,
+    before_restart: Vec<Resource>,
+    stream: Stream,
+    client: Client,
+    met: BTreeSet<String>,
+    to_server: VecDeque<DeltaDiscoveryRequest>,
+    to_client: VecDeque<DeltaDiscoveryResponse>,
+    /// Decoded and not yet applied.
+    applying: Option<Update>,
+    /// Nonces by kind that the server has not had an answer to on this stream.
+    unanswered: BTreeMap<String, BTreeSet<String>>,
+    /// Every version that could be used, ever.
+    usable: BTreeSet<(Kind, String, String)>,
+    /// All that the server ever sent, byte for byte.
+    wire: Vec<Vec<u8>>,
+    /// Whether another tenant's sidecars, tenants and issuers come and go meanwhile.
+    neighbour: bool,
+    steps: u32,
+}
+
+impl World {
+    fn new(neighbour: bool) -> Self {
+        let mut world = World {
+            set: ResourceSet::default(),
+            before_restart: Vec::new(),
+            stream: Stream::default(),
+            client: Client::new(NODE),
+            met: BTreeSet::new(),
+            to_server: VecDeque::new(),
+            to_client: VecDeque::new(),
+            applying: None,
+            unanswered: BTreeMap::new(),
+            usable: BTreeSet::new(),
+            wire: Vec::new(),
+            neighbour,
+            steps: 0,
+        };
+        world.want();
+        world.connect();
+        world
+    }
+
+    fn play(&mut self, step: &Step) {
+        self.steps += 1;
+        if self.neighbour {
+            self.neighbour_is_busy();
+        }
+        match step {
+            Step::Publish(content) => self.publish(content.resource()),
+            Step::Withdraw(kind, i) => {
+                let name = match kind {
+                    Kind::Platform => PLATFORM.to_owned(),
+                    Kind::Issuer | Kind::Tenant => TENANTS[*i].to_owned(),
+                    Kind::Binding => met(*i),
+                    Kind::Workload => NODE.to_owned(),
+                };
+                if self.set.remove(*kind, &name) {
+                    self.stream.touch(*kind, &name, &self.set.view(NODE));
+                }
+            }
+            Step::ServerRestarts => {
+                self.before_restart.extend(self.set.iter().cloned());
+                self.set = ResourceSet::default();
+                self.connect();
+            }
+            Step::ServerRefills => std::mem::take(&mut self.before_restart).into_iter().for_each(|resource| self.publish(resource)),
+            Step::ServerReads => self.server_reads(),
+            Step::ClientReads => self.client_reads(),
+            Step::ClientFinishes => self.client_finishes(),
+            Step::StreamBreaks => self.connect(),
+            Step::Meet(i) => {
+                self.met.insert(met(*i));
+                self.want();
+            }
+            Step::Forget(i) => {
+                self.met.remove(&met(*i));
+                self.want();
+            }
+            Step::Refresh(i) => {
+                let request = self.client.refresh(Kind::Tenant, TENANTS[*i]);
+                self.to_server.extend(request);
+            }
+        }
+        self.holds_only_what_could_be_used();
+    }
+
+    fn publish(&mut self, resource: Resource) {
+        let (kind, name) = (resource.kind, resource.name.clone());
+        if usable(&resource) {
+            self.usable.insert((kind, name.to_string(), resource.version.to_string()));
+        }
+        if self.set.insert(resource) {
+            self.stream.touch(kind, &name, &self.set.view(NODE));
+        }
+    }
+
+    /// What of one's neighbour happens around a step.
+    fn neighbour_is_busy(&mut self) {
+        let name = format!("their-{}", self.steps % 3);
+        let theirs =
+            [tenant(&name, self.steps), binding(&format!("sso/{name}"), &name), issuer(&name, &name), workload("theirs", &[&name])];
+        for resource in theirs {
+            self.publish(resource);
+        }
+        for (kind, name) in [(Kind::Tenant, format!("their-{}", self.steps % 2)), (Kind::Workload, "theirs".to_owned())] {
+            self.set.remove(kind, &name);
+            self.stream.touch(kind, &name, &self.set.view(NODE));
+        }
+    }
+
+    /// The stream ends with all that is on its way, and another begins.
+    fn connect(&mut self) {
+        self.stream = Stream::default();
+        self.to_server.clear();
+        self.to_client.clear();
+        self.unanswered.clear();
+        let requests = self.client.connected();
+        self.to_server.extend(requests);
+    }
+
+    fn server_reads(&mut self) {
+        if let Some(request) = self.to_server.pop_front() {
+            self.stream.introduce(&request).unwrap();
+            self.unanswered.entry(request.type_url.clone()).or_default().remove(&request.response_nonce);
+            self.stream.receive(request).unwrap();
+        }
+        for response in self.stream.due(&self.set.view(NODE)) {
+            let nonces = self.unanswered.entry(response.type_url.clone()).or_default();
+            assert!(nonces.insert(response.nonce.clone()), "nonce {} twice", response.nonce);
+            assert!(nonces.len() <= MAX_OUTSTANDING, "{nonces:?}");
+            self.wire.push(response.encode_to_vec());
+            self.to_client.push_back(response);
+        }
+    }
+
+    fn client_reads(&mut self) {
+        if self.applying.is_none()
+            && let Some(response) = self.to_client.pop_front()
+        {
+            let mut update = self.client.receive(response);
+            assert_eq!(update.refused(), None);
+            let refused = update.upserts.iter().map(|upsert| &upsert.resource).filter(|resource| inapplicable(resource));
+            let fault = Fault { path: String::new(), message: "cannot be applied".into() };
+            update.rejections.extend(
+                refused
+                    .map(|resource| Rejection { kind: resource.kind, name: resource.name.to_string(), faults: vec![fault.clone()] })
+                    .collect::<Vec<_>>(),
+            );
+            self.applying = Some(update);
+        }
+    }
+
+    fn client_finishes(&mut self) {
+        let answer = self.applying.take().and_then(|update| self.client.finish(update));
+        self.to_server.extend(answer);
+        self.want();
+    }
+
+    fn want(&mut self) {
+        let mut wanted = wanted(NODE, &self.met, &self.client);
+        for kind in Kind::ALL {
+            let request = self.client.want(kind, wanted.remove(&kind).unwrap_or_default());
+            self.to_server.extend(request);
+        }
+    }
+
+    fn holds_only_what_could_be_used(&self) {
+        for held in self.client.held() {
+            let version = (held.kind, held.name.to_string(), held.version.to_string());
+            assert!(self.usable.contains(&version), "{version:?} is held");
+        }
+    }
+
+    /// Nothing changes any more: how many messages pass until both sides are silent.
+    fn quiet(&mut self) -> usize {
+        let mut messages = 0;
+        loop {
+            let before = (self.to_server.len(), self.to_client.len(), self.applying.is_some());
+            self.server_reads();
+            self.client_reads();
+            self.client_finishes();
+            if before == (0, 0, false) && self.to_server.is_empty() && self.to_client.is_empty() {
+                return messages;
+            }
+            messages += 1;
+            assert!(messages <= MAX_AFTER, "no end of messages");
+        }
+    }
+
+    /// What must hold once all is quiet.
+    fn converged(&self) {
+        let view = self.set.view(NODE);
+        let mut in_force = BTreeSet::new();
+        let wanted = wanted(NODE, &self.met, &self.client);
+        for (kind, name) in wanted.iter().flat_map(|(kind, names)| names.iter().map(move |name| (*kind, name))) {
+            let held = self.client.held().find(|held| held.kind == kind && *held.name == **name);
+            in_force.extend(held.map(|held| (kind, name.clone(), held.version.to_string())));
+            let known = self.client.known(kind, name).unwrap_or_else(|| panic!("{kind}/{name} is still awaited"));
+            match (view.resource(kind, name), known) {
+                (None, Known::Absent) => {}
+                (Some(published), Known::Held(_)) if usable(published) => assert_eq!(held, Some(published)),
+                // An older version stays, or nothing ever was; `holds_only_what_could_be_used` has seen to the rest.
+                (Some(published), Known::Held(_) | Known::Unusable) if !usable(published) => {}
+                (published, known) => panic!("{kind}/{name}: {published:?} is published and {known:?} known"),
+            }
+        }
+        let held = self.client.held().map(|held| (held.kind, held.name.to_string(), held.version.to_string()));
+        assert_eq!(held.collect::<BTreeSet<_>>(), in_force, "what is held is what is wanted");
+        let acked = self.stream.acked().map(|(kind, name, version)| (kind, name.to_owned(), version.to_owned()));
+        assert_eq!(acked.collect::<BTreeSet<_>>(), in_force, "and what the control plane believes to be in force");
+        let usable = view.required().all(|(kind, name)| view.resource(kind, name).is_none_or(usable));
+        assert_eq!(self.stream.in_sync(&view), usable);
+    }
+}
+
+fn run(steps: &[Step], neighbour: bool) -> World {
+    let mut world = World::new(neighbour);
+    for step in steps {
+        world.play(step);
+    }
+    world.quiet();
+    world.converged();
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_halves_converge_whatever_happens(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = run(&steps, false);
+        prop_assert_eq!(world.quiet(), 0, "silence stays silence");
+        // And once more after a break: what is held is told, so that nothing is sent but what the client refuses each time.
+        let sent = world.wire.len();
+        world.connect();
+        world.quiet();
+        world.converged();
+        let view = world.set.view(NODE);
+        let resent: Vec<_> = world.wire[sent..].iter().map(|bytes| DeltaDiscoveryResponse::decode(bytes.as_slice()).unwrap()).collect();
+        for (response, resource) in resent.iter().flat_map(|response| response.resources.iter().map(move |resource| (response, resource))) {
+            let kind = Kind::from_type_url(&response.type_url).unwrap();
+            prop_assert!(view.resource(kind, &resource.name).is_some_and(|published| !usable(published)), "{:?}", resource.name);
+        }
+    }
+
+    #[test]
+    fn a_neighbour_leaves_no_trace(steps in prop::collection::vec(step(), 1..120)) {
+        let (alone, beside) = (run(&steps, false), run(&steps, true));
+        prop_assert_eq!(alone.wire, beside.wire);
+    }
+}
