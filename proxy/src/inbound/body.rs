@@ -176,13 +176,18 @@ struct Flow {
     ended: bool,
     stall: Duration,
     /// Made at the first wait and then moved on lazily: most bodies are there when they are asked for.
-    timer: Option<Pin<Box<Sleep>>>,
-    moved: Instant,
+    standstill: Option<Standstill>,
+}
+
+struct Standstill {
+    timer: Pin<Box<Sleep>>,
+    /// When the body last moved.
+    since: Instant,
 }
 
 impl Flow {
     fn new(incoming: Incoming, stall: Duration) -> Self {
-        Self { incoming, ended: false, stall, timer: None, moved: Instant::now() }
+        Self { incoming, ended: false, stall, standstill: None }
     }
 
     fn has_ended(&self) -> bool {
@@ -192,8 +197,8 @@ impl Flow {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
-                if self.timer.is_some() {
-                    self.moved = Instant::now();
+                if let Some(standstill) = &mut self.standstill {
+                    standstill.since = Instant::now();
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     prepare_trailers(trailers);
@@ -212,16 +217,14 @@ impl Flow {
 
     fn poll_standstill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let stall = self.stall;
-        if self.timer.is_none() {
-            self.moved = Instant::now();
-        }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
-        while timer.as_mut().poll(cx).is_ready() {
-            let due = self.moved + stall;
+        let standstill =
+            self.standstill.get_or_insert_with(|| Standstill { timer: Box::pin(tokio::time::sleep(stall)), since: Instant::now() });
+        while standstill.timer.as_mut().poll(cx).is_ready() {
+            let due = standstill.since + stall;
             if due <= Instant::now() {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(due);
+            standstill.timer.as_mut().reset(due);
         }
         Poll::Pending
     }

@@ -101,7 +101,9 @@ pub(super) struct InFlight(Rc<Downstream>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.update(|count| count - 1);
-        self.0.idle_since.set(Instant::now());
+        if self.0.in_flight.get() == 0 {
+            self.0.idle_since.set(Instant::now());
+        }
     }
 }
 

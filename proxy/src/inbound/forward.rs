@@ -232,11 +232,13 @@ async fn within<T>(answer: impl Future<Output = T>, progress: Progress, downstre
 
 /// Whose fault a broken exchange was: the client's body, or the upstream.
 fn failed(error: &hyper::Error, downstream: &Downstream) -> Deny {
-    match (downstream.signals.violation(), caused_by::<BodyError>(error)) {
-        (Some(violation), _) => violation.into(),
-        (None, Some(BodyError::Stalled(_))) => Deny::new(Reason::RequestTimeout, "the request's body stood still"),
-        (None, Some(BodyError::Broken(_))) => Deny::new(Reason::RequestMalformed, "the request's body broke off"),
-        (None, None) => Deny::new(Reason::UpstreamProtocol, error.to_string()),
+    match caused_by::<BodyError>(error) {
+        Some(BodyError::Stalled(_)) => Deny::new(Reason::RequestTimeout, "the request's body stood still"),
+        Some(BodyError::Broken(_)) => match downstream.signals.broken_body() {
+            Some(violation) => violation.into(),
+            None => Deny::new(Reason::RequestMalformed, "the request's body broke off"),
+        },
+        None => Deny::new(Reason::UpstreamProtocol, error.to_string()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Connections open at one listener of one thread. More wait in the kernel's backlog.
 pub const MAX_CONNECTIONS: usize = 10_000;
 
-/// Octets of a request head, from the request line to the empty line. Half of what hyper would buffer, so that the guard speaks first.
+/// Octets of a request head, from the request line to the empty line. Far less than hyper would buffer, so that it is the guard that refuses.
 pub const MAX_HEAD: usize = 64 * 1024;
 /// Octets of a request target.
 pub const MAX_TARGET: usize = 8 * 1024;

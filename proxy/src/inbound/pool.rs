@@ -70,7 +70,8 @@ impl Upstream {
     /// and not by a timer, so that an idle sidecar sleeps; the upstream may close a connection whenever it likes.
     pub(super) fn reuse(&self) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| !idle.connection.is_closed() && idle.since.elapsed() < UPSTREAM_IDLE);
+        let now = Instant::now();
+        idle.retain(|idle| !idle.connection.is_closed() && now - idle.since < UPSTREAM_IDLE);
         // Not ready: the end of its last exchange is still being written.
         let at = idle.iter().rposition(|idle| idle.connection.is_ready())?;
         Some(idle.remove(at).connection)

@@ -27,9 +27,10 @@ const READ: usize = 4 * 1024;
 /// What the guard of a connection and its requests tell each other. Both live on one thread.
 #[derive(Debug, Default)]
 pub(in crate::inbound) struct Signals {
-    violation: Cell<Option<Violation>>,
-    /// The number of the request, counted from 1, for which `REFUSED_HEAD` stands.
-    refused: Cell<Option<u64>>,
+    /// The number of the request, counted from 1, for which `REFUSED_HEAD` stands, and why.
+    refused: Cell<Option<(u64, Violation)>>,
+    /// What was found in a body whose head had gone.
+    broken: Cell<Option<Violation>>,
     /// The number of the request that asked for an upgrade.
     asked: Cell<Option<u64>>,
     declined: Cell<bool>,
@@ -39,12 +40,12 @@ pub(in crate::inbound) struct Signals {
 impl Signals {
     /// Why the `number`th request (from 1) of this connection is to be refused.
     pub(in crate::inbound) fn refusal_of(&self, number: u64) -> Option<Violation> {
-        self.violation.get().filter(|_| self.refused.get() == Some(number))
+        self.refused.get().filter(|&(refused, _)| refused == number).map(|(_, violation)| violation)
     }
 
-    /// What was found wrong on this connection, be it in a head or in the body of a request that is on its way.
-    pub(in crate::inbound) fn violation(&self) -> Option<Violation> {
-        self.violation.get()
+    /// Why a body broke off, where that was the guard's doing.
+    pub(in crate::inbound) fn broken_body(&self) -> Option<Violation> {
+        self.broken.get()
     }
 
     /// Whether the `number`th request is a complete WebSocket handshake.
@@ -123,8 +124,7 @@ impl<S> Guarded<S> {
         self.refused = true;
         match head {
             Some(start) => {
-                self.signals.violation.set(Some(violation));
-                self.signals.refused.set(Some(self.guard.current()));
+                self.signals.refused.set(Some((self.guard.current(), violation)));
                 self.held.truncate(start);
                 self.held.extend_from_slice(REFUSED_HEAD);
                 self.sound = self.held.len();
@@ -137,7 +137,7 @@ impl<S> Guarded<S> {
                 Ok(())
             }
             None => {
-                self.signals.violation.set(Some(violation));
+                self.signals.broken.set(Some(violation));
                 self.held.clear();
                 self.sound = 0;
                 Err(io::Error::new(io::ErrorKind::InvalidData, violation))
@@ -154,6 +154,10 @@ impl<S> Guarded<S> {
         buf.put_slice(&self.held[..given]);
         self.held.drain(..given);
         self.sound -= given;
+        if self.held.is_empty() {
+            // Most connections never need it again.
+            self.held = Vec::new();
+        }
         true
     }
 }

@@ -1,3 +1,5 @@
+mod corpus;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -188,6 +190,26 @@ fn faults_are_named() {
         let Some(Violation::Malformed(message)) = verdict(&octets) else { panic!("{name}: {:?}", verdict(&octets)) };
         assert!(message.contains(expected), "{name}: {message}");
         assert_eq!(one_at_a_time(&octets), Some(Violation::Malformed(message)), "{name}, one octet at a time");
+    }
+}
+
+/// hyper answers what it cannot parse by itself, past the one door out: so it must parse whatever passes the guard.
+#[test]
+fn what_passes_can_be_parsed() {
+    for octet in 0x21..0x7f_u8 {
+        for target in ["/#", "/?#", "http://#/", "http://a#/x", "http://a:/x#", "http://[::1]:80#", "http://a/?#"] {
+            let target = target.replace('#', &char::from(octet).to_string());
+            let host = target.strip_prefix("http://").map_or("a", |rest| rest.split(['/', '?']).next().unwrap());
+            let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            if verdict(head.as_bytes()).is_none() {
+                assert!(target.parse::<http::Uri>().is_ok(), "{target}");
+            }
+        }
+        let name = format!("x{}", char::from(octet));
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: {name}\r\n\r\n");
+        if octet != b':' && verdict(head.as_bytes()).is_none() {
+            assert!(http::HeaderName::try_from(&name).is_ok() && http::HeaderValue::try_from(&name).is_ok(), "{name}");
+        }
     }
 }
 

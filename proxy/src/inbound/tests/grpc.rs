@@ -1,22 +1,29 @@
 //! HTTP/2 on both sides for gRPC, and on one side for everything else.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Version};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{body::Frame, client::conn::http2, server, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::spawn_local};
+use tokio::{
+    net::TcpStream,
+    task::{JoinHandle, spawn_local},
+};
 
 use super::peers::{Origin, Sidecar, run};
 use crate::inbound::connection::LocalExecutor;
 
 async fn connect(sidecar: &Sidecar) -> http2::SendRequest<Full<Bytes>> {
+    connect_and_watch(sidecar).await.0
+}
+
+/// A connection, and what tells its end.
+async fn connect_and_watch(sidecar: &Sidecar) -> (http2::SendRequest<Full<Bytes>>, JoinHandle<hyper::Result<()>>) {
     let stream = TcpStream::connect(sidecar.address).await.unwrap();
     let (sender, connection) = http2::handshake(LocalExecutor, TokioIo::new(stream)).await.unwrap();
-    spawn_local(connection);
-    sender
+    (sender, spawn_local(connection))
 }
 
 #[test]
@@ -95,5 +102,49 @@ fn http2_requests_with_two_readings_are_refused_alone() {
             let body = answer.into_body().collect().await.unwrap().to_bytes();
             assert!(body.windows(17).any(|window| window == b"request_malformed"));
         }
+    });
+}
+
+#[test]
+fn http2_connections_end_when_idle() {
+    run(async {
+        let (_origin, address) = Origin::bind().await;
+        let sidecar = Sidecar::with(address, |inbound| inbound.timeouts.idle = Duration::from_millis(50));
+        let (_client, ended) = connect_and_watch(&sidecar).await;
+        ended.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn draining_lets_http2_requests_end() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let sidecar = Sidecar::start(address);
+        let (mut client, ended) = connect_and_watch(&sidecar).await;
+        let request = Request::get("http://a.test/").body(Full::default()).unwrap();
+        let answer = spawn_local(client.send_request(request));
+        let mut workload = origin.accept().await;
+        workload.head().await;
+        sidecar.drain_within(Duration::from_secs(20));
+        workload.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let answer = answer.await.unwrap().unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+        ended.await.unwrap().unwrap();
+        sidecar.served.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn an_http2_client_that_resets_its_stream_takes_the_request_along() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let sidecar = Sidecar::start(address);
+        let mut client = connect(&sidecar).await;
+        let request = Request::get("http://a.test/").body(Full::default()).unwrap();
+        let answer = spawn_local(client.send_request(request));
+        let mut workload = origin.accept().await;
+        workload.head().await;
+        answer.abort();
+        assert_eq!(workload.rest().await, "");
     });
 }
