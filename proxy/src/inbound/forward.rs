@@ -40,7 +40,8 @@ pub(super) async fn forward(
     let stall = downstream.inbound.timeouts.stall;
     let body = RequestBody::new(incoming, stall);
     if is_grpc {
-        let response = send_http2(parts, body, downstream).await?;
+        // Boxed, as is a fresh connection below, so that the ordinary request does not carry their state about.
+        let response = Box::pin(send_http2(parts, body, downstream)).await?;
         return Ok(respond(response, None, downstream));
     }
     address_http1(&mut parts)?;
@@ -134,11 +135,17 @@ async fn send_http1(mut request: Request<RequestBody>, downstream: &Downstream) 
             }
         }
     }
-    let mut connection = upstream.connect_http1().await.map_err(not_connected)?;
-    match within(connection.try_send_request(request), progress, downstream).await? {
-        Ok(response) => Ok((response, connection)),
-        Err(refused) => Err(failed(refused.error(), downstream)),
-    }
+    Box::pin(send_fresh(request, progress, downstream)).await
+}
+
+async fn send_fresh(
+    request: Request<RequestBody>,
+    progress: Progress,
+    downstream: &Downstream,
+) -> Result<(Response<Incoming>, Http1), Deny> {
+    let mut connection = downstream.inbound.upstream.connect_http1().await.map_err(not_connected)?;
+    let response = within(connection.send_request(request), progress, downstream).await?;
+    Ok((response.map_err(|error| failed(&error, downstream))?, connection))
 }
 
 /// Safe to send again although the first may have been served (RFC 9110 §9.2.2).
