@@ -47,7 +47,8 @@ pub(super) async fn forward(
         exchange.count_in(octets);
     }
     if is_grpc {
-        let response = timed(send_http2(parts, body, downstream), exchange).await?;
+        // Boxed, as is a fresh connection below, so that the ordinary request does not carry their state about.
+        let response = timed(Box::pin(send_http2(parts, body, downstream)), exchange).await?;
         return Ok(respond(response, None, downstream));
     }
     address_http1(&mut parts)?;
@@ -182,11 +183,17 @@ async fn send_http1(mut request: Request<RequestBody>, downstream: &Downstream) 
             }
         }
     }
-    let mut connection = upstream.connect_http1().await?;
-    match within(connection.try_send_request(request), progress, downstream).await? {
-        Ok(response) => Ok((response, connection)),
-        Err(refused) => Err(failed(refused.error(), downstream).into()),
-    }
+    Box::pin(send_fresh(request, progress, downstream)).await
+}
+
+async fn send_fresh(
+    request: Request<RequestBody>,
+    progress: Progress,
+    downstream: &Downstream,
+) -> Result<(Response<Incoming>, Http1), Failed> {
+    let mut connection = downstream.inbound.upstream.connect_http1().await?;
+    let response = within(connection.send_request(request), progress, downstream).await?;
+    Ok((response.map_err(|error| failed(&error, downstream))?, connection))
 }
 
 /// Safe to send again although the first may have been served (RFC 9110 §9.2.2).
