@@ -138,3 +138,6 @@ fn same_identity(previous: &Snapshot, issuers: &[Arc<IssuerPolicy>], bindings: &
         && previous.issuers.iter().zip(issuers).all(|(old, new)| Arc::ptr_eq(old, new))
         && previous.bindings == *bindings
 }
+
+#[cfg(test)]
+mod tests;
