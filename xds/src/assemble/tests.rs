@@ -20,6 +20,10 @@ impl Lookup for Knows {
             _ => None,
         })
     }
+
+    fn versions(&self) -> Vec<ResourceVersion> {
+        Vec::new()
+    }
 }
 
 impl Knows {
