@@ -17,9 +17,12 @@ use tokio::{
     time::Instant,
 };
 
-use crate::inbound::{
-    listener::{self, Drain},
-    tls,
+use crate::{
+    inbound::{
+        listener::{self, Drain},
+        tls,
+    },
+    telemetry::notice,
 };
 
 /// Which listener of its workload: the address as configured, and, where several ask for port 0, which of them.
@@ -142,7 +145,7 @@ impl Listeners {
             if let Some(listener) = self.bound.get_mut(&key)
                 && let Err(error) = listener.serve(key, policy, &self.threads, until)
             {
-                eprintln!("ringfence-proxy: cannot serve {}: {error}", policy.listen);
+                notice(format_args!("cannot serve {}: {error}", policy.listen));
             }
         }
         *self.told.lock() =
