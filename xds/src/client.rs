@@ -110,6 +110,11 @@ impl Client {
         self.subscription(kind).known.remove(name);
     }
 
+    /// Records that there is no such resource, unless one is held.
+    pub fn told_absent(&mut self, kind: Kind, name: &str) {
+        self.subscription(kind).known.entry(name.to_owned()).or_insert(Entry::ABSENT);
+    }
+
     /// Everything held, as received.
     pub fn held(&self) -> impl Iterator<Item = &Resource> {
         self.kinds.values().flat_map(|subscription| subscription.known.values()).filter_map(|entry| entry.resource.as_ref())
