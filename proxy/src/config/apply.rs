@@ -289,3 +289,6 @@ fn keep_waiting(answers: &mut Vec<oneshot::Sender<Learnt>>) -> bool {
     answers.retain(|answer| !answer.is_closed());
     !answers.is_empty()
 }
+
+#[cfg(test)]
+mod tests;
