@@ -1,7 +1,7 @@
 //! Decoded resources to a snapshot: the consistent set, or what is still missing for it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -39,8 +39,8 @@ pub trait Lookup {
 
 /// Which names a workload's sidecar needs, given what it knows: the closure over references. `bindings`: names of Binding resources that
 /// tokens have asked for, which count only where the workload serves any tenant.
-pub fn wanted(workload: &str, bindings: &BTreeSet<String>, known: &impl Lookup) -> HashMap<Kind, BTreeSet<String>> {
-    let mut names: HashMap<Kind, BTreeSet<String>> = Kind::ALL.into_iter().map(|kind| (kind, BTreeSet::new())).collect();
+pub fn wanted(workload: &str, bindings: &BTreeSet<String>, known: &impl Lookup) -> BTreeMap<Kind, BTreeSet<String>> {
+    let mut names: BTreeMap<Kind, BTreeSet<String>> = Kind::ALL.into_iter().map(|kind| (kind, BTreeSet::new())).collect();
     let mut want = |kind, name: &str| {
         names.entry(kind).or_default().insert(name.to_owned());
     };
