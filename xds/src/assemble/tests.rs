@@ -69,7 +69,7 @@ fn knows(tenants: &[&str]) -> Knows {
     knows
 }
 
-fn names(wanted: &HashMap<Kind, BTreeSet<String>>) -> Vec<String> {
+fn names(wanted: &BTreeMap<Kind, BTreeSet<String>>) -> Vec<String> {
     let mut names: Vec<_> = wanted.iter().flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}/{name}"))).collect();
     names.sort();
     names
