@@ -5,6 +5,9 @@
 //!
 //! A request is sent twice only where it cannot be served twice: when it was never written, or when it is idempotent,
 //! has no body, and the idle connection that it was sent on died without a response.
+//!
+//! A workload that ignores a body and keeps its connection reads that body as the next request, with an identity of the client's choosing.
+//! So content where nobody expects it comes with `Connection: close`, and no octet of a request follows the end of its response.
 
 use std::{error::Error, rc::Rc};
 
@@ -54,14 +57,26 @@ pub(super) async fn forward(
     address_http1(&mut parts)?;
     if is_upgrade {
         set_upgrade(&mut parts.headers);
-    } else if parts.headers.contains_key(header::TE) {
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    } else {
+        if parts.headers.contains_key(header::TE) {
+            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        }
+        if !body.is_end_stream() && !defines_content(&parts.method) {
+            parts.headers.append(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
+    let written = body.progress();
     let (response, connection) = timed(send_http1(Request::from_parts(parts, body), downstream), exchange).await?;
     match (response.status(), is_upgrade) {
-        (StatusCode::SWITCHING_PROTOCOLS, true) => Ok(switch_protocols(response, downstream)),
+        (StatusCode::SWITCHING_PROTOCOLS, true) => {
+            connection.detach();
+            Ok(switch_protocols(response, downstream))
+        }
         (StatusCode::SWITCHING_PROTOCOLS, false) => Err(Deny::new(Reason::UpstreamProtocol, "the upstream switched protocols unasked")),
-        _ => Ok(respond(response, Some(Lease::new(downstream.inbound.upstream.clone(), connection)), downstream)),
+        _ => {
+            let lease = Lease::new(downstream.inbound.upstream.clone(), connection, written.is_done());
+            Ok(respond(response, Some(lease), downstream))
+        }
     }
 }
 
@@ -172,7 +187,7 @@ async fn send_http1(mut request: Request<RequestBody>, downstream: &Downstream) 
     let progress = request.body().progress();
     if let Some(mut connection) = upstream.reuse() {
         let copy = is_repeatable(&request).then(|| copy(&request));
-        match within(connection.try_send_request(request), progress.clone(), downstream).await? {
+        match within(connection.sender.try_send_request(request), progress.clone(), downstream).await? {
             Ok(response) => return Ok((response, connection)),
             Err(mut refused) => {
                 request = match (refused.take_message(), copy) {
@@ -192,8 +207,13 @@ async fn send_fresh(
     downstream: &Downstream,
 ) -> Result<(Response<Incoming>, Http1), Failed> {
     let mut connection = downstream.inbound.upstream.connect_http1().await?;
-    let response = within(connection.send_request(request), progress, downstream).await?;
+    let response = within(connection.sender.send_request(request), progress, downstream).await?;
     Ok((response.map_err(|error| failed(&error, downstream))?, connection))
+}
+
+/// Whether content of such a request means anything (RFC 9110 §9.3). Where it does not, many workloads do not look at it.
+fn defines_content(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS)
 }
 
 /// Safe to send again although the first may have been served (RFC 9110 §9.2.2).

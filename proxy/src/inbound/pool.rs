@@ -10,6 +10,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
+    task::JoinHandle,
     time::{Instant, timeout},
 };
 
@@ -20,8 +21,31 @@ use super::{
 };
 use crate::telemetry::access_log;
 
-pub(super) type Http1 = http1::SendRequest<RequestBody>;
 pub(super) type Http2 = http2::SendRequest<RequestBody>;
+
+/// An HTTP/1 connection. Dropping it closes it, whatever was under way: a request that is still being written would go on without anybody
+/// who counts it, and the workload may have long stopped reading it as one.
+#[derive(Debug)]
+pub(super) struct Http1 {
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    /// `None`: it lives on as a tunnel.
+    task: Option<JoinHandle<hyper::Result<()>>>,
+}
+
+impl Http1 {
+    /// Leaves the connection to what `hyper::upgrade` makes of it.
+    pub(super) fn detach(mut self) {
+        self.task = None;
+    }
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
 
 /// Why there is no connection to the upstream.
 #[derive(Debug, thiserror::Error)]
@@ -71,15 +95,15 @@ impl Upstream {
     pub(super) fn reuse(&self) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
-        idle.retain(|idle| !idle.connection.is_closed() && now - idle.since < UPSTREAM_IDLE);
+        idle.retain(|idle| !idle.connection.sender.is_closed() && now - idle.since < UPSTREAM_IDLE);
         // Not ready: the end of its last exchange is still being written.
-        let at = idle.iter().rposition(|idle| idle.connection.is_ready())?;
+        let at = idle.iter().rposition(|idle| idle.connection.sender.is_ready())?;
         Some(idle.remove(at).connection)
     }
 
     fn keep(&self, connection: Http1) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE_UPSTREAM && !connection.is_closed() {
+        if idle.len() < MAX_IDLE_UPSTREAM && !connection.sender.is_closed() {
             idle.push(Idle { connection, since: Instant::now() });
         }
     }
@@ -88,8 +112,8 @@ impl Upstream {
     pub(super) async fn connect_http1(&self) -> Result<Http1, ConnectError> {
         let stream = self.dial().await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::task::spawn_local(connection.with_upgrades());
-        Ok(sender)
+        let task = tokio::task::spawn_local(connection.with_upgrades());
+        Ok(Http1 { sender, task: Some(task) })
     }
 
     /// The HTTP/2 connection, made anew when it has died. Requests that find none at the same time each make one and
@@ -119,15 +143,20 @@ impl Upstream {
 pub(super) struct Lease {
     upstream: Rc<Upstream>,
     connection: Http1,
+    /// The request had been written to its end when the response began. A workload that answers earlier may never read the rest as a body:
+    /// it could take those octets, which the client chose, for a request, and answer that in the place of the next one.
+    reusable: bool,
 }
 
 impl Lease {
-    pub(super) fn new(upstream: Rc<Upstream>, connection: Http1) -> Self {
-        Self { upstream, connection }
+    pub(super) fn new(upstream: Rc<Upstream>, connection: Http1, reusable: bool) -> Self {
+        Self { upstream, connection, reusable }
     }
 
     /// The exchange has ended as it should. A lease that is dropped instead closes its connection.
     pub(super) fn give_back(self) {
-        self.upstream.keep(self.connection);
+        if self.reusable {
+            self.upstream.keep(self.connection);
+        }
     }
 }
