@@ -93,7 +93,7 @@ impl Listeners {
     /// get is a fault at the field that asked for it, and nothing of the new policy is kept then.
     pub fn prepare(&mut self, workload: &WorkloadPolicy) -> Vec<Fault> {
         let mut faults = Vec::new();
-        let mut fresh = Vec::new();
+        let (mut fresh, mut certificates) = (Vec::new(), Vec::new());
         for (i, (key, policy)) in ListenerKey::of(workload).enumerate() {
             let fault = |field: &str, message: String| Fault { path: format!("inbound[{i}].{field}"), message };
             let tls = match policy.tls.as_ref().map(|files| tls::server_config(&files.certificate, &files.key)).transpose() {
@@ -115,11 +115,15 @@ impl Listeners {
                     }
                 }
             }
-            if let Some(listener) = self.bound.get_mut(&key) {
-                listener.next_tls = tls;
-            }
+            certificates.push((key, tls));
         }
-        if !faults.is_empty() {
+        if faults.is_empty() {
+            for (key, tls) in certificates {
+                if let Some(listener) = self.bound.get_mut(&key) {
+                    listener.next_tls = tls;
+                }
+            }
+        } else {
             for key in fresh {
                 self.bound.remove(&key);
             }
@@ -186,11 +190,13 @@ impl Listener {
         if self.serving.as_ref().is_some_and(same) {
             return Ok(());
         }
+        // All or none: what one thread serves beside the others, nobody would drain.
+        let sockets = self.sockets.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
         let (drain, draining) = watch::channel(None);
-        for (socket, thread) in self.sockets.iter().zip(threads) {
+        for (socket, thread) in sockets.into_iter().zip(threads) {
             let serve = Serve {
                 key,
-                socket: socket.try_clone()?,
+                socket,
                 upstream: policy.upstream,
                 tls: tls.clone(),
                 forward_token: policy.forward_token,
@@ -218,4 +224,43 @@ fn bind(address: SocketAddr, threads: usize) -> io::Result<(Vec<TcpListener>, So
         sockets.push(listener::bind(bound, true)?);
     }
     Ok((sockets, bound))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ringfence_policy::tenant::{ServedTenants, TlsFiles};
+
+    use super::*;
+
+    fn inbound(listen: SocketAddr, with_tls: bool) -> InboundPolicy {
+        let data = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+        let tls = with_tls.then(|| TlsFiles { certificate: data("certificate.pem"), key: data("key.pem") });
+        InboundPolicy { listen, upstream: listen, public: Vec::new(), tls, forward_token: false }
+    }
+
+    fn workload(inbound: Vec<InboundPolicy>) -> WorkloadPolicy {
+        WorkloadPolicy { name: "test".parse().unwrap(), tenants: ServedTenants::Any, issuers: Default::default(), inbound }
+    }
+
+    #[test]
+    fn nothing_of_a_refused_workload_is_served() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let taken = TcpListener::bind(any).unwrap();
+        let (thread, mut served) = mpsc::unbounded_channel();
+        let mut listeners = Listeners::new(vec![thread], Duration::from_secs(1));
+
+        let good = workload(vec![inbound(any, true)]);
+        assert_eq!(listeners.prepare(&good), []);
+        listeners.commit(&good);
+        assert!(served.try_recv().unwrap().tls.is_some());
+
+        // Without TLS, and with a listener that cannot be.
+        let refused = workload(vec![inbound(any, false), inbound(taken.local_addr().unwrap(), false)]);
+        assert_eq!(listeners.prepare(&refused).len(), 1);
+        // Whatever else is pushed commits the old workload anew.
+        listeners.commit(&good);
+        assert!(served.try_recv().is_err(), "the listener serves on as it was");
+    }
 }
