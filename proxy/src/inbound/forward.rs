@@ -50,8 +50,9 @@ pub(super) async fn forward(
         exchange.count_in(octets);
     }
     if is_grpc {
+        let tenant = authorized.identity().map_or("", |identity| identity.tenant);
         // Boxed, as is a fresh connection below, so that the ordinary request does not carry their state about.
-        let response = timed(Box::pin(send_http2(parts, body, downstream)), exchange).await?;
+        let response = timed(Box::pin(send_http2(parts, body, tenant, downstream)), exchange).await?;
         return Ok(respond(response, None, downstream));
     }
     address_http1(&mut parts)?;
@@ -158,7 +159,7 @@ fn address_http1(parts: &mut Parts) -> Result<(), Deny> {
     Ok(())
 }
 
-async fn send_http2(mut parts: Parts, body: RequestBody, downstream: &Downstream) -> Result<Response<Incoming>, Failed> {
+async fn send_http2(mut parts: Parts, body: RequestBody, tenant: &str, downstream: &Downstream) -> Result<Response<Incoming>, Failed> {
     // `:authority` says the same.
     let host = parts.headers.remove(header::HOST);
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
@@ -169,14 +170,14 @@ async fn send_http2(mut parts: Parts, body: RequestBody, downstream: &Downstream
     parts.uri = Uri::from_parts(uri).map_err(|_| Deny::new(Reason::RequestMalformed, "the request names no authority"))?;
     parts.version = Version::HTTP_2;
     let progress = body.progress();
-    let mut connection = downstream.inbound.upstream.http2().await?;
+    let mut connection = downstream.inbound.upstream.http2(tenant).await?;
     match within(connection.try_send_request(Request::from_parts(parts, body)), progress, downstream).await? {
         Ok(response) => Ok(response),
         Err(mut refused) => {
             // The connection died before anything was written on it: once more, on a new one.
             let Some(request) = refused.take_message() else { return Err(failed(refused.error(), downstream).into()) };
             let progress = request.body().progress();
-            let mut connection = downstream.inbound.upstream.http2().await?;
+            let mut connection = downstream.inbound.upstream.http2(tenant).await?;
             within(connection.send_request(request), progress, downstream).await?.map_err(|error| failed(&error, downstream).into())
         }
     }

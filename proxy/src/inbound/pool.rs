@@ -1,10 +1,10 @@
-//! Connections to one upstream: a few idle HTTP/1 ones and a multiplexed HTTP/2 one. One pool per listener and thread,
+//! Connections to one upstream: a few idle HTTP/1 ones and a multiplexed HTTP/2 one for each tenant. One pool per listener and thread,
 //! so nothing here is shared between threads.
 //!
 //! pingora-pool was considered: it shares its map between threads behind locks and keys it by a hash, neither of which
 //! a pool of one address on one thread needs.
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
@@ -75,7 +75,21 @@ pub struct Upstream {
     address: SocketAddr,
     connect: Duration,
     idle: RefCell<Vec<Idle>>,
-    http2: RefCell<Option<Http2>>,
+    /// By tenant: the streams of a connection share its window and the workload's bound on streams, and who reads none of its responses
+    /// uses both up. Nobody's connection, that of public paths, stands under the empty name.
+    http2: RefCell<HashMap<Box<str>, Shared>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    connection: Http2,
+    used: Instant,
+}
+
+impl Shared {
+    fn is_usable(&self, now: Instant) -> bool {
+        !self.connection.is_closed() && now - self.used < UPSTREAM_IDLE
+    }
 }
 
 #[derive(Debug)]
@@ -116,11 +130,13 @@ impl Upstream {
         Ok(Http1 { sender, task: Some(task) })
     }
 
-    /// The HTTP/2 connection, made anew when it has died. Requests that find none at the same time each make one and
-    /// the last stays; the others end with their requests. That is cheaper than making requests wait for each other.
-    pub(super) async fn http2(&self) -> Result<Http2, ConnectError> {
-        if let Some(connection) = self.http2.borrow().as_ref().filter(|connection| !connection.is_closed()) {
-            return Ok(connection.clone());
+    /// The tenant's HTTP/2 connection, made anew when it has died or rested too long. Requests that find none at the same time each make
+    /// one and the last stays; the others end with their requests. That is cheaper than making requests wait for each other.
+    pub(super) async fn http2(&self, tenant: &str) -> Result<Http2, ConnectError> {
+        let now = Instant::now();
+        if let Some(shared) = self.http2.borrow_mut().get_mut(tenant).filter(|shared| shared.is_usable(now)) {
+            shared.used = now;
+            return Ok(shared.connection.clone());
         }
         let stream = self.dial().await?;
         let mut builder = http2::Builder::new(LocalExecutor);
@@ -128,7 +144,10 @@ impl Upstream {
         let (sender, connection) =
             timeout(self.connect, builder.handshake(TokioIo::new(stream))).await.map_err(|_| ConnectError::Timeout(self.connect))??;
         tokio::task::spawn_local(connection);
-        *self.http2.borrow_mut() = Some(sender.clone());
+        let mut http2 = self.http2.borrow_mut();
+        // Streams that are open on a forgotten connection go on until they end.
+        http2.retain(|_, shared| shared.is_usable(now));
+        http2.insert(tenant.into(), Shared { connection: sender.clone(), used: now });
         Ok(sender)
     }
 
