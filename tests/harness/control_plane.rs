@@ -90,15 +90,15 @@ impl Serve {
     /// With a socket for each workload, and a plaintext port; ready when this returns.
     #[track_caller]
     pub fn start(site: &Site) -> Self {
-        Self::start_at(site, &site.dir())
+        Self::start_at(site, &site.dir(), SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
-    /// The same for another directory, with the sockets where `site` has them.
+    /// The same for another directory or plaintext port, with the sockets where `site` has them.
     #[track_caller]
-    pub fn start_at(site: &Site, dir: &Path) -> Self {
+    pub fn start_at(site: &Site, dir: &Path, plaintext: SocketAddr) -> Self {
         let sockets = site.beside().join("ads");
         let mut command = Command::new(binary("ringfence"));
-        command.arg("serve").arg(dir).arg("--sockets").arg(&sockets).args(["--dangerous-plaintext", "127.0.0.1:0"]);
+        command.arg("serve").arg(dir).arg("--sockets").arg(&sockets).arg("--dangerous-plaintext").arg(plaintext.to_string());
         let mut process = Process::start(&mut command);
         process.line(|line| line == "ready");
         let line = process.line(|line| line.contains("plaintext on"));
