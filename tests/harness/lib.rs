@@ -4,6 +4,7 @@
 //! ```text
 //! site            a directory of objects, an issuer's key, its tokens
 //! control_plane   `ringfence up`, `ringfence serve`, one-shot commands
+//! acme            the control plane, a sidecar and a workload together
 //! sidecar         `ringfence-proxy run`, and what its admin endpoint says
 //! http  raw       clients: whole requests; bytes
 //! upstream        the workload behind a sidecar: records, answers as its path says
@@ -13,6 +14,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails the test")]
 
+pub mod acme;
 pub mod ads;
 pub mod binaries;
 pub mod collector;
@@ -27,6 +29,7 @@ pub mod token;
 pub mod upstream;
 pub mod wait;
 
+pub use acme::Acme;
 pub use control_plane::{Serve, Up, ringfence};
 pub use sidecar::Sidecar;
 pub use site::Site;

@@ -3,39 +3,17 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use ringfence_tests::{
-    Serve, Sidecar, Site, Upstream, eventually,
+    Acme, Serve, Sidecar, Site, eventually,
     http::{frames, get, post, zeros},
     procfs,
     raw::Raw,
     upstream::End,
 };
 
-struct Acme {
-    upstream: Upstream,
-    sidecar: Sidecar,
-    token: String,
-    _serve: Serve,
-    _site: Site,
-}
-
-fn acme() -> Acme {
-    let upstream = Upstream::start();
-    let site = Site::acme(upstream.address);
-    let serve = Serve::start(&site);
-    let sidecar = Sidecar::start(&site, &serve, "acme-api");
-    Acme { upstream, sidecar, token: site.token("acme"), _serve: serve, _site: site }
-}
-
-impl Acme {
-    fn head(&self, method: &str, target: &str) -> String {
-        format!("{method} {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n", self.token)
-    }
-}
-
 #[test]
 fn a_connection_is_kept_alive_and_requests_may_be_pipelined() {
-    let acme = acme();
-    let mut raw = Raw::connect(acme.sidecar.address());
+    let acme = Acme::start();
+    let mut raw = Raw::connect(acme.address);
     for n in 0..20 {
         raw.send(format!("{}\r\n", acme.head("GET", &format!("/{n}"))));
         assert!(raw.response().starts_with("HTTP/1.1 200 "));
@@ -52,8 +30,8 @@ fn a_connection_is_kept_alive_and_requests_may_be_pipelined() {
 
 #[test]
 fn a_websocket_echoes_both_ways() {
-    let acme = acme();
-    let mut raw = Raw::connect(acme.sidecar.address());
+    let acme = Acme::start();
+    let mut raw = Raw::connect(acme.address);
     let handshake = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     raw.send(acme.head("GET", "/chat") + handshake);
     let head = raw.head();
@@ -65,18 +43,18 @@ fn a_websocket_echoes_both_ways() {
     assert_eq!(acme.upstream.begun("/chat").headers["x-ringfence-tenant"], "acme");
     assert_eq!(acme.upstream.count("/smuggled"), 0);
     // Without a token there is no upgrade.
-    let mut refused = Raw::connect(acme.sidecar.address());
+    let mut refused = Raw::connect(acme.address);
     refused.send(format!("GET /chat HTTP/1.1\r\nHost: a\r\n{handshake}"));
     assert!(refused.response().starts_with("HTTP/1.1 401 "));
 }
 
 #[test]
 fn grpc_keeps_its_protocol_its_messages_and_its_trailers() {
-    let acme = acme();
+    let acme = Acme::start();
     let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), "42".parse().unwrap())]);
     let message = Bytes::from_static(b"\0\0\0\0\x05hello");
     let body = frames([message.clone(), message.clone()], Some(trailers));
-    let reply = post(acme.sidecar.address(), "/echo.Echo/Say", body)
+    let reply = post(acme.address, "/echo.Echo/Say", body)
         .bearer(&acme.token)
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -92,8 +70,8 @@ fn grpc_keeps_its_protocol_its_messages_and_its_trailers() {
 
 #[test]
 fn chunked_bodies_and_trailers_pass_over_http_1() {
-    let acme = acme();
-    let mut raw = Raw::connect(acme.sidecar.address());
+    let acme = Acme::start();
+    let mut raw = Raw::connect(acme.address);
     raw.send(acme.head("POST", "/chunked") + "Transfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n3\r\nabc\r\n");
     raw.send("2\r\nde\r\n0\r\nx-sum: 1\r\n\r\n");
     assert!(raw.response().starts_with("HTTP/1.1 200 "));
@@ -105,8 +83,8 @@ fn chunked_bodies_and_trailers_pass_over_http_1() {
 #[test]
 fn large_bodies_stream_through_in_bounded_memory() {
     const LENGTH: usize = 64 * 1024 * 1024;
-    let acme = acme();
-    let address = acme.sidecar.address();
+    let acme = Acme::start();
+    let address = acme.address;
     assert_eq!(get(address, "/warm").bearer(&acme.token).send().status, 200);
     let before = procfs::resident_kib(acme.sidecar.process.pid());
     let target = format!("/big/{LENGTH}");
@@ -123,12 +101,12 @@ fn large_bodies_stream_through_in_bounded_memory() {
 
 #[test]
 fn a_slow_workload_is_waited_for_and_others_are_served_meanwhile() {
-    let acme = acme();
-    let mut slow = Raw::connect(acme.sidecar.address());
+    let acme = Acme::start();
+    let mut slow = Raw::connect(acme.address);
     slow.send(acme.head("GET", "/hold") + "\r\n");
     acme.upstream.begun("/hold");
     for _ in 0..10 {
-        assert_eq!(get(acme.sidecar.address(), "/quick").bearer(&acme.token).send().status, 200);
+        assert_eq!(acme.get("/quick").send().status, 200);
     }
     acme.upstream.release();
     assert!(slow.response().starts_with("HTTP/1.1 200 "));
@@ -136,8 +114,8 @@ fn a_slow_workload_is_waited_for_and_others_are_served_meanwhile() {
 
 #[test]
 fn a_client_that_goes_away_takes_its_request_along() {
-    let acme = acme();
-    let mut raw = Raw::connect(acme.sidecar.address());
+    let acme = Acme::start();
+    let mut raw = Raw::connect(acme.address);
     raw.send(acme.head("GET", "/hold") + "\r\n");
     acme.upstream.begun("/hold");
     drop(raw);
@@ -149,15 +127,15 @@ fn a_client_that_goes_away_takes_its_request_along() {
 
 #[test]
 fn a_client_that_asks_first_is_told_to_continue() {
-    let acme = acme();
-    let mut raw = Raw::connect(acme.sidecar.address());
+    let acme = Acme::start();
+    let mut raw = Raw::connect(acme.address);
     raw.send(acme.head("POST", "/asked") + "Content-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     assert!(raw.head().starts_with("HTTP/1.1 100 "));
     raw.send("hello");
     assert!(raw.response().starts_with("HTTP/1.1 200 "));
     assert_eq!(acme.upstream.seen("/asked").body, b"hello");
     // Refused before a body is asked for.
-    let mut refused = Raw::connect(acme.sidecar.address());
+    let mut refused = Raw::connect(acme.address);
     refused.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     assert!(refused.head().starts_with("HTTP/1.1 401 "));
 }

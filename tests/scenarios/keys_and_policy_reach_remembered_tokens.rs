@@ -1,7 +1,7 @@
 //! A token that was verified is remembered, and never longer than what made it good.
 
 use ringfence_tests::{
-    Serve, Sidecar, Site, Upstream,
+    Acme, Serve, Sidecar, Site, Upstream,
     ads::Tap,
     eventually,
     http::get,
@@ -10,94 +10,63 @@ use ringfence_tests::{
 use ringfence_xds::resource::Kind;
 use serde_json::json;
 
-struct Running {
-    _upstream: Upstream,
-    site: Site,
-    _serve: Serve,
-    sidecar: Sidecar,
+/// Verified and remembered: the second request finds it.
+#[track_caller]
+fn remember(acme: &Acme, token: &str) {
+    let hits = || acme.sidecar.admin.metric("ringfence_inbound_identify_cache_total", "hit");
+    assert_eq!(acme.verdict(token).0, 200);
+    let before = hits();
+    assert_eq!(acme.verdict(token).0, 200);
+    assert_eq!(hits(), before + 1.0);
 }
 
-impl Running {
-    fn acme() -> Self {
-        let upstream = Upstream::start();
-        let site = Site::acme(upstream.address);
-        let serve = Serve::start(&site);
-        let sidecar = Sidecar::start(&site, &serve, "acme-api");
-        Self { _upstream: upstream, site, _serve: serve, sidecar }
-    }
-
-    fn verdict(&self, token: &str) -> (u16, String) {
-        get(self.sidecar.address(), "/").bearer(token).send().verdict()
-    }
-
-    /// Verified and remembered: the second request finds it.
-    fn remember(&self, token: &str) {
-        let hits = || self.sidecar.admin.metric("ringfence_inbound_identify_cache_total", "hit");
-        assert_eq!(self.verdict(token).0, 200);
-        let before = hits();
-        assert_eq!(self.verdict(token).0, 200);
-        assert_eq!(hits(), before + 1.0);
-    }
-
-    #[track_caller]
-    fn becomes(&self, token: &str, verdict: (u16, &str)) {
-        eventually(&format!("{verdict:?}"), || {
-            let (status, reason) = self.verdict(token);
-            assert!(status == 200 || (status, &*reason) == verdict || verdict.0 == 200, "{status} {reason}");
-            ((status, &*reason) == verdict).then_some(())
-        });
-    }
+#[track_caller]
+fn becomes(acme: &Acme, token: &str, status: u16, reason: &str) {
+    eventually(&format!("{status} {reason}"), || (acme.verdict(token) == (status, reason.into())).then_some(()));
 }
 
 #[test]
 fn a_rotated_key_works_and_a_withdrawn_one_stops_at_once() {
-    let running = Running::acme();
-    let (old, next) = (running.site.token("acme"), Key::new("next"));
+    let acme = Acme::start();
+    let (old, next) = (acme.token.clone(), Key::new("next"));
     let new = next.token("acme", "alice");
-    running.remember(&old);
-    assert_eq!(running.verdict(&new), (401, "token_key".into()));
+    remember(&acme, &old);
+    assert_eq!(acme.verdict(&new), (401, "token_key".into()));
 
-    running.site.write("jwks.json", &token::jwks(&[&running.site.key, &next]));
-    running.becomes(&new, (200, ""));
-    running.remember(&old);
+    acme.site.write("jwks.json", &token::jwks(&[&acme.site.key, &next]));
+    becomes(&acme, &new, 200, "");
+    remember(&acme, &old);
 
-    running.site.write("jwks.json", &token::jwks(&[&next]));
-    running.becomes(&old, (401, "token_key"));
-    running.remember(&new);
+    acme.site.write("jwks.json", &token::jwks(&[&next]));
+    becomes(&acme, &old, 401, "token_key");
+    remember(&acme, &new);
 }
 
 #[test]
 fn a_claim_value_that_is_taken_from_a_tenant_stops_its_tokens() {
-    let running = Running::acme();
+    let acme = Acme::start();
     let identity = |values: &str| {
         let spec = format!("{{ identity: [{{ issuer: sso, values: [{values}] }}] }}");
-        running.site.write("acme.yaml", &ringfence_tests::site::object("Tenant", "acme", &spec));
+        acme.site.write("acme.yaml", &ringfence_tests::site::object("Tenant", "acme", &spec));
     };
-    let (kept, taken) = (running.site.token("org_a"), running.site.token("org_b"));
+    let (kept, taken) = (acme.site.token("org_a"), acme.site.token("org_b"));
     identity("org_a, org_b");
-    running.becomes_served(&taken);
-    running.remember(&kept);
-    running.remember(&taken);
+    becomes(&acme, &taken, 200, "");
+    remember(&acme, &kept);
+    remember(&acme, &taken);
     identity("org_a");
-    running.becomes(&taken, (403, "tenant_mismatch"));
-    running.remember(&kept);
-}
-
-impl Running {
-    #[track_caller]
-    fn becomes_served(&self, token: &str) {
-        eventually("the token is good", || (self.verdict(token).0 == 200).then_some(()));
-    }
+    becomes(&acme, &taken, 403, "tenant_mismatch");
+    remember(&acme, &kept);
 }
 
 #[test]
 fn a_remembered_token_dies_when_it_expires() {
-    let running = Running::acme();
+    let acme = Acme::start();
     let mut short = claims("acme", "alice");
     short["exp"] = (now() + 2).into();
-    let token = running.site.key.sign(&short);
-    running.remember(&token);
-    running.becomes(&token, (401, "token_expired"));
+    let token = acme.site.key.sign(&short);
+    remember(&acme, &token);
+    becomes(&acme, &token, 401, "token_expired");
     assert!(now() >= short["exp"].as_u64().unwrap(), "not before its time");
 }
 
