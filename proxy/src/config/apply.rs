@@ -1,7 +1,7 @@
 //! Takes what the control plane sends, puts it in force and answers for it. The only writer of `Current`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -83,7 +83,8 @@ impl Apply {
         for resource in resources.iter().filter(|resource| resource.kind == Kind::Binding) {
             self.learning.learnt.insert(resource.name.to_string(), true);
         }
-        for rejection in self.client.restore(resources) {
+        let rejections = self.client.restore(resources);
+        for rejection in &rejections {
             notice(format_args!("last known good: {rejection}"));
         }
         if let Some(Known::Held(Decoded::Workload(policy))) = self.client.known(Kind::Workload, &self.workload) {
@@ -94,6 +95,9 @@ impl Apply {
             if !faults.is_empty() {
                 // Not held as far as the control plane is told: it sends it again, and hears why it cannot be.
                 self.client.forget(Kind::Workload, &self.workload);
+            } else if rejections.is_empty() {
+                // Only complete policies are stored, so that what this one lacks was not there. What it has learnt may have been on its way.
+                self.client.presume_absent(assemble::wanted(&self.workload, &BTreeSet::new(), &self.client));
             }
         }
         self.want();
