@@ -16,7 +16,10 @@ use std::{io, net::SocketAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use self::{report::Report, scenarios::Plan};
+use self::{
+    report::Report,
+    scenarios::{Part, Plan},
+};
 
 #[derive(Parser)]
 #[command(about = "Measures the sidecar beside a bare relay, in one run")]
@@ -24,6 +27,9 @@ struct Arguments {
     /// Three short rounds instead of five long ones.
     #[arg(long)]
     quick: bool,
+    /// One part alone.
+    #[arg(long)]
+    only: Option<Part>,
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -69,7 +75,7 @@ fn main() -> ExitCode {
         Some(Role::Origin) => origin::run().map_err(Error::io("origin")),
         Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::io("relay")),
         Some(Role::Load) => load::run(),
-        None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }),
+        None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }, arguments.only),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,9 +86,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(plan: Plan) -> Result<(), Error> {
+fn compare(plan: Plan, only: Option<Part>) -> Result<(), Error> {
     let mut report = Report::begin(plan);
-    scenarios::run(plan, &mut report)?;
+    scenarios::run(plan, only, &mut report)?;
     print!("{report}");
     let path = report.store()?;
     println!("\n{}", path.display());

@@ -30,6 +30,14 @@ impl Plan {
     pub(crate) const QUICK: Self = Self { rounds: 3, requests: 20_000, seconds: 3, idle: 5 };
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    Rest,
+    Cost,
+    Latency,
+    Flood,
+}
+
 /// Requests under way at a time.
 const CONNECTIONS: usize = 64;
 /// Tokens that are used in turn where they are cached.
@@ -61,20 +69,25 @@ struct Field {
     cached: Vec<String>,
 }
 
-pub(crate) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
+/// `only`: all parts where it is `None`.
+pub(crate) fn run(plan: Plan, only: Option<Part>, report: &mut Report) -> Result<(), Error> {
+    let wanted = |part| only.is_none_or(|only| only == part);
     let origin = Target::origin()?;
     let relay = Target::relay(origin.address)?;
     let mut installation = Installation::new(origin.address)?;
     installation.start_control_plane()?;
-    rest(plan, &mut installation, report)?;
+    if wanted(Part::Rest) {
+        rest(plan, &mut installation, report)?;
+    }
     let (sidecar, _) = installation.start_sidecar()?;
     installation.policy.check(sidecar.name, sidecar.address)?;
     let cached = installation.policy.requests("cached", TOKENS)?;
     let field = Field { origin, relay, sidecar, installation, cached };
-    cost(plan, &field, report)?;
-    latency(plan, &field, report)?;
-    flood(plan, &field, report)
+    let parts: [(Part, Measure); 3] = [(Part::Cost, cost), (Part::Latency, latency), (Part::Flood, flood)];
+    parts.into_iter().filter(|(part, _)| wanted(*part)).try_for_each(|(_, measure)| measure(plan, &field, report))
 }
+
+type Measure = fn(Plan, &Field, &mut Report) -> Result<(), Error>;
 
 impl Field {
     fn policy(&self) -> &Policy {
@@ -109,6 +122,8 @@ fn cost(plan: Plan, field: &Field, report: &mut Report) -> Result<(), Error> {
     let spent = [field.policy().request("spent", "cost")?];
     let warm = closed(field.sidecar.address, plan.requests / 4, &field.cached);
     answered(&warm, 200)?;
+    thread::sleep(LOGGED);
+    field.installation.forget_log()?;
     for round in 0..plan.rounds {
         let fresh = field.policy().requests(&format!("fresh-{round}"), plan.requests / 4)?;
         let works: [(&str, &Target, &[String], usize, u16); 5] = [
@@ -183,8 +198,12 @@ fn flood(plan: Plan, field: &Field, report: &mut Report) -> Result<(), Error> {
         heads: vec![field.policy().request("noisy", "noisy")?],
         ..quiet.clone()
     };
+    // What is felt of this one is the machine's doing: it shares its processors, and no policy.
+    let elsewhere = Load { address: field.relay.address, ..noisy.clone() };
     for _ in 0..plan.rounds {
-        for (name, flood) in [("alone", None), ("beside the flood", Some(&noisy))] {
+        for (name, flood) in
+            [("alone", None), ("the flood is at the bare relay", Some(&elsewhere)), ("the flood is at the same sidecar", Some(&noisy))]
+        {
             let flood = flood.map(Running::start).transpose()?;
             if flood.is_some() {
                 thread::sleep(Duration::from_secs(1));
