@@ -104,6 +104,10 @@ impl Upstream {
         Self { address, connect, idle: RefCell::default(), http2: RefCell::default() }
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// An idle HTTP/1 connection, the one used last: the others grow old and are dropped in turn. Age is looked at here
     /// and not by a timer, so that an idle sidecar sleeps; the upstream may close a connection whenever it likes.
     pub(super) fn reuse(&self) -> Option<Http1> {
