@@ -1,12 +1,7 @@
 //! Second stage. Takes the request's `Authorization` fields, the pinned snapshot and the time; yields the tenant whose request it is.
 //! Never looks at any other field, at the path or the body: the verified token is the only source of a tenant.
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, header::AUTHORIZATION};
 use quick_cache::{DefaultHashBuilder, Weighter, unsync};
@@ -57,7 +52,6 @@ pub(super) struct Token {
 /// What the stage needs beside the request. One per data thread.
 pub(super) struct Identify {
     tokens: RefCell<unsync::Cache<Box<str>, Rc<Token>, Weight, DefaultHashBuilder>>,
-    hits: Cell<u64>,
     learner: Learner,
     used: Arc<Used>,
     current: Arc<Current>,
@@ -78,7 +72,7 @@ impl Weighter<Box<str>, Rc<Token>> for Weight {
 impl Identify {
     pub(super) fn new(learner: Learner, used: Arc<Used>, current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
         let tokens = unsync::Cache::with(EXPECTED_ENTRIES, REMEMBERED_BYTES, Weight, DefaultHashBuilder::default(), Default::default());
-        Self { tokens: tokens.into(), hits: Cell::new(0), learner, used, current, metrics }
+        Self { tokens: tokens.into(), learner, used, current, metrics }
     }
 
     /// `now`: Unix seconds.
@@ -87,7 +81,7 @@ impl Identify {
         let token = self.verify(text, snapshot, now)?;
         let tenant = match snapshot.tenant_of(&token.claims)? {
             TenantAnswer::Known(tenant) => tenant.clone(),
-            TenantAnswer::Unlearnt { .. } => return self.learn(token).await,
+            TenantAnswer::Unlearnt { .. } => return self.learn(text, &token, now).await,
         };
         if matches!(snapshot.workload.tenants, ServedTenants::Any) {
             self.used.mark(&tenant.id);
@@ -99,7 +93,6 @@ impl Identify {
         if let Some(token) = self.tokens.borrow().get(text)
             && token.generation == snapshot.identity_generation
         {
-            self.hits.set(self.hits.get() + 1);
             self.metrics.identify_cache(true);
             return if now < token.claims.expires_at() {
                 Ok(token.clone())
@@ -127,7 +120,7 @@ impl Identify {
         }
     }
 
-    async fn learn(&self, token: Rc<Token>) -> Result<Identified, Deny> {
+    async fn learn(&self, text: &str, token: &Token, now: u64) -> Result<Identified, Deny> {
         let unknown = || Deny::new(Reason::TenantUnknown, "the token's tenant is none that the control plane knows");
         let absent = |detail| Deny::new(Reason::ConfigAbsent, detail);
         let issuer = token.claims.issuer();
@@ -138,10 +131,8 @@ impl Identify {
             Ok(Some(Learnt::Unknown)) => Err(unknown()),
             Ok(Some(Learnt::Known)) => {
                 let snapshot = self.current.pin_owned().ok_or_else(|| absent("there is no policy"))?;
-                // Keys may have changed while this request waited.
-                if snapshot.identity_generation < token.generation {
-                    return Err(absent("the policy changed while the tenant was asked for"));
-                }
+                // Keys may have been withdrawn while this request waited.
+                let token = self.verify(text, &snapshot, now)?;
                 match snapshot.tenant_of(&token.claims)? {
                     TenantAnswer::Known(tenant) => {
                         let tenant = tenant.clone();
@@ -154,3 +145,6 @@ impl Identify {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
