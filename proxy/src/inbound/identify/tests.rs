@@ -34,9 +34,17 @@ fn issuer(pair: &Ed25519KeyPair) -> Arc<IssuerPolicy> {
 
 /// The field of a request with a token of `org`.
 fn headers(pair: &Ed25519KeyPair, org: &str) -> HeaderMap {
+    signed(pair, json!({ "alg": "EdDSA" }), org)
+}
+
+fn with_kid(pair: &Ed25519KeyPair, kid: &str) -> HeaderMap {
+    signed(pair, json!({ "alg": "EdDSA", "kid": kid }), "acme")
+}
+
+fn signed(pair: &Ed25519KeyPair, header: serde_json::Value, org: &str) -> HeaderMap {
     let encode = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
     let claims = json!({ "iss": "https://idp.test/", "aud": "api", "exp": NOW + 60, "org": org });
-    let input = format!("{}.{}", encode(json!({ "alg": "EdDSA" })), encode(claims));
+    let input = format!("{}.{}", encode(header), encode(claims));
     let signature = URL_SAFE_NO_PAD.encode(pair.sign(input.as_bytes()));
     HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::try_from(format!("Bearer {input}.{signature}")).unwrap())])
 }
@@ -117,5 +125,41 @@ async fn a_remembered_token_dies_with_its_keys_and_its_time() {
         let snapshot = snapshot(generation, issuer(keys), &["acme"]);
         let refused = identify.identify(&headers, &snapshot, now).await.err().map(|deny| deny.reason);
         assert_eq!(refused, expected, "generation {generation} at {now}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_nobody_asks_once_a_second_and_once_a_policy() {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let Stage { identify, mut questions, .. } = Stage::new();
+    let headers = headers(&pair, "ghost");
+    let issuer = issuer(&pair);
+    for (generation, now, is_asked) in [(1, NOW, true), (1, NOW, false), (1, NOW + 1, true), (2, NOW + 1, true), (2, NOW + 1, false)] {
+        // The same identities, so that the token stays the remembered one.
+        let mut snapshot = Arc::into_inner(snapshot(generation, issuer.clone(), &[])).unwrap();
+        snapshot.identity_generation = 1;
+        let snapshot = Arc::new(snapshot);
+        let answer = async {
+            let asked = timeout(Duration::from_secs(1), questions.recv()).await;
+            assert_eq!(asked.is_ok(), is_asked, "generation {generation} at {now}");
+            if let Ok(Some(Question::Tenant { answer, .. })) = asked {
+                answer.send(Learnt::Unknown).unwrap();
+            }
+        };
+        let (refused, ()) = tokio::join!(identify.identify(&headers, &snapshot, now), answer);
+        assert_eq!(refused.unwrap_err().reason, Reason::TenantUnknown);
+    }
+}
+
+#[tokio::test]
+async fn made_up_keys_ask_once_a_second() {
+    let (held, made_up) = (Ed25519KeyPair::generate().unwrap(), Ed25519KeyPair::generate().unwrap());
+    let Stage { identify, mut questions, .. } = Stage::new();
+    let headers = with_kid(&made_up, "made-up");
+    let snapshot = snapshot(1, issuer(&held), &["acme"]);
+    for (now, is_asked) in [(NOW, true), (NOW, false), (NOW, false), (NOW + 1, true)] {
+        let deny = identify.identify(&headers, &snapshot, now).await.unwrap_err();
+        assert_eq!(deny.reason, Reason::TokenKey);
+        assert_eq!(questions.try_recv().is_ok(), is_asked, "at {now}");
     }
 }
