@@ -16,6 +16,7 @@ use std::{
 
 use ringfence_policy::WorkloadName;
 use ringfence_xds::client::Client;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -70,6 +71,7 @@ pub enum StartError {
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
+    raise_descriptor_limit();
     let metrics = Arc::new(Metrics::new());
     let workload: WorkloadName = bootstrap.workload.parse()?;
     let (access_log, writer) = open_access_log(&bootstrap.access_log, &workload, &metrics).map_err(StartError::AccessLog)?;
@@ -158,6 +160,16 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Takes all the file descriptors that it may have. The usual soft limit, 1024, is kept for programs that call select(2); a thousand
+/// connections that say nothing would leave none for a request on its way to the workload.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        eprintln!("ringfence-proxy: the limit on open files stays as it was: {error}");
+    }
+}
+
 async fn serve_admin(admin: Option<(AdminListener, Admin)>) -> io::Result<Infallible> {
     match admin {
         Some((listener, admin)) => listener.serve(admin).await,
@@ -190,4 +202,18 @@ fn start_data_threads(count: usize, shared: &Shared) -> io::Result<DataThreads> 
         commands.push(sender);
     }
     Ok((commands, threads))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_descriptors_are_taken() {
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let low = rustix::process::Rlimit { current: hard.map(|hard| hard - 1), maximum: hard };
+        setrlimit(Resource::Nofile, low).unwrap();
+        raise_descriptor_limit();
+        assert_eq!(getrlimit(Resource::Nofile).current, hard);
+    }
 }

@@ -73,6 +73,8 @@ pub struct Learning {
     generation: u64,
     /// Names of bindings asked for, and whether they were used in the running sweep interval.
     learnt: IndexMap<String, bool>,
+    /// Whether `learnt` has other names than the control plane was last asked for.
+    changed: bool,
     waiting: HashMap<String, Vec<oneshot::Sender<Learnt>>>,
     keys_asked: HashMap<IssuerName, Instant>,
 }
@@ -127,7 +129,10 @@ impl Apply {
             while let Ok(question) = questions.try_recv() {
                 self.on_question(question);
             }
-            self.want();
+            // What is wanted is all names over again: a token that asks for the same one each time must not cost that.
+            if std::mem::take(&mut self.learning.changed) {
+                self.want();
+            }
             self.answer();
         }
     }
@@ -238,8 +243,11 @@ impl Apply {
             }
             Question::Tenant { issuer, value, answer } => {
                 let name = binding_name(issuer.as_str(), &value);
-                if !self.learning.learnt.contains_key(&name) && self.learning.learnt.len() >= MAX_LEARNT && !self.forget_one_unknown() {
-                    return; // dropping `answer` tells that there is none
+                if !self.learning.learnt.contains_key(&name) {
+                    if self.learning.learnt.len() >= MAX_LEARNT && !self.forget_one_unknown() {
+                        return; // dropping `answer` tells that there is none
+                    }
+                    self.learning.changed = true;
                 }
                 self.learning.learnt.insert(name.clone(), true);
                 self.learning.waiting.entry(name).or_default().push(answer);

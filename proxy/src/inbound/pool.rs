@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     body::RequestBody,
     connection::LocalExecutor,
-    limits::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, MAX_IDLE_UPSTREAM, UPSTREAM_IDLE},
+    limits::{BUFFER, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, MAX_IDLE_UPSTREAM, UPSTREAM_IDLE},
 };
 use crate::telemetry::access_log;
 
@@ -104,6 +104,10 @@ impl Upstream {
         Self { address, connect, idle: RefCell::default(), http2: RefCell::default() }
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// An idle HTTP/1 connection, the one used last: the others grow old and are dropped in turn. Age is looked at here
     /// and not by a timer, so that an idle sidecar sleeps; the upstream may close a connection whenever it likes.
     pub(super) fn reuse(&self) -> Option<Http1> {
@@ -125,7 +129,7 @@ impl Upstream {
     /// A new HTTP/1 connection.
     pub(super) async fn connect_http1(&self) -> Result<Http1, ConnectError> {
         let stream = self.dial().await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
         let task = tokio::task::spawn_local(connection.with_upgrades());
         Ok(Http1 { sender, task: Some(task) })
     }
@@ -140,7 +144,7 @@ impl Upstream {
         }
         let stream = self.dial().await?;
         let mut builder = http2::Builder::new(LocalExecutor);
-        builder.initial_connection_window_size(H2_CONNECTION_WINDOW).initial_stream_window_size(H2_STREAM_WINDOW);
+        builder.initial_connection_window_size(H2_CONNECTION_WINDOW).initial_stream_window_size(H2_STREAM_WINDOW).max_send_buf_size(BUFFER);
         let (sender, connection) =
             timeout(self.connect, builder.handshake(TokioIo::new(stream))).await.map_err(|_| ConnectError::Timeout(self.connect))??;
         tokio::task::spawn_local(connection);
