@@ -40,6 +40,7 @@ use crate::{
         RequestIds,
         access_log::{self, AccessLog, AccessLogWriter},
         metrics::Metrics,
+        notice,
         trace::{Tracing, TracingConfig, TracingError},
     },
 };
@@ -108,7 +109,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         bootstrap.state_dir.as_deref().map(|dir| LastGood::new(dir, workload.as_str())).transpose().map_err(StartError::State)?;
     let restored = last_good.as_ref().and_then(|last_good| {
         last_good.load().unwrap_or_else(|error| {
-            eprintln!("ringfence-proxy: last known good: {error}");
+            notice(format_args!("last known good: {error}"));
             None
         })
     });
@@ -131,9 +132,10 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         let (events, stream) = mpsc::channel(STREAM_EVENTS);
         let connecting = tokio::spawn(stream::run(bootstrap.control_plane, events));
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut admin = std::pin::pin!(serve_admin(admin));
         tokio::select! {
             () = apply.run(stream, questions) => {}
-            never = serve_admin(admin) => match never? {},
+            never = &mut admin => match never? {},
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
@@ -142,12 +144,16 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         apply.listeners.drain();
         // The data threads end when their last connection has, or at the deadline.
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-        let _ = ended.await;
+        tokio::select! {
+            _ = ended => {}
+            // Whoever asks meanwhile is told that this sidecar drains.
+            never = &mut admin => match never? {},
+        }
         let _ = tokio::task::spawn_blocking(move || tracing.shutdown(FLUSH)).await;
         Ok::<_, StartError>(())
     })?;
     if let Some(Err(error)) = writer.map(|writer| writer.close(FLUSH)) {
-        eprintln!("ringfence-proxy: {error}");
+        notice(format_args!("{error}"));
     }
     Ok(())
 }

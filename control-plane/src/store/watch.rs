@@ -38,9 +38,13 @@ impl Watch {
     /// `dir` must be the same path under which files are read.
     pub fn new(dir: &Path) -> notify::Result<Self> {
         let (sender, events) = mpsc::unbounded_channel();
-        let mut watcher = notify::recommended_watcher(move |event| {
-            // The receiver is gone only when the process ends.
-            let _ = sender.send(event);
+        let below = dir.to_owned();
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            // Our own state lies in a hidden directory and is written all the time.
+            if !event.as_ref().is_ok_and(|event| !event.paths.is_empty() && event.paths.iter().all(|path| is_hidden(path, &below))) {
+                // The receiver is gone only when the process ends.
+                let _ = sender.send(event);
+            }
         })?;
         watcher.watch(dir, RecursiveMode::Recursive)?;
         Ok(Self { watcher, events, outside: HashSet::new(), dir: dir.to_owned() })
@@ -113,6 +117,12 @@ fn note(event: notify::Result<Event>, changes: &mut Vec<Change>) -> Option<()> {
         changes.push(change);
     }
     ready
+}
+
+/// Whether a path below `dir` is one that is never read. Kubernetes' `..data` is not among them: its renaming is the edit.
+fn is_hidden(path: &Path, dir: &Path) -> bool {
+    let Ok(path) = path.strip_prefix(dir) else { return false };
+    path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b".") && part.as_os_str() != "..data")
 }
 
 fn is_being_written(path: &Path) -> bool {
