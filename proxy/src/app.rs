@@ -18,6 +18,7 @@ use ringfence_policy::WorkloadName;
 use ringfence_xds::client::Client;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
+    runtime::LocalOptions,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
@@ -196,9 +197,20 @@ fn start_data_threads(count: usize, shared: &Shared) -> io::Result<DataThreads> 
     let (mut commands, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for index in 0..count {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = shared.clone();
-        threads.push(thread::Builder::new().name(format!("data-{index}")).spawn(move || data::run(&runtime, shared, receiver))?);
+        // A local runtime stays on the thread that made it; whether it could be made is told here.
+        let (made, outcome) = std::sync::mpsc::channel();
+        threads.push(thread::Builder::new().name(format!("data-{index}")).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    let _ = made.send(Ok(()));
+                    data::run(&runtime, shared, receiver);
+                }
+                Err(error) => drop(made.send(Err(error))),
+            }
+        })?);
+        outcome.recv().map_err(io::Error::other)??;
         commands.push(sender);
     }
     Ok((commands, threads))
