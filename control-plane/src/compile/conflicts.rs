@@ -1,37 +1,45 @@
 //! What two objects cannot both have.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+};
 
 use super::place;
 use crate::spec::{Fault, Object, Spec, quoted};
 
-/// A tenant's place among the objects, and the field that claims.
-type Claimant<'a> = (usize, &'a Object, String);
+/// A field of a tenant that claims a value: the tenant's place among the objects, and the indices in `identity` and its `values`.
+type Claimant<'a> = (usize, &'a Object, usize, Option<usize>);
 
 /// A claim value of an issuer means one tenant.
 pub(super) fn identities(standing: &[(usize, &Object)], faults: &mut [Vec<Fault>]) {
-    let mut claims: HashMap<(&str, &str), Vec<Claimant<'_>>> = HashMap::new();
+    let mut first: HashMap<(&str, &str), Claimant<'_>> = HashMap::with_capacity(standing.len());
+    let mut contested: HashMap<(&str, &str), Vec<Claimant<'_>>> = HashMap::new();
     for &(i, object) in standing {
         let Spec::Tenant(tenant) = &object.spec else { continue };
         for (n, identity) in tenant.identity.iter().enumerate() {
-            match &identity.values {
-                None => claims.entry((&identity.issuer, &object.key.name)).or_default().push((i, object, format!("spec.identity[{n}]"))),
-                Some(values) => {
-                    for (m, value) in values.iter().enumerate() {
-                        let path = format!("spec.identity[{n}].values[{m}]");
-                        claims.entry((&identity.issuer, value)).or_default().push((i, object, path));
-                    }
+            let values = identity.values.iter().flatten().enumerate().map(|(m, value)| (value.as_str(), Some(m)));
+            let default = identity.values.is_none().then_some((&*object.key.name, None));
+            for (value, m) in values.chain(default) {
+                let (claim, claimant) = ((identity.issuer.as_str(), value), (i, object, n, m));
+                let holder = *first.entry(claim).or_insert(claimant);
+                // Twice in one tenant is the decoder's to tell.
+                if holder.0 != i {
+                    contested.entry(claim).or_insert_with(|| vec![holder]).push(claimant);
                 }
             }
         }
     }
-    for ((issuer, value), claimants) in claims {
-        for (i, object, path) in &claimants {
-            // Twice in one tenant is the decoder's to tell.
-            let Some((_, other, _)) = claimants.iter().find(|(j, ..)| i != j) else { continue };
+    for ((issuer, value), claimants) in contested {
+        for (i, object, n, m) in &claimants {
+            let Some((_, other, ..)) = claimants.iter().find(|(j, ..)| i != j) else { continue };
+            let path = match m {
+                Some(m) => format!("spec.identity[{n}].values[{m}]"),
+                None => format!("spec.identity[{n}]"),
+            };
             let (value, other, place) = (quoted(value), &other.key, place(other));
             let message = format!("{value} of Issuer/{issuer} means {other} too ({place}): it must mean one tenant");
-            faults[*i].push(object.fault(path.as_str(), message));
+            faults[*i].push(object.fault(path, message));
         }
     }
 }
@@ -39,30 +47,62 @@ pub(super) fn identities(standing: &[(usize, &Object)], faults: &mut [Vec<Fault>
 /// An address is listened on once. All workloads of a directory run on one machine, and sidecars share ports between their threads
 /// (SO_REUSEPORT): the kernel would deal one workload's connections out to the other.
 pub(super) fn listeners(standing: &[(usize, &Object)], faults: &mut [Vec<Fault>]) {
-    let mut by_port: HashMap<u16, Vec<(usize, &Object, usize, SocketAddr)>> = HashMap::new();
+    let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
     for &(i, object) in standing {
         let Spec::Workload(workload) = &object.spec else { continue };
         for (n, listener) in workload.inbound.iter().enumerate() {
             match listener.listen.parse::<SocketAddr>() {
-                Ok(address) if address.port() != 0 => by_port.entry(address.port()).or_default().push((i, object, n, address)),
+                Ok(address) if address.port() != 0 => ports.entry(address.port()).or_default().add((i, object, n, address)),
                 // Port 0 is any free one; what is no address is the decoder's to tell.
                 _ => {}
             }
         }
     }
-    for listeners in by_port.values() {
-        for (i, object, n, address) in listeners {
-            // The very same address twice in one workload is the decoder's to tell.
-            let other = listeners.iter().find(|(j, _, m, other)| match (i == j, n == m) {
-                (true, true) => false,
-                (true, false) => address != other && overlap(*address, *other),
-                (false, _) => overlap(*address, *other),
-            });
-            if let Some((_, other, _, its)) = other {
+    for port in ports.values() {
+        for listener in port.all() {
+            let (i, object, n, _) = listener;
+            if let Some((_, other, _, its)) = port.conflict(listener) {
                 let message = format!("{} ({}) listens on {its}: choose another port", other.key, place(other));
                 faults[*i].push(object.fault(format!("spec.inbound[{n}].listen"), message));
             }
         }
+    }
+}
+
+/// A workload's place among the objects, and the index in its `inbound`.
+type Listener<'a> = (usize, &'a Object, usize, SocketAddr);
+
+/// The listeners of one port.
+#[derive(Default)]
+struct Port<'a> {
+    unspecified: Vec<Listener<'a>>,
+    specified: BTreeMap<IpAddr, Vec<Listener<'a>>>,
+}
+
+impl<'a> Port<'a> {
+    fn add(&mut self, listener: Listener<'a>) {
+        match listener.3.ip() {
+            ip if ip.is_unspecified() => self.unspecified.push(listener),
+            ip => self.specified.entry(ip).or_default().push(listener),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Listener<'a>> {
+        self.unspecified.iter().chain(self.specified.values().flatten())
+    }
+
+    fn conflict(&self, listener: &Listener<'a>) -> Option<&Listener<'a>> {
+        let (i, _, n, address) = listener;
+        let conflicts = |(j, _, m, other): &&Listener<'_>| match (i == j, n == m) {
+            (true, true) => false,
+            // The very same address twice in one workload is the decoder's to tell.
+            (true, false) => address != other && overlap(*address, *other),
+            (false, _) => overlap(*address, *other),
+        };
+        if address.ip().is_unspecified() {
+            return self.all().find(conflicts);
+        }
+        self.specified.get(&address.ip()).into_iter().flatten().chain(&self.unspecified).find(conflicts)
     }
 }
 

@@ -4,14 +4,17 @@
 //! other objects can tell (references, conflicts); what a field means is the decoder's to judge, the same that the sidecars run.
 
 mod conflicts;
+mod references;
 mod resources;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
+    cell::{Cell, OnceCell},
+    cmp::Ordering,
+    collections::{BTreeSet, HashMap, hash_map::Entry},
+    sync::{Arc, Weak},
 };
 
 use ringfence_xds::{
@@ -20,10 +23,12 @@ use ringfence_xds::{
     resource::{Kind as ResourceKind, Resource},
 };
 
+pub(crate) use references::{Reference, references};
+
 use crate::spec::{Fault, Kind, Object, ObjectKey, Spec, TenantSpec};
 
 /// An object's resources, or its faults (never none).
-pub type Outcome = Result<Vec<Resource>, Vec<Fault>>;
+pub type Outcome = Result<Arc<[Resource]>, Vec<Fault>>;
 
 /// One outcome per object, in the order in which the objects were given.
 #[derive(Debug)]
@@ -33,7 +38,7 @@ pub struct Compiled {
 
 impl Compiled {
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
-        self.outcomes.iter().flatten().flatten()
+        self.outcomes.iter().flatten().flat_map(|resources| resources.iter())
     }
 
     /// By file, line and column.
@@ -44,34 +49,88 @@ impl Compiled {
     }
 }
 
-/// `unread`: objects that stand somewhere but could not be read. A reference to one of them is not dangling, and says nothing
-/// beyond the fault that was told of it already.
-///
-/// Where two objects are in conflict (a claim value that means two tenants, an address listened on twice), both are at fault: a newcomer
-/// must not win over what is in force because its file sorts first. Of two objects of the same kind and name, the later is.
+/// See [`Compiler::compile`].
 pub fn compile(objects: &[Arc<Object>], unread: &BTreeSet<ObjectKey>) -> Compiled {
-    let mut faults: Vec<Vec<Fault>> = objects.iter().map(|object| object.faults().to_vec()).collect();
-    let standing = standing(objects, &mut faults);
-    let index = Index::new(&standing, unread);
-    conflicts::identities(&standing, &mut faults);
-    conflicts::listeners(&standing, &mut faults);
-    let outcomes = objects
-        .iter()
-        .zip(faults)
-        .map(|(object, mut faults)| {
-            let resources = resources::of(object, &index, &mut faults);
-            faults.extend(resources.iter().flat_map(|resource| check_one(object, resource)));
-            faults.sort();
-            if faults.is_empty() { Ok(resources) } else { Err(faults) }
-        })
-        .collect();
-    Compiled { outcomes }
+    Compiler::default().compile(objects, unread)
+}
+
+/// Compiles, and remembers for as long as an object lives what it comes to by itself: of a hundred thousand, an edit costs the edited.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    /// By address, which is an object's own for as long as the `Weak` stands.
+    own: HashMap<usize, (Weak<Object>, Own)>,
+}
+
+/// What an object comes to by itself.
+#[derive(Clone, Debug)]
+struct Own {
+    /// All that its resources take from other objects: the issuers of a workload's tenants, sorted.
+    issuers: Box<[Box<str>]>,
+    resources: Arc<[Resource]>,
+    faults: Vec<Fault>,
+}
+
+impl Compiler {
+    /// `unread`: objects that stand somewhere but could not be read. A reference to one of them is not dangling, and says nothing
+    /// beyond the fault that was told of it already.
+    ///
+    /// Where two objects are in conflict (a claim value that means two tenants, an address listened on twice), both are at fault: a
+    /// newcomer must not win over what is in force because its file sorts first. Of two objects of the same kind and name, the later is.
+    pub fn compile(&mut self, objects: &[Arc<Object>], unread: &BTreeSet<ObjectKey>) -> Compiled {
+        let mut faults: Vec<Vec<Fault>> = vec![Vec::new(); objects.len()];
+        let standing = standing(objects, &mut faults);
+        let index = Index::new(&standing, unread);
+        conflicts::identities(&standing, &mut faults);
+        conflicts::listeners(&standing, &mut faults);
+        let outcomes = objects
+            .iter()
+            .zip(faults)
+            .map(|(object, mut faults)| {
+                for reference in references(&object.spec) {
+                    faults.extend(index.dangling(&reference).map(|message| object.fault(reference.path(), message)));
+                }
+                let own = self.own(object, &index);
+                if faults.is_empty() && own.faults.is_empty() {
+                    return Ok(own.resources.clone());
+                }
+                faults.extend_from_slice(&own.faults);
+                faults.sort();
+                Err(faults)
+            })
+            .collect();
+        Compiled { outcomes }
+    }
+
+    /// Forgets the objects that are gone.
+    pub fn sweep(&mut self) {
+        self.own.retain(|_, (object, _)| object.strong_count() > 0);
+    }
+
+    fn own(&mut self, object: &Arc<Object>, index: &Index<'_>) -> &Own {
+        let issuers = index.issuers_of(object);
+        let known = |own: &Own| own.issuers.iter().map(|issuer| &**issuer).eq(issuers.iter().copied());
+        match self.own.entry(Arc::as_ptr(object).addr()) {
+            Entry::Occupied(entry) if known(&entry.get().1) => &entry.into_mut().1,
+            entry => &entry.insert_entry((Arc::downgrade(object), by_itself(object, &issuers))).into_mut().1,
+        }
+    }
+}
+
+fn by_itself(object: &Object, issuers: &BTreeSet<&str>) -> Own {
+    let mut faults = object.faults().to_vec();
+    let resources = resources::of(object, issuers, &mut faults);
+    faults.extend(resources.iter().flat_map(|resource| check_one(object, resource)));
+    Own { issuers: issuers.iter().map(|issuer| (*issuer).into()).collect(), resources: resources.into(), faults }
 }
 
 /// The first object of each kind and name, with its place in `objects`; the others are at fault.
 fn standing<'a>(objects: &'a [Arc<Object>], faults: &mut [Vec<Fault>]) -> Vec<(usize, &'a Object)> {
     let mut in_order: Vec<(usize, &Object)> = objects.iter().map(|object| &**object).enumerate().collect();
-    in_order.sort_by_key(|(_, object)| (&object.file, object.position("")));
+    // Most of them are in order already, many by many from one file.
+    in_order.sort_by(|(_, a), (_, b)| {
+        let files = if Arc::ptr_eq(&a.file, &b.file) { Ordering::Equal } else { a.file.cmp(&b.file) };
+        files.then_with(|| a.position("").cmp(&b.position("")))
+    });
     let mut first: HashMap<&ObjectKey, &Object> = HashMap::with_capacity(objects.len());
     in_order.retain(|&(i, object)| match first.get(&object.key) {
         Some(other) => {
@@ -101,16 +160,23 @@ fn check_one(object: &Object, resource: &Resource) -> Vec<Fault> {
     decode::check(resource).into_iter().map(of_the_object).collect()
 }
 
+/// Dangling references of one compilation that are told what they were probably meant to be: each is compared with every name.
+const MAX_HINTS: usize = 32;
+
 /// The objects by name.
 struct Index<'a> {
     issuers: BTreeSet<&'a str>,
     tenants: HashMap<&'a str, &'a TenantSpec>,
+    /// Those that some tenant names.
+    used_issuers: OnceCell<BTreeSet<&'a str>>,
     unread: &'a BTreeSet<ObjectKey>,
+    hints: Cell<usize>,
 }
 
 impl<'a> Index<'a> {
     fn new(standing: &[(usize, &'a Object)], unread: &'a BTreeSet<ObjectKey>) -> Self {
-        let mut index = Self { issuers: BTreeSet::new(), tenants: HashMap::new(), unread };
+        let mut index =
+            Self { issuers: BTreeSet::new(), tenants: HashMap::new(), used_issuers: OnceCell::new(), unread, hints: Cell::new(0) };
         for (_, object) in standing {
             match &object.spec {
                 Spec::Issuer(_) => {
@@ -125,22 +191,38 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// What is wrong with a reference to `kind` `name`.
-    fn dangling(&self, kind: Kind, name: &str) -> Option<String> {
+    /// The issuers of a workload's tenants.
+    fn issuers_of(&self, object: &Object) -> BTreeSet<&'a str> {
+        let Spec::Workload(workload) = &object.spec else { return BTreeSet::new() };
+        if workload.tenants.iter().flatten().any(|name| name == "*") {
+            return self.used_issuers.get_or_init(|| self.tenants.values().flat_map(|tenant| issuers_of(tenant)).collect()).clone();
+        }
+        let tenants = references(&object.spec).into_iter().filter_map(|reference| self.tenants.get(reference.name).copied());
+        tenants.flat_map(issuers_of).collect()
+    }
+
+    /// What is wrong with a reference.
+    fn dangling(&self, reference: &Reference<'_>) -> Option<String> {
+        let Reference { kind, name, .. } = *reference;
         let there = match kind {
             Kind::Issuer => self.issuers.contains(name),
             Kind::Tenant => self.tenants.contains_key(name),
             Kind::Platform | Kind::Workload => false,
         };
         // What is no name at all is the decoder's to tell.
-        if there || !is_dns_label(name) || self.unread.contains(&ObjectKey { kind, name: name.into() }) {
+        if there || !is_dns_label(name) || self.unread.contains(&reference.key()) {
             return None;
         }
         let meant = match kind {
+            _ if self.hints.replace(self.hints.get() + 1) >= MAX_HINTS => None,
             Kind::Issuer => crate::spec::nearest(name, self.issuers.iter().copied()),
             _ => crate::spec::nearest(name, self.tenants.keys().copied()),
         };
         let hint = meant.map(|meant| format!(": did you mean {meant}?")).unwrap_or_default();
         Some(format!("there is no {kind} named {}{hint}", crate::spec::quoted(name)))
     }
+}
+
+fn issuers_of(tenant: &TenantSpec) -> impl Iterator<Item = &str> {
+    tenant.identity.iter().map(|identity| identity.issuer.as_str())
 }

@@ -1,4 +1,4 @@
-//! Spec -> proto, field by field; the references that a spec makes are looked up on the way.
+//! Spec -> proto, field by field.
 
 use std::collections::BTreeSet;
 
@@ -7,26 +7,25 @@ use ringfence_xds::{
     resource::{Resource, binding_name},
 };
 
-use super::Index;
 use crate::spec::{
-    AllowSpec, Fault, IssuerSpec, Kind, LimitSpec, MatchSpec, Object, PlatformSpec, Spec, TenantInboundSpec, TenantSpec, TlsSpec,
-    WorkloadSpec,
+    AllowSpec, Fault, IssuerSpec, LimitSpec, MatchSpec, Object, PlatformSpec, Spec, TenantInboundSpec, TenantSpec, TlsSpec, WorkloadSpec,
 };
 
-pub(super) fn of(object: &Object, index: &Index<'_>, faults: &mut Vec<Fault>) -> Vec<Resource> {
+/// `issuers`: of a workload's tenants.
+pub(super) fn of(object: &Object, issuers: &BTreeSet<&str>, faults: &mut Vec<Fault>) -> Vec<Resource> {
     let name = object.key.name.clone();
     match &object.spec {
         Spec::Platform(spec) => vec![Resource::new(name, &platform(spec))],
         Spec::Issuer(spec) => vec![Resource::new(name, &issuer(spec))],
         Spec::Tenant(spec) => {
-            let body = tenant(spec, object, index, faults);
+            let body = tenant(spec, &name);
             let binding =
                 |issuer: &str, value: &str| Resource::new(binding_name(issuer, value), &proto::Binding { tenant: name.to_string() });
             let bindings: Vec<Resource> =
                 body.identity.iter().flat_map(|identity| identity.values.iter().map(|value| binding(&identity.issuer, value))).collect();
             std::iter::once(Resource::new(name.clone(), &body)).chain(bindings).collect()
         }
-        Spec::Workload(spec) => vec![Resource::new(name, &workload(spec, object, index, faults))],
+        Spec::Workload(spec) => vec![Resource::new(name, &workload(spec, object, issuers, faults))],
     }
 }
 
@@ -45,16 +44,13 @@ fn issuer(spec: &IssuerSpec) -> proto::Issuer {
     }
 }
 
-fn tenant(spec: &TenantSpec, object: &Object, index: &Index<'_>, faults: &mut Vec<Fault>) -> proto::Tenant {
-    let identity = |(i, identity): (usize, &crate::spec::IdentitySpec)| {
-        if let Some(message) = index.dangling(Kind::Issuer, &identity.issuer) {
-            faults.push(object.fault(format!("spec.identity[{i}].issuer"), message));
-        }
-        let values = identity.values.clone().unwrap_or_else(|| vec![object.key.name.to_string()]);
+fn tenant(spec: &TenantSpec, name: &str) -> proto::Tenant {
+    let identity = |identity: &crate::spec::IdentitySpec| {
+        let values = identity.values.clone().unwrap_or_else(|| vec![name.to_owned()]);
         proto::Identity { issuer: identity.issuer.clone(), values }
     };
     proto::Tenant {
-        identity: spec.identity.iter().enumerate().map(identity).collect(),
+        identity: spec.identity.iter().map(identity).collect(),
         limits: spec.limits.iter().map(limit).collect(),
         inbound: spec.inbound.as_ref().and_then(inbound),
         in_flight: spec.in_flight.unwrap_or_default(),
@@ -84,19 +80,7 @@ fn list(list: &Option<Vec<String>>) -> Vec<String> {
     list.clone().unwrap_or_default()
 }
 
-fn workload(spec: &WorkloadSpec, object: &Object, index: &Index<'_>, faults: &mut Vec<Fault>) -> proto::Workload {
-    let tenants = spec.tenants.as_deref().unwrap_or_default();
-    let paths = tenants.iter().enumerate().map(|(i, name)| (format!("spec.tenants[{i}]"), name));
-    let mut issuers = BTreeSet::new();
-    for (path, name) in spec.tenant.iter().map(|name| ("spec.tenant".to_owned(), name)).chain(paths) {
-        if name == "*" {
-            issuers.extend(index.tenants.values().flat_map(|tenant| issuers_of(tenant)));
-        } else if let Some(message) = index.dangling(Kind::Tenant, name) {
-            faults.push(object.fault(path, message));
-        } else if let Some(tenant) = index.tenants.get(name.as_str()) {
-            issuers.extend(issuers_of(tenant));
-        }
-    }
+fn workload(spec: &WorkloadSpec, object: &Object, issuers: &BTreeSet<&str>, faults: &mut Vec<Fault>) -> proto::Workload {
     let mut listener = |(i, spec): (usize, &crate::spec::InboundSpec)| proto::InboundListener {
         listen: spec.listen.clone(),
         upstream: spec.upstream.clone(),
@@ -107,14 +91,10 @@ fn workload(spec: &WorkloadSpec, object: &Object, index: &Index<'_>, faults: &mu
     let inbound = spec.inbound.iter().enumerate().map(&mut listener).collect();
     proto::Workload {
         tenant: spec.tenant.clone().unwrap_or_default(),
-        tenants: tenants.to_vec(),
-        issuers: issuers.into_iter().map(str::to_owned).collect(),
+        tenants: list(&spec.tenants),
+        issuers: issuers.iter().map(|issuer| (*issuer).to_owned()).collect(),
         inbound,
     }
-}
-
-fn issuers_of(tenant: &TenantSpec) -> impl Iterator<Item = &str> {
-    tenant.identity.iter().map(|identity| identity.issuer.as_str())
 }
 
 /// Absolute, for a sidecar need not run where the operator's command did.
