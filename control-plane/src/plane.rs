@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     admin,
     fleet::{Fleet, FleetEvent, ads},
+    say::say,
     spec::{Kind, Object, ObjectKey},
     store::{Catalog, Loaded, watch::Watch},
 };
@@ -85,7 +86,7 @@ impl Plane {
         let mut catalog = Catalog::new(&dir);
         let loaded = catalog.load()?;
         if !loaded.faults.is_empty() {
-            loaded.faults.iter().for_each(|fault| println!("{fault}"));
+            loaded.faults.iter().for_each(say);
             return Err(PlaneError::Faults { dir, faults: loaded.faults.len() });
         }
         if let Some(sockets) = &sockets {
@@ -107,7 +108,7 @@ impl Plane {
             interrupt,
             terminate,
         };
-        println!("ringfence: {} objects in {}", plane.catalog.objects().count(), plane.dir.display());
+        say(format_args!("ringfence: {} objects in {}", plane.catalog.objects().count(), plane.dir.display()));
         plane.publish(loaded)?;
         Ok(plane)
     }
@@ -148,21 +149,21 @@ impl Plane {
     fn reload(&mut self) {
         let loaded = match self.catalog.load() {
             Ok(loaded) => loaded,
-            Err(error) => return println!("ringfence: {error}; nothing was changed"),
+            Err(error) => return say(format_args!("ringfence: {error}; nothing was changed")),
         };
         let faults: BTreeSet<String> = loaded.faults.iter().map(ToString::to_string).collect();
         {
             let mut told = self.faults.lock();
             for fault in faults.difference(&told) {
-                println!("{fault}");
+                say(fault);
             }
             if faults.is_empty() && !told.is_empty() {
-                println!("ringfence: all faults are mended");
+                say("ringfence: all faults are mended");
             }
             *told = faults;
         }
         if let Err(error) = self.publish(loaded) {
-            println!("ringfence: {error}");
+            say(format_args!("ringfence: {error}"));
         }
     }
 
@@ -208,9 +209,9 @@ impl Plane {
                 match object {
                     Some(object) => {
                         let path = if fault.path.is_empty() { String::new() } else { format!("spec.{}", fault.path) };
-                        println!("{} (said by the sidecar of {workload})", object.fault(path, fault.message.clone()));
+                        say(format_args!("{} (said by the sidecar of {workload})", object.fault(path, fault.message.clone())));
                     }
-                    None => println!("{workload}: {}/{}: {fault}", rejection.kind, rejection.name),
+                    None => say(format_args!("{workload}: {}/{}: {fault}", rejection.kind, rejection.name)),
                 }
             }
         }
