@@ -44,8 +44,7 @@ pub(super) async fn forward(
     parts.extensions.clear();
     headers::prepare_request(&mut parts.headers, is_http2, authorized.identity(), &downstream.origin);
     exchange.inject_trace(&mut parts.headers);
-    let stall = downstream.inbound.timeouts.stall;
-    let body = RequestBody::new(incoming, stall);
+    let body = RequestBody::new(incoming, downstream);
     if let Some(octets) = body.progress().octets() {
         exchange.count_in(octets);
     }
