@@ -113,9 +113,10 @@ impl Apply {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sweep.reset();
         loop {
+            let mut is_good = false;
             tokio::select! {
                 event = stream.recv() => match event {
-                    Some(event) => self.on_stream(event),
+                    Some(event) => is_good = self.on_stream(event),
                     None => return,
                 },
                 question = questions.recv() => match question {
@@ -134,10 +135,15 @@ impl Apply {
                 self.want();
             }
             self.answer();
+            // Last: requests wait for an answer, and nobody for the disk.
+            if is_good {
+                self.store();
+            }
         }
     }
 
-    fn on_stream(&mut self, event: StreamEvent) {
+    /// Whether what is held is worth keeping as the last known good.
+    fn on_stream(&mut self, event: StreamEvent) -> bool {
         match event {
             StreamEvent::Connected(outbound) => {
                 self.metrics.control_plane_connected.set(1);
@@ -147,8 +153,9 @@ impl Apply {
                 }
             }
             StreamEvent::Response { response, done } => {
-                self.on_response(response);
+                let is_good = self.on_response(response);
                 let _ = done.send(());
+                return is_good;
             }
             StreamEvent::Disconnected(error) => {
                 self.metrics.control_plane_connected.set(0);
@@ -158,9 +165,10 @@ impl Apply {
                 }
             }
         }
+        false
     }
 
-    fn on_response(&mut self, response: DeltaDiscoveryResponse) {
+    fn on_response(&mut self, response: DeltaDiscoveryResponse) -> bool {
         let mut update = self.client.receive(response);
         for upsert in &update.upserts {
             // A listener that cannot be bound is a fault of its Workload, told to the author like any other.
@@ -186,7 +194,11 @@ impl Apply {
         }
         // What is held but does not make a policy (its references are still on their way, or the control plane has lost the workload)
         // would be no good one.
-        if let (Some(last_good), true) = (&self.last_good, complete)
+        complete
+    }
+
+    fn store(&self) {
+        if let Some(last_good) = &self.last_good
             && let Err(error) = last_good.store(self.client.held())
         {
             notice(format_args!("last known good: {error}"));

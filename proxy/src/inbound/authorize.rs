@@ -1,6 +1,6 @@
 //! Fourth stage. Takes an identified and admitted request; yields the permit that `forward` asks for. Never knows tokens or counters.
 
-use ringfence_policy::{Deny, path::NormalPath, tenant::InboundPolicy};
+use ringfence_policy::{Deny, TenantId, path::NormalPath, tenant::InboundPolicy};
 
 use super::{headers::Identity, identify::Identified};
 
@@ -8,6 +8,11 @@ use super::{headers::Identity, identify::Identified};
 pub(super) struct Authorized(Option<Identified>);
 
 impl Authorized {
+    /// `None` on a public path.
+    pub(super) fn tenant(&self) -> Option<&TenantId> {
+        self.0.as_ref().map(|identified| &identified.tenant.id)
+    }
+
     /// What the workload is told of the caller; `None` on a public path.
     pub(super) fn identity(&self) -> Option<Identity<'_>> {
         self.0.as_ref().map(|identified| Identity { tenant: identified.tenant.id.as_str(), subject: identified.token.claims.subject() })

@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{exchange::Exchange, headers::prepare_trailers, pool::Lease};
+use super::{connection::Downstream, exchange::Exchange, headers::prepare_trailers, pool::Lease};
 
 /// Why a body broke off. The message that it belongs to must not look complete to anybody.
 #[derive(Debug, thiserror::Error)]
@@ -32,11 +32,11 @@ pub(super) struct RequestBody {
 }
 
 /// How far a request's body came; without one, nothing. The wait for the response's head counts from its last move.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Progress(Option<Rc<Moved>>);
 
-#[derive(Debug)]
 struct Moved {
+    downstream: Rc<Downstream>,
     last: Cell<Instant>,
     octets: Rc<Cell<u64>>,
     /// Nobody reads the body any more: it was written to its end, or the connection broke.
@@ -60,11 +60,13 @@ impl Progress {
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, stall: Duration) -> Self {
+    pub(super) fn new(incoming: Incoming, downstream: &Rc<Downstream>) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        let moved = Moved { last: Cell::new(Instant::now()), octets: Rc::default(), done: Cell::new(false) };
+        let stall = downstream.inbound.timeouts.stall;
+        let moved =
+            Moved { downstream: downstream.clone(), last: Cell::new(Instant::now()), octets: Rc::default(), done: Cell::new(false) };
         Self { flow: Some(Flow::new(incoming, stall)), progress: Progress(Some(Rc::new(moved))) }
     }
 
@@ -93,7 +95,9 @@ impl Body for RequestBody {
         let Some(flow) = &mut self.flow else { return Poll::Ready(None) };
         let polled = flow.poll_frame(cx);
         if let (Poll::Ready(frame), Some(moved)) = (&polled, &self.progress.0) {
-            moved.last.set(Instant::now());
+            let now = Instant::now();
+            moved.last.set(now);
+            moved.downstream.moved(now);
             if let Some(Ok(frame)) = frame
                 && let Some(data) = frame.data_ref()
             {
@@ -155,7 +159,7 @@ impl Body for ResponseBody {
         if let (Poll::Ready(Some(Ok(frame))), Some(exchange)) = (&polled, &mut self.exchange)
             && let Some(data) = frame.data_ref()
         {
-            exchange.bytes_out += data.len() as u64;
+            exchange.sent(data.len());
         }
         polled
     }

@@ -52,7 +52,8 @@ pub struct Downstream {
     /// Requests begun.
     requests: Cell<u64>,
     in_flight: Cell<usize>,
-    idle_since: Cell<Instant>,
+    /// When a request last began or ended, or a body moved.
+    moved: Cell<Instant>,
 }
 
 impl Downstream {
@@ -68,7 +69,7 @@ impl Downstream {
             exchange: Cell::new(None),
             requests: Cell::new(0),
             in_flight: Cell::new(0),
-            idle_since: Cell::new(Instant::now()),
+            moved: Cell::new(Instant::now()),
         })
     }
 
@@ -85,12 +86,24 @@ impl Downstream {
 
     /// How long nothing has been asked for; `None` while a request is in flight.
     fn idle_for(&self) -> Option<Duration> {
-        (self.in_flight.get() == 0).then(|| self.idle_since.get().elapsed())
+        (self.in_flight.get() == 0).then(|| self.moved.get().elapsed())
+    }
+
+    /// Whether requests are in flight and none of them moves: longer than the workload is ever waited for, so it is the client who takes
+    /// nothing. An HTTP/2 client can keep its windows shut for as long as it likes, and no body is asked for until they open.
+    fn stands_still(&self) -> bool {
+        let Timeouts { stall, response_head, .. } = self.inbound.timeouts;
+        self.in_flight.get() > 0 && self.moved.get().elapsed() > stall + response_head
+    }
+
+    pub(super) fn moved(&self, now: Instant) {
+        self.moved.set(now);
     }
 
     /// Keeps the connection from counting as idle.
     pub(super) fn in_flight(self: &Rc<Self>) -> InFlight {
         self.in_flight.update(|count| count + 1);
+        self.moved(Instant::now());
         InFlight(self.clone())
     }
 }
@@ -98,12 +111,16 @@ impl Downstream {
 /// An exchange that has not ended. Dropping it ends it.
 pub(super) struct InFlight(Rc<Downstream>);
 
+impl InFlight {
+    pub(super) fn moved(&self) {
+        self.0.moved(Instant::now());
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.update(|count| count - 1);
-        if self.0.in_flight.get() == 0 {
-            self.0.idle_since.set(Instant::now());
-        }
+        self.0.moved(Instant::now());
     }
 }
 
@@ -206,7 +223,9 @@ where
             () = &mut timer => match downstream.idle_for() {
                 // A peer that never confirms an HTTP/2 shutdown is not waited for.
                 Some(_) if stopping => return Ok(()),
+                None if stopping && downstream.stands_still() => return Ok(()),
                 Some(rested) if rested >= idle => {}
+                None if downstream.stands_still() => {}
                 rested => {
                     timer.as_mut().reset(Instant::now() + idle - rested.unwrap_or_default());
                     continue;

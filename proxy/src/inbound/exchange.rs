@@ -39,9 +39,9 @@ pub(super) struct Exchange {
     upstream: Option<Duration>,
     upstream_error: Option<ConnectError>,
     bytes_in: Option<Rc<Cell<u64>>>,
-    pub(super) bytes_out: u64,
+    bytes_out: u64,
     trace: Option<RequestTrace>,
-    _in_flight: (InFlight, Counted),
+    in_flight: (InFlight, Counted),
     _admitted: Option<InFlightGuard>,
 }
 
@@ -77,7 +77,7 @@ impl Exchange {
             bytes_in: None,
             bytes_out: 0,
             trace: Some(enforce.shared.tracing.start(request.headers(), request.method())),
-            _in_flight: (downstream.in_flight(), enforce.shared.metrics.in_flight()),
+            in_flight: (downstream.in_flight(), enforce.shared.metrics.in_flight()),
             _admitted: None,
             enforce,
         }
@@ -110,6 +110,12 @@ impl Exchange {
 
     pub(super) fn replied(&mut self, status: StatusCode) {
         self.status = Some(status);
+    }
+
+    /// A piece of the reply's body was taken.
+    pub(super) fn sent(&mut self, octets: usize) {
+        self.bytes_out += octets as u64;
+        self.in_flight.0.moved();
     }
 
     /// Octets of the request's body, counted where they pass.

@@ -17,7 +17,7 @@ use http::{
     uri::{PathAndQuery, Scheme},
 };
 use hyper::body::{Body, Incoming};
-use ringfence_policy::{Deny, Reason};
+use ringfence_policy::{Deny, Reason, TenantId};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -44,15 +44,13 @@ pub(super) async fn forward(
     parts.extensions.clear();
     headers::prepare_request(&mut parts.headers, is_http2, authorized.identity(), &downstream.origin);
     exchange.inject_trace(&mut parts.headers);
-    let stall = downstream.inbound.timeouts.stall;
-    let body = RequestBody::new(incoming, stall);
+    let body = RequestBody::new(incoming, downstream);
     if let Some(octets) = body.progress().octets() {
         exchange.count_in(octets);
     }
     if is_grpc {
-        let tenant = authorized.identity().map_or("", |identity| identity.tenant);
         // Boxed, as is a fresh connection below, so that the ordinary request does not carry their state about.
-        let response = timed(Box::pin(send_http2(parts, body, tenant, downstream)), exchange).await?;
+        let response = timed(Box::pin(send_http2(parts, body, authorized.tenant(), downstream)), exchange).await?;
         return Ok(respond(response, None, downstream));
     }
     address_http1(&mut parts)?;
@@ -67,7 +65,7 @@ pub(super) async fn forward(
         }
     }
     let written = body.progress();
-    let (response, connection) = timed(send_http1(Request::from_parts(parts, body), downstream), exchange).await?;
+    let (response, connection) = timed(send_http1(Request::from_parts(parts, body), authorized.tenant(), downstream), exchange).await?;
     match (response.status(), is_upgrade) {
         (StatusCode::SWITCHING_PROTOCOLS, true) => {
             connection.detach();
@@ -159,7 +157,12 @@ fn address_http1(parts: &mut Parts) -> Result<(), Deny> {
     Ok(())
 }
 
-async fn send_http2(mut parts: Parts, body: RequestBody, tenant: &str, downstream: &Downstream) -> Result<Response<Incoming>, Failed> {
+async fn send_http2(
+    mut parts: Parts,
+    body: RequestBody,
+    tenant: Option<&TenantId>,
+    downstream: &Downstream,
+) -> Result<Response<Incoming>, Failed> {
     // `:authority` says the same.
     let host = parts.headers.remove(header::HOST);
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
@@ -170,23 +173,27 @@ async fn send_http2(mut parts: Parts, body: RequestBody, tenant: &str, downstrea
     parts.uri = Uri::from_parts(uri).map_err(|_| Deny::new(Reason::RequestMalformed, "the request names no authority"))?;
     parts.version = Version::HTTP_2;
     let progress = body.progress();
-    let mut connection = downstream.inbound.upstream.http2(tenant).await?;
+    let mut connection = downstream.inbound.upstream.http2(tenant.cloned()).await?;
     match within(connection.try_send_request(Request::from_parts(parts, body)), progress, downstream).await? {
         Ok(response) => Ok(response),
         Err(mut refused) => {
             // The connection died before anything was written on it: once more, on a new one.
             let Some(request) = refused.take_message() else { return Err(failed(refused.error(), downstream).into()) };
             let progress = request.body().progress();
-            let mut connection = downstream.inbound.upstream.http2(tenant).await?;
+            let mut connection = downstream.inbound.upstream.http2(tenant.cloned()).await?;
             within(connection.send_request(request), progress, downstream).await?.map_err(|error| failed(&error, downstream).into())
         }
     }
 }
 
-async fn send_http1(mut request: Request<RequestBody>, downstream: &Downstream) -> Result<(Response<Incoming>, Http1), Failed> {
+async fn send_http1(
+    mut request: Request<RequestBody>,
+    tenant: Option<&TenantId>,
+    downstream: &Downstream,
+) -> Result<(Response<Incoming>, Http1), Failed> {
     let upstream = &downstream.inbound.upstream;
     let progress = request.body().progress();
-    if let Some(mut connection) = upstream.reuse() {
+    if let Some(mut connection) = upstream.reuse(tenant) {
         let copy = is_repeatable(&request).then(|| copy(&request));
         match within(connection.sender.try_send_request(request), progress.clone(), downstream).await? {
             Ok(response) => return Ok((response, connection)),
@@ -199,15 +206,16 @@ async fn send_http1(mut request: Request<RequestBody>, downstream: &Downstream) 
             }
         }
     }
-    Box::pin(send_fresh(request, progress, downstream)).await
+    Box::pin(send_fresh(request, progress, tenant.cloned(), downstream)).await
 }
 
 async fn send_fresh(
     request: Request<RequestBody>,
     progress: Progress,
+    tenant: Option<TenantId>,
     downstream: &Downstream,
 ) -> Result<(Response<Incoming>, Http1), Failed> {
-    let mut connection = downstream.inbound.upstream.connect_http1().await?;
+    let mut connection = downstream.inbound.upstream.connect_http1(tenant).await?;
     let response = within(connection.sender.send_request(request), progress, downstream).await?;
     Ok((response.map_err(|error| failed(&error, downstream))?, connection))
 }

@@ -29,8 +29,8 @@ pub const H2_MAX_LOCAL_RESETS: usize = 64;
 pub const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 pub const H2_STREAM_WINDOW: u32 = 256 * 1024;
 
-/// Idle upstream connections kept by one listener of one thread.
-pub const MAX_IDLE_UPSTREAM: usize = 64;
+/// Idle upstream connections kept by one listener of one thread, for all tenants together.
+pub const MAX_IDLE_UPSTREAM: usize = 256;
 /// An upstream connection that rested longer is not used again. Shorter than the 60 s after which common servers close.
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(55);
 

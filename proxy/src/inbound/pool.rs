@@ -1,13 +1,24 @@
-//! Connections to one upstream: a few idle HTTP/1 ones and a multiplexed HTTP/2 one for each tenant. One pool per listener and thread,
-//! so nothing here is shared between threads.
+//! Connections to one upstream: idle HTTP/1 ones, and a multiplexed HTTP/2 one for each tenant. One pool per listener and thread, so
+//! nothing here is shared between threads.
+//!
+//! A connection carries one tenant's requests for all its life; those of public paths have connections of their own. A workload that
+//! answers twice, late, shifts the answers of its connection by one, which nobody in front of it can tell: they stay with the tenant.
 //!
 //! pingora-pool was considered: it shares its map between threads behind locks and keys it by a hash, neither of which
 //! a pool of one address on one thread needs.
 
-use std::{cell::RefCell, collections::HashMap, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
+use ringfence_policy::TenantId;
 use tokio::{
     net::TcpStream,
     task::JoinHandle,
@@ -27,6 +38,7 @@ pub(super) type Http2 = http2::SendRequest<RequestBody>;
 /// who counts it, and the workload may have long stopped reading it as one.
 #[derive(Debug)]
 pub(super) struct Http1 {
+    tenant: Option<TenantId>,
     pub(super) sender: http1::SendRequest<RequestBody>,
     /// `None`: it lives on as a tunnel.
     task: Option<JoinHandle<hyper::Result<()>>>,
@@ -74,10 +86,10 @@ impl ConnectError {
 pub struct Upstream {
     address: SocketAddr,
     connect: Duration,
-    idle: RefCell<Vec<Idle>>,
-    /// By tenant: the streams of a connection share its window and the workload's bound on streams, and who reads none of its responses
-    /// uses both up. Nobody's connection, that of public paths, stands under the empty name.
-    http2: RefCell<HashMap<Box<str>, Shared>>,
+    /// The longest at rest first.
+    idle: RefCell<VecDeque<Idle>>,
+    /// The streams of a connection share its window and the workload's bound on streams, and who reads none of its responses uses both up.
+    http2: RefCell<HashMap<Option<TenantId>, Shared>>,
 }
 
 #[derive(Debug)]
@@ -108,37 +120,44 @@ impl Upstream {
         self.address
     }
 
-    /// An idle HTTP/1 connection, the one used last: the others grow old and are dropped in turn. Age is looked at here
+    /// An idle HTTP/1 connection of the tenant's, the one used last: the others grow old and are dropped in turn. Age is looked at here
     /// and not by a timer, so that an idle sidecar sleeps; the upstream may close a connection whenever it likes.
-    pub(super) fn reuse(&self) -> Option<Http1> {
+    pub(super) fn reuse(&self, tenant: Option<&TenantId>) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
-        idle.retain(|idle| !idle.connection.sender.is_closed() && now - idle.since < UPSTREAM_IDLE);
-        // Not ready: the end of its last exchange is still being written.
-        let at = idle.iter().rposition(|idle| idle.connection.sender.is_ready())?;
-        Some(idle.remove(at).connection)
+        while idle.front().is_some_and(|oldest| now - oldest.since >= UPSTREAM_IDLE) {
+            idle.pop_front();
+        }
+        // Not ready: it was closed, or the end of its last exchange is still being written.
+        let is_fit = |idle: &Idle| idle.connection.tenant.as_ref() == tenant && idle.connection.sender.is_ready();
+        let at = idle.iter().rposition(is_fit)?;
+        idle.remove(at).map(|idle| idle.connection)
     }
 
     fn keep(&self, connection: Http1) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE_UPSTREAM && !connection.sender.is_closed() {
-            idle.push(Idle { connection, since: Instant::now() });
+        if connection.sender.is_closed() {
+            return;
         }
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() == MAX_IDLE_UPSTREAM {
+            idle.pop_front();
+        }
+        idle.push_back(Idle { connection, since: Instant::now() });
     }
 
     /// A new HTTP/1 connection.
-    pub(super) async fn connect_http1(&self) -> Result<Http1, ConnectError> {
+    pub(super) async fn connect_http1(&self, tenant: Option<TenantId>) -> Result<Http1, ConnectError> {
         let stream = self.dial().await?;
         let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
         let task = tokio::task::spawn_local(connection.with_upgrades());
-        Ok(Http1 { sender, task: Some(task) })
+        Ok(Http1 { tenant, sender, task: Some(task) })
     }
 
     /// The tenant's HTTP/2 connection, made anew when it has died or rested too long. Requests that find none at the same time each make
     /// one and the last stays; the others end with their requests. That is cheaper than making requests wait for each other.
-    pub(super) async fn http2(&self, tenant: &str) -> Result<Http2, ConnectError> {
+    pub(super) async fn http2(&self, tenant: Option<TenantId>) -> Result<Http2, ConnectError> {
         let now = Instant::now();
-        if let Some(shared) = self.http2.borrow_mut().get_mut(tenant).filter(|shared| shared.is_usable(now)) {
+        if let Some(shared) = self.http2.borrow_mut().get_mut(&tenant).filter(|shared| shared.is_usable(now)) {
             shared.used = now;
             return Ok(shared.connection.clone());
         }
@@ -151,7 +170,7 @@ impl Upstream {
         let mut http2 = self.http2.borrow_mut();
         // Streams that are open on a forgotten connection go on until they end.
         http2.retain(|_, shared| shared.is_usable(now));
-        http2.insert(tenant.into(), Shared { connection: sender.clone(), used: now });
+        http2.insert(tenant, Shared { connection: sender.clone(), used: now });
         Ok(sender)
     }
 

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::peers::{Origin, Sidecar, run};
 use crate::inbound::{
-    Upstream,
+    Timeouts, Upstream,
     body::RequestBody,
     connection::LocalExecutor,
     limits::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW},
@@ -87,11 +87,11 @@ fn a_tenant_that_reads_nothing_holds_up_no_other() {
             }
         });
         let upstream = Upstream::new(address, Duration::from_secs(20));
-        let call = async |tenant| {
+        let call = async |tenant: &str| {
             let request = Request::new(RequestBody::empty());
             let (mut parts, body) = request.into_parts();
             parts.uri = "http://a.test/".parse().unwrap();
-            upstream.http2(tenant).await.unwrap().send_request(Request::from_parts(parts, body)).await.unwrap()
+            upstream.http2(tenant.parse().ok()).await.unwrap().send_request(Request::from_parts(parts, body)).await.unwrap()
         };
         // As many as fill the window of their connection.
         let mut unread = Vec::new();
@@ -120,6 +120,47 @@ fn other_http2_requests_go_on_over_http1() {
         assert_eq!(answer.status(), 200);
         assert!(!answer.headers().contains_key("connection"));
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+    });
+}
+
+#[test]
+fn an_early_answer_arrives_whole_over_http2() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let sidecar = Sidecar::start(address);
+        let stream = TcpStream::connect(sidecar.address).await.unwrap();
+        let (mut client, connection) = http2::handshake(LocalExecutor, TokioIo::new(stream)).await.unwrap();
+        spawn_local(connection);
+        let half = futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from("half")))]);
+        let body = StreamBody::new(futures_util::StreamExt::chain(half, futures_util::stream::pending()));
+        let answer = spawn_local(client.send_request(Request::post("http://a.test/").body(body).unwrap()));
+        let mut workload = origin.accept().await;
+        workload.until("half").await;
+        workload.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno").await;
+        let answer = answer.await.unwrap().unwrap();
+        assert_eq!(answer.status(), 413);
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "no");
+        assert_eq!(workload.rest().await, "\r\n", "the upload ends with its answer");
+    });
+}
+
+#[test]
+fn http2_connections_end_when_the_client_takes_nothing() {
+    run(async {
+        let (_origin, address) = Origin::bind().await;
+        let sidecar = Sidecar::with(address, |inbound| {
+            let soon = Duration::from_millis(50);
+            inbound.timeouts = Timeouts { idle: soon, stall: soon, response_head: soon, linger: soon, ..Timeouts::default() };
+        });
+        let stream = TcpStream::connect(sidecar.address).await.unwrap();
+        let shut = http2::Builder::new(LocalExecutor).initial_stream_window_size(0).handshake(TokioIo::new(stream)).await.unwrap();
+        let (mut client, connection) = shut;
+        let ended = spawn_local(connection);
+        let request = Request::get("http://a.test/").header("host", "b.test").body(Full::<Bytes>::default()).unwrap();
+        let refused = client.send_request(request).await.unwrap();
+        assert_eq!(refused.status(), 400);
+        let _ = ended.await.unwrap();
+        assert!(refused.into_body().collect().await.is_err(), "its text was never taken");
     });
 }
 

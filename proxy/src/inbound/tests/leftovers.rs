@@ -1,6 +1,12 @@
 //! Workloads that do not read what they are sent: its octets must not become a request of anybody's.
 
+use std::{rc::Rc, time::Duration};
+
+use http::Request;
+use tokio::task::spawn_local;
+
 use super::peers::{Origin, Sidecar, run};
+use crate::inbound::{Upstream, body::RequestBody, pool::Lease};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// What a workload that ignores bodies would take for a request of another tenant.
@@ -79,5 +85,30 @@ fn a_connection_whose_response_began_early_is_not_used_again() {
         workload.send("ok").await;
         client.until("ok").await;
         assert_eq!(workload.rest().await, "");
+    });
+}
+
+#[test]
+fn a_connection_is_one_tenants() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let upstream = Rc::new(Upstream::new(address, Duration::from_secs(20)));
+        let tenants = ["acme".parse().ok(), "globex".parse().ok(), None];
+        let mut workloads = Vec::new();
+        for tenant in &tenants {
+            assert!(upstream.reuse(tenant.as_ref()).is_none(), "those of others are not for {tenant:?}");
+            let mut connection = upstream.connect_http1(tenant.clone()).await.unwrap();
+            let mut workload = origin.accept().await;
+            let answer = spawn_local(connection.sender.send_request(Request::new(RequestBody::empty())));
+            workload.head().await;
+            workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+            answer.await.unwrap().unwrap();
+            connection.sender.ready().await.unwrap();
+            Lease::new(upstream.clone(), connection, true).give_back();
+            workloads.push(workload);
+        }
+        for tenant in &tenants {
+            assert!(upstream.reuse(tenant.as_ref()).is_some() && upstream.reuse(tenant.as_ref()).is_none(), "{tenant:?} has one");
+        }
     });
 }
