@@ -107,6 +107,7 @@ pub fn object(kind: &str, name: &str, spec: &str) -> String {
 }
 
 pub fn tenant(name: &str, more: &str) -> String {
-    let spec = if more.is_empty() { "{ identity: [{ issuer: sso }] }".into() } else { format!("{{ identity: [{{ issuer: sso }}], {more} }}") };
+    let spec =
+        if more.is_empty() { "{ identity: [{ issuer: sso }] }".into() } else { format!("{{ identity: [{{ issuer: sso }}], {more} }}") };
     object("Tenant", name, &spec)
 }

@@ -32,7 +32,8 @@ fn a_connection_is_kept_alive_and_requests_may_be_pipelined() {
 fn a_websocket_echoes_both_ways() {
     let acme = Acme::start();
     let mut raw = Raw::connect(acme.address);
-    let handshake = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let handshake =
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     raw.send(acme.head("GET", "/chat") + handshake);
     let head = raw.head();
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");

@@ -54,7 +54,9 @@ fn metrics(names: [&str; 3]) -> (BTreeSet<String>, String) {
     let [tenant, other, value] = names;
     let upstream = Upstream::start();
     let site = Site::new();
-    let spec = format!("{{ displayName: {value}, identity: [{{ issuer: sso, values: [{value}] }}], limits: [{{ name: {value}, rate: 2/h, match: {{ paths: [\"/{tenant}\"] }} }}] }}");
+    let spec = format!(
+        "{{ displayName: {value}, identity: [{{ issuer: sso, values: [{value}] }}], limits: [{{ name: {value}, rate: 2/h, match: {{ paths: [\"/{tenant}\"] }} }}] }}"
+    );
     site.write("one.yaml", &object("Tenant", tenant, &spec));
     site.tenant(other, "");
     let workload = format!("{tenant}-api");
@@ -67,7 +69,8 @@ fn metrics(names: [&str; 3]) -> (BTreeSet<String>, String) {
     }
     sidecar.log.line_where(&format!("/{tenant}"), |line| line["reason"] == "tenant_unknown" || line["reason"] == "tenant_mismatch");
     let text = sidecar.admin.get("/metrics").unwrap().text();
-    let measured = |line: &&str| !line.contains("_seconds_sum") && !line.contains("_seconds_bucket") && !line.starts_with("process_resident");
+    let measured =
+        |line: &&str| !line.contains("_seconds_sum") && !line.contains("_seconds_bucket") && !line.starts_with("process_resident");
     (text.lines().filter(measured).map(str::to_owned).collect(), text)
 }
 
@@ -87,7 +90,10 @@ fn a_trace_is_carried_on_and_baggage_is_not() {
     let sent = acme.get("/t").header("traceparent", TRACEPARENT).header("tracestate", "a=b").header("baggage", "tenant=acme");
     assert_eq!(sent.send().status, 200);
     let seen = acme.upstream.seen("/t").headers;
-    assert_eq!((&seen["traceparent"], &seen["tracestate"], seen.get("baggage")), (&TRACEPARENT.parse().unwrap(), &"a=b".parse().unwrap(), None));
+    assert_eq!(
+        (&seen["traceparent"], &seen["tracestate"], seen.get("baggage")),
+        (&TRACEPARENT.parse().unwrap(), &"a=b".parse().unwrap(), None)
+    );
 }
 
 #[test]
@@ -130,5 +136,8 @@ fn the_admin_endpoint_only_shows_and_shows_no_secret() {
     let key = acme.site.key.jwk();
     assert!(!config.to_string().contains(key["x"].as_str().unwrap()), "and not shown");
     let versions = config["versions"].as_array().unwrap();
-    assert_eq!(versions.iter().map(|version| version["kind"].as_str().unwrap()).collect::<BTreeSet<_>>(), BTreeSet::from(["Issuer", "Tenant", "Workload"]));
+    assert_eq!(
+        versions.iter().map(|version| version["kind"].as_str().unwrap()).collect::<BTreeSet<_>>(),
+        BTreeSet::from(["Issuer", "Tenant", "Workload"])
+    );
 }

@@ -32,7 +32,9 @@ fn the_first_token_that_names_a_tenant_teaches_it() {
     assert_eq!(unknown.verdict(), (403, "tenant_unknown".into()));
     // It is known as soon as there is one, and not when there is none any more.
     site.tenant("nobody", "");
-    eventually("the new tenant is served", || (get(sidecar.address(), "/").bearer(&site.token("nobody")).send().status == 200).then_some(()));
+    eventually("the new tenant is served", || {
+        (get(sidecar.address(), "/").bearer(&site.token("nobody")).send().status == 200).then_some(())
+    });
     site.remove("nobody.yaml");
     eventually("the removed tenant is not", || {
         (get(sidecar.address(), "/").bearer(&site.token("nobody")).send().verdict() == (403, "tenant_unknown".into())).then_some(())

@@ -67,10 +67,12 @@ impl AggregatedDiscoveryService for Relay {
         let outbound = outbound.inspect(move |request| requests.lock().unwrap().push(request.clone()));
         let channel = connect(Place::Tcp(self.control_plane), Arc::default()).await;
         let inbound = AggregatedDiscoveryServiceClient::new(channel).delta_aggregated_resources(outbound).await?.into_inner();
-        let altered = inbound.map(move |response| response.map(|mut response| {
-            alter(&mut response);
-            response
-        }));
+        let altered = inbound.map(move |response| {
+            response.map(|mut response| {
+                alter(&mut response);
+                response
+            })
+        });
         Ok(Response::new(altered.boxed()))
     }
 }
