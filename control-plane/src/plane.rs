@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -40,6 +40,8 @@ pub enum PlaneError {
     Watch { path: PathBuf, error: notify::Error },
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
+    #[error("{}: another control plane serves this directory", dir.display())]
+    Served { dir: PathBuf },
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -55,6 +57,8 @@ pub(crate) struct Plane {
     served: BTreeMap<String, AbortHandle>,
     /// Faults of the present files, for `status`; each was printed when it came.
     faults: Arc<Mutex<BTreeSet<String>>>,
+    /// Locked: two control planes on one directory would start its sidecars twice.
+    _lock: fs::File,
     interrupt: Signal,
     terminate: Signal,
 }
@@ -87,10 +91,22 @@ impl Plane {
         if let Some(sockets) = &sockets {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(sockets).map_err(at(sockets))?;
         }
+        let lock = lock(&dir)?;
         let (fleet, events) = Fleet::new();
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let mut plane =
-            Self { dir, catalog, fleet, events, watch, sockets, served: BTreeMap::new(), faults: Default::default(), interrupt, terminate };
+        let mut plane = Self {
+            dir,
+            catalog,
+            fleet,
+            events,
+            watch,
+            sockets,
+            served: BTreeMap::new(),
+            faults: Default::default(),
+            _lock: lock,
+            interrupt,
+            terminate,
+        };
         println!("ringfence: {} objects in {}", plane.catalog.objects().count(), plane.dir.display());
         plane.publish(loaded)?;
         Ok(plane)
@@ -99,7 +115,6 @@ impl Plane {
     /// Answers `ringfence status DIR` until the process ends.
     pub(crate) fn serve_status(&self, sockets: &Path) -> Result<(), PlaneError> {
         let state = self.dir.join(STATE_DIR);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&state)?;
         let serve = admin::serve(&sockets.join("status.sock"), &state, self.fleet.clone(), self.faults.clone())?;
         tokio::spawn(serve);
         Ok(())
@@ -205,4 +220,18 @@ impl Plane {
 /// The socket of a workload's sidecar.
 pub(crate) fn socket(sockets: &Path, workload: &str) -> PathBuf {
     sockets.join(format!("{workload}.ads"))
+}
+
+/// Makes the state directory and takes its lock.
+fn lock(dir: &Path) -> Result<fs::File, PlaneError> {
+    let state = dir.join(STATE_DIR);
+    let path = state.join("lock");
+    let at = |error| PlaneError::Path { path: path.clone(), error };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).map_err(at)?;
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(at)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(PlaneError::Served { dir: dir.into() }),
+        Err(fs::TryLockError::Error(error)) => Err(at(error)),
+    }
 }

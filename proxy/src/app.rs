@@ -40,6 +40,7 @@ use crate::{
         RequestIds,
         access_log::{self, AccessLog, AccessLogWriter},
         metrics::Metrics,
+        notice,
         trace::{Tracing, TracingConfig, TracingError},
     },
 };
@@ -108,7 +109,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         bootstrap.state_dir.as_deref().map(|dir| LastGood::new(dir, workload.as_str())).transpose().map_err(StartError::State)?;
     let restored = last_good.as_ref().and_then(|last_good| {
         last_good.load().unwrap_or_else(|error| {
-            eprintln!("ringfence-proxy: last known good: {error}");
+            notice(format_args!("last known good: {error}"));
             None
         })
     });
@@ -152,7 +153,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         Ok::<_, StartError>(())
     })?;
     if let Some(Err(error)) = writer.map(|writer| writer.close(FLUSH)) {
-        eprintln!("ringfence-proxy: {error}");
+        notice(format_args!("{error}"));
     }
     Ok(())
 }

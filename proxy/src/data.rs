@@ -13,7 +13,7 @@ use crate::{
     inbound::{Enforce, Inbound, Timeouts, listener},
     limiter::Limiter,
     listeners::Serve,
-    telemetry::{RequestIds, access_log::AccessLog, metrics::Metrics, trace::Tracing},
+    telemetry::{RequestIds, access_log::AccessLog, metrics::Metrics, notice, trace::Tracing},
 };
 
 /// What the data threads share.
@@ -55,7 +55,7 @@ pub fn run(runtime: &Runtime, shared: Shared, mut commands: mpsc::UnboundedRecei
 fn tell(ended: Result<std::io::Result<()>, tokio::task::JoinError>) {
     match ended {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => eprintln!("ringfence-proxy: a listener ended: {error}"),
-        Err(error) => eprintln!("ringfence-proxy: a listener ended: {error}"),
+        Ok(Err(error)) => notice(format_args!("a listener ended: {error}")),
+        Err(error) => notice(format_args!("a listener ended: {error}")),
     }
 }

@@ -17,9 +17,12 @@ use tokio::{
     time::Instant,
 };
 
-use crate::inbound::{
-    listener::{self, Drain},
-    tls,
+use crate::{
+    inbound::{
+        listener::{self, Drain},
+        tls,
+    },
+    telemetry::notice,
 };
 
 /// Which listener of its workload: the address as configured, and, where several ask for port 0, which of them.
@@ -93,7 +96,7 @@ impl Listeners {
     /// get is a fault at the field that asked for it, and nothing of the new policy is kept then.
     pub fn prepare(&mut self, workload: &WorkloadPolicy) -> Vec<Fault> {
         let mut faults = Vec::new();
-        let mut fresh = Vec::new();
+        let (mut fresh, mut certificates) = (Vec::new(), Vec::new());
         for (i, (key, policy)) in ListenerKey::of(workload).enumerate() {
             let fault = |field: &str, message: String| Fault { path: format!("inbound[{i}].{field}"), message };
             let tls = match policy.tls.as_ref().map(|files| tls::server_config(&files.certificate, &files.key)).transpose() {
@@ -115,11 +118,15 @@ impl Listeners {
                     }
                 }
             }
-            if let Some(listener) = self.bound.get_mut(&key) {
-                listener.next_tls = tls;
-            }
+            certificates.push((key, tls));
         }
-        if !faults.is_empty() {
+        if faults.is_empty() {
+            for (key, tls) in certificates {
+                if let Some(listener) = self.bound.get_mut(&key) {
+                    listener.next_tls = tls;
+                }
+            }
+        } else {
             for key in fresh {
                 self.bound.remove(&key);
             }
@@ -142,7 +149,7 @@ impl Listeners {
             if let Some(listener) = self.bound.get_mut(&key)
                 && let Err(error) = listener.serve(key, policy, &self.threads, until)
             {
-                eprintln!("ringfence-proxy: cannot serve {}: {error}", policy.listen);
+                notice(format_args!("cannot serve {}: {error}", policy.listen));
             }
         }
         *self.told.lock() =
@@ -186,11 +193,13 @@ impl Listener {
         if self.serving.as_ref().is_some_and(same) {
             return Ok(());
         }
+        // All or none: what one thread serves beside the others, nobody would drain.
+        let sockets = self.sockets.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
         let (drain, draining) = watch::channel(None);
-        for (socket, thread) in self.sockets.iter().zip(threads) {
+        for (socket, thread) in sockets.into_iter().zip(threads) {
             let serve = Serve {
                 key,
-                socket: socket.try_clone()?,
+                socket,
                 upstream: policy.upstream,
                 tls: tls.clone(),
                 forward_token: policy.forward_token,
@@ -219,3 +228,6 @@ fn bind(address: SocketAddr, threads: usize) -> io::Result<(Vec<TcpListener>, So
     }
     Ok((sockets, bound))
 }
+
+#[cfg(test)]
+mod tests;

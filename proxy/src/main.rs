@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use ringfence_proxy::{app, bootstrap::Bootstrap};
+use ringfence_proxy::{app, bootstrap::Bootstrap, telemetry::notice};
 
 #[derive(Parser)]
 #[command(name = "ringfence-proxy", version, about = "The Ringfence sidecar: enforces one workload's policy on its traffic")]
@@ -35,13 +35,13 @@ fn main() -> ExitCode {
             match outcome.and_then(|bootstrap| app::run(bootstrap).map_err(|error| error.to_string())) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    eprintln!("ringfence-proxy: {error}");
+                    notice(format_args!("{error}"));
                     ExitCode::FAILURE
                 }
             }
         }
         Command::Capture { .. } => {
-            eprintln!("ringfence-proxy: capture is not built yet: workloads use capture: none");
+            notice(format_args!("capture is not built yet: workloads use capture: none"));
             ExitCode::from(2)
         }
     }

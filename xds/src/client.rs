@@ -107,7 +107,7 @@ impl Client {
 
     /// Takes names of which nothing is known for absent: what a complete policy refers to and does not hold had been told absent before it
     /// was stored.
-    pub fn presume_absent(&mut self, names: HashMap<Kind, BTreeSet<String>>) {
+    pub fn presume_absent(&mut self, names: BTreeMap<Kind, BTreeSet<String>>) {
         for (kind, names) in names {
             let known = &mut self.subscription(kind).known;
             for name in names {

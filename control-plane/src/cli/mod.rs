@@ -1,5 +1,6 @@
 //! The operator's command. Exit codes: 0 done, 1 refused or found faults, 2 wrong usage.
 
+mod explain;
 mod init;
 mod serve;
 mod status;
@@ -53,9 +54,11 @@ enum Command {
     /// Tell every fault in a directory, one a line
     #[command(after_help = "Example:\n  ringfence validate ringfence-quickstart")]
     Validate(validate::ValidateArgs),
-    /// Say what would happen to a request, and by which rule (not built yet)
-    #[command(after_help = "Example:\n  ringfence explain ringfence-quickstart --workload acme-api")]
-    Explain(NotBuiltArgs),
+    /// Say what would happen to a request, and by which rule; exit 1 if it would be refused
+    #[command(
+        after_help = "Example:\n  ringfence token --tenant acme | ringfence explain ringfence-quickstart --workload acme-api http GET /hello --token-file -"
+    )]
+    Explain(explain::ExplainArgs),
     /// Print objects of a running control plane (not built yet)
     #[command(after_help = "Example:\n  ringfence get tenants")]
     Get(NotBuiltArgs),
@@ -105,12 +108,8 @@ pub fn run() -> ExitCode {
         }
         Command::Init(args) => done(init::run(&args, &mut out)),
         Command::Token(args) => done(token::run(&args, &mut out)),
-        Command::Validate(args) => match validate::run(&args, &mut out) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(REFUSED),
-            Err(error) => refused(&error),
-        },
-        Command::Explain(_) => not_built("explain"),
+        Command::Validate(args) => verdict(validate::run(&args, &mut out)),
+        Command::Explain(args) => verdict(explain::run(&args, &mut out)),
         Command::Get(_) => not_built("get"),
         Command::Apply(_) => not_built("apply"),
         Command::Delete(_) => not_built("delete"),
@@ -123,6 +122,15 @@ pub fn run() -> ExitCode {
 fn done(result: Result<(), impl Display>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refused(&error),
+    }
+}
+
+/// 0 where all is well, 1 where the command found that it is not.
+fn verdict(result: Result<bool, impl Display>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(REFUSED),
         Err(error) => refused(&error),
     }
 }

@@ -141,6 +141,16 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(u64::from(number) * seconds))
 }
 
+/// For the tests of commands that take tokens.
+#[cfg(test)]
+pub(super) fn for_test(dir: &std::path::Path, tenant: &str, scope: Option<&str>) -> String {
+    let (dir, ttl) = (dir.to_owned(), Duration::from_secs(60));
+    let args = TokenArgs { dir, tenant: tenant.into(), subject: "alice".into(), ttl, scope: scope.map(Into::into) };
+    let mut out = Vec::new();
+    run(&args, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use std::{collections::HashSet, fs};

@@ -230,7 +230,7 @@ mod tests {
         let (objects, faults) = dir.load();
         assert_eq!(objects.len(), 3);
         assert_eq!(faults.len(), 1, "{faults:?}");
-        assert!(faults[0].starts_with("acme.yaml:8:24: Tenant/acme: spec.limits[0].rate: must be N/s"), "{faults:?}");
+        assert!(faults[0].starts_with("acme.yaml:8:26: Tenant/acme: spec.limits[0].rate: must be N/s"), "{faults:?}");
         assert_eq!((dir.limit_of("acme").as_deref(), dir.limit_of("globex").as_deref()), (Some("1/s"), Some("2/s")));
 
         dir.write("acme.yaml", &tenant("acme", &LIMIT.replace("RATE", "3/s")));

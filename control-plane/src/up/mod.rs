@@ -100,7 +100,7 @@ impl Up {
             if !self.sidecars.contains_key(name) {
                 let paths = Paths::new(&self.plane.dir.join(STATE_DIR), self.sockets.path(), name);
                 let start = |error| UpError::Start { workload: name.into(), program: self.program.clone(), error };
-                self.sidecars.insert(name.into(), Sidecar::start(&self.program, name, paths).map_err(start)?);
+                self.sidecars.insert(name.into(), Sidecar::start(&self.program, name, paths).await.map_err(start)?);
             }
         }
         Ok(())

@@ -54,8 +54,9 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(super) fn start(program: &Path, workload: &str, paths: Paths) -> io::Result<Self> {
+    pub(super) async fn start(program: &Path, workload: &str, paths: Paths) -> io::Result<Self> {
         let bootstrap = write_bootstrap(workload, &paths)?;
+        end_orphan(&paths.state).await?;
         let (stop, stopped) = watch::channel(false);
         // The first start must succeed: a missing program is the operator's to mend.
         let child = spawn(program, &bootstrap)?;
@@ -143,10 +144,37 @@ fn pass_on(workload: &str, child: &mut Child) {
     });
 }
 
-async fn end(child: &mut Child) {
-    if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+/// Ends the sidecar of an earlier `up` that was killed: it has served on, as it should, and gives way to the one that is started now.
+async fn end_orphan(state: &Path) -> io::Result<()> {
+    let path = state.join("lock");
+    let Ok(lock) = fs::OpenOptions::new().write(true).open(&path) else { return Ok(()) };
+    if lock.try_lock().is_ok() {
+        return Ok(());
+    }
+    let pid = fs::read_to_string(&path)?.trim().parse().ok().filter(|pid| is_sidecar(*pid));
+    let Some(pid) = pid else { return Err(io::Error::other(format!("{} is locked by another program", path.display()))) };
+    terminate(pid);
+    let freed = tokio::task::spawn_blocking(move || lock.lock());
+    tokio::time::timeout(STOP, freed)
+        .await
+        .map_err(|_| io::Error::other(format!("the sidecar that an earlier run left (pid {pid}) does not end")))??
+}
+
+fn is_sidecar(pid: i32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe"))
+        .is_ok_and(|program| program.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"ringfence-proxy")))
+}
+
+fn terminate(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
         // Gone already, if this fails.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+}
+
+async fn end(child: &mut Child) {
+    if let Some(pid) = child.id() {
+        terminate(pid.cast_signed());
     }
     if tokio::time::timeout(STOP, child.wait()).await.is_err() {
         let _ = child.kill().await;

@@ -27,7 +27,11 @@ use super::{
     learn::{Learnt, Question},
     stream::StreamEvent,
 };
-use crate::{listeners::Listeners, readiness::Pending, telemetry::metrics::Metrics};
+use crate::{
+    listeners::Listeners,
+    readiness::Pending,
+    telemetry::{metrics::Metrics, notice},
+};
 
 /// Claim values remembered on a workload that serves any tenant. When they are all in use, further tenants are refused (503).
 const MAX_LEARNT: usize = 50_000;
@@ -81,12 +85,12 @@ impl Apply {
         }
         let rejections = self.client.restore(resources);
         for rejection in &rejections {
-            eprintln!("ringfence-proxy: last known good: {rejection}");
+            notice(format_args!("last known good: {rejection}"));
         }
         if let Some(Known::Held(Decoded::Workload(policy))) = self.client.known(Kind::Workload, &self.workload) {
             let faults = self.listeners.prepare(&policy.clone());
             for fault in &faults {
-                eprintln!("ringfence-proxy: last known good: Workload/{}: {fault}", self.workload);
+                notice(format_args!("last known good: Workload/{}: {fault}", self.workload));
             }
             if !faults.is_empty() {
                 // Not held as far as the control plane is told: it sends it again, and hears why it cannot be.
@@ -145,7 +149,7 @@ impl Apply {
                 self.metrics.control_plane_connected.set(0);
                 // Said once per loss, not once per attempt.
                 if self.learning.outbound.take().is_some() {
-                    eprintln!("ringfence-proxy: control plane: {error}; what was acknowledged stays in force");
+                    notice(format_args!("control plane: {error}; what was acknowledged stays in force"));
                 }
             }
         }
@@ -163,11 +167,11 @@ impl Apply {
             }
         }
         if let Some(refused) = update.refused() {
-            eprintln!("ringfence-proxy: refused a response: {refused}");
+            notice(format_args!("refused a response: {refused}"));
         }
         for rejection in &update.rejections {
             self.metrics.config_rejections.inc();
-            eprintln!("ringfence-proxy: {rejection}");
+            notice(format_args!("{rejection}"));
         }
         let reply = self.client.finish(update);
         self.want();
@@ -180,7 +184,7 @@ impl Apply {
         if let (Some(last_good), true) = (&self.last_good, complete)
             && let Err(error) = last_good.store(self.client.held())
         {
-            eprintln!("ringfence-proxy: last known good: {error}");
+            notice(format_args!("last known good: {error}"));
         }
     }
 
@@ -289,3 +293,6 @@ fn keep_waiting(answers: &mut Vec<oneshot::Sender<Learnt>>) -> bool {
     answers.retain(|answer| !answer.is_closed());
     !answers.is_empty()
 }
+
+#[cfg(test)]
+mod tests;

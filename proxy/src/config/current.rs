@@ -19,7 +19,7 @@ impl Current {
         self.0.load_full()
     }
 
-    pub(super) fn swap(&self, snapshot: Arc<Snapshot>) {
+    pub(crate) fn swap(&self, snapshot: Arc<Snapshot>) {
         self.0.store(Some(snapshot));
     }
 }

@@ -31,11 +31,13 @@ pub enum LastGoodError {
     Unusable { path: PathBuf, reason: &'static str },
 }
 
-/// The file of one workload.
+/// The file of one workload, this process's alone as long as it lives.
 #[derive(Debug)]
 pub struct LastGood {
     path: PathBuf,
     workload: String,
+    /// Locked; holds our process id for whoever wants to know who that is.
+    _lock: fs::File,
 }
 
 impl LastGood {
@@ -43,7 +45,8 @@ impl LastGood {
     pub fn new(dir: &Path, workload: &str) -> Result<Self, LastGoodError> {
         let io = |error| LastGoodError::Io { path: dir.into(), error };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
-        Ok(Self { path: dir.join("last-good"), workload: workload.into() })
+        let lock = lock(&dir.join("lock")).map_err(io)?;
+        Ok(Self { path: dir.join("last-good"), workload: workload.into(), _lock: lock })
     }
 
     /// `Ok(None)`: there is none yet.
@@ -102,6 +105,21 @@ impl LastGood {
             None => Ok(()),
         }
     }
+}
+
+/// Two sidecars with one state directory would each take the other's file for their own.
+fn lock(path: &Path) -> io::Result<fs::File> {
+    let mut file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another sidecar uses this directory"));
+        }
+        Err(fs::TryLockError::Error(error)) => return Err(error),
+    }
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(file)
 }
 
 /// `O_NOFOLLOW`: a link could lead to a file that somebody else chose.
@@ -165,7 +183,10 @@ mod tests {
     fn what_is_stored_is_loaded_and_only_its_owner_may_read_it() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
-        assert!(LastGood::new(&state, "acme-api").unwrap().load().unwrap().is_none());
+        let last_good = LastGood::new(&state, "acme-api").unwrap();
+        assert!(last_good.load().unwrap().is_none());
+        assert!(LastGood::new(&state, "acme-api").unwrap_err().to_string().ends_with("another sidecar uses this directory"));
+        drop(last_good);
         let last_good = stored(&state);
         assert_eq!(last_good.load().unwrap().unwrap(), resources());
         assert_eq!(fs::metadata(&state).unwrap().mode() & 0o777, 0o700);
@@ -181,8 +202,11 @@ mod tests {
             LastGoodError::Unusable { reason, .. } => reason,
             other => panic!("{other}"),
         };
-        let last_good = stored(dir.path());
-        assert_eq!(reason(&LastGood::new(dir.path(), "globex-api").unwrap()), "it is another workload's");
+        drop(stored(dir.path()));
+        let globex = LastGood::new(dir.path(), "globex-api").unwrap();
+        assert_eq!(reason(&globex), "it is another workload's");
+        drop(globex);
+        let last_good = LastGood::new(dir.path(), "acme-api").unwrap();
         fs::set_permissions(&last_good.path, fs::Permissions::from_mode(0o640)).unwrap();
         assert_eq!(reason(&last_good), "others than its owner may read or write it");
         fs::remove_file(&last_good.path).unwrap();

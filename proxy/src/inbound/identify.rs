@@ -87,7 +87,7 @@ impl Identify {
         let token = self.verify(text, snapshot, now)?;
         let tenant = match snapshot.tenant_of(&token.claims)? {
             TenantAnswer::Known(tenant) => tenant.clone(),
-            TenantAnswer::Unlearnt { .. } => return self.learn(token).await,
+            TenantAnswer::Unlearnt { .. } => return self.learn(text, token, now).await,
         };
         if matches!(snapshot.workload.tenants, ServedTenants::Any) {
             self.used.mark(&tenant.id);
@@ -127,30 +127,23 @@ impl Identify {
         }
     }
 
-    async fn learn(&self, token: Rc<Token>) -> Result<Identified, Deny> {
+    /// Waits for a tenant that this sidecar has not met. Keys may have been withdrawn meanwhile: the token is looked at again under the
+    /// policy that knows the tenant.
+    async fn learn(&self, text: &str, token: Rc<Token>, now: u64) -> Result<Identified, Deny> {
         let unknown = || Deny::new(Reason::TenantUnknown, "the token's tenant is none that the control plane knows");
         let absent = |detail| Deny::new(Reason::ConfigAbsent, detail);
-        let issuer = token.claims.issuer();
-        let value = token.claims.tenant_value().unwrap_or_default();
-        match timeout(LEARN_TIMEOUT, self.learner.tenant(issuer, value)).await {
-            Err(_) => Err(absent("the control plane did not say in time who this tenant is")),
-            Ok(None) => Err(absent("too many tenants are being asked for")),
-            Ok(Some(Learnt::Unknown)) => Err(unknown()),
-            Ok(Some(Learnt::Known)) => {
-                let snapshot = self.current.pin_owned().ok_or_else(|| absent("there is no policy"))?;
-                // Keys may have changed while this request waited.
-                if snapshot.identity_generation < token.generation {
-                    return Err(absent("the policy changed while the tenant was asked for"));
-                }
-                match snapshot.tenant_of(&token.claims)? {
-                    TenantAnswer::Known(tenant) => {
-                        let tenant = tenant.clone();
-                        self.used.mark(&tenant.id);
-                        Ok(Identified { tenant, token, snapshot })
-                    }
-                    TenantAnswer::Unlearnt { .. } => Err(unknown()),
-                }
-            }
+        let asked = self.learner.tenant(token.claims.issuer(), token.claims.tenant_value().unwrap_or_default());
+        match timeout(LEARN_TIMEOUT, asked).await {
+            Err(_) => return Err(absent("the control plane did not say in time who this tenant is")),
+            Ok(None) => return Err(absent("too many tenants are being asked for")),
+            Ok(Some(Learnt::Unknown)) => return Err(unknown()),
+            Ok(Some(Learnt::Known)) => {}
         }
+        let snapshot = self.current.pin_owned().ok_or_else(|| absent("there is no policy"))?;
+        let token = self.verify(text, &snapshot, now)?;
+        let TenantAnswer::Known(tenant) = snapshot.tenant_of(&token.claims)? else { return Err(unknown()) };
+        let tenant = tenant.clone();
+        self.used.mark(&tenant.id);
+        Ok(Identified { tenant, token, snapshot })
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod access_log;
 pub mod metrics;
+mod notice;
 pub mod trace;
 
 use std::{
@@ -13,6 +14,8 @@ use std::{
 };
 
 use ringfence_policy::Reason;
+
+pub use notice::notice;
 
 /// What became of a request, as log, metric and trace tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::{
 pub struct Snapshot {
     /// Count of swaps in this process.
     pub generation: u64,
-    /// Changes only when an issuer, a key or the meaning of a claim value changes: verified tokens may be remembered as long as it stands.
+    /// Changes only when an issuer or a key changes: claims that were verified may be remembered as long as it stands.
     pub identity_generation: u64,
     pub workload: Arc<WorkloadPolicy>,
     pub platform: PlatformPolicy,

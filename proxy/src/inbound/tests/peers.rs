@@ -1,6 +1,11 @@
 //! Both ends of the route for tests: a sidecar without policy, and raw peers that the test plays itself.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use ringfence_policy::{
+    Snapshot,
+    tenant::{InboundPolicy, ServedTenants, WorkloadPolicy},
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -10,9 +15,16 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::inbound::{
-    Inbound, Timeouts, Upstream,
-    listener::{self, Drain},
+use crate::{
+    config::{Current, learn::Learner},
+    data::Shared,
+    inbound::{
+        Enforce, Inbound, Timeouts, Upstream,
+        listener::{self, Drain},
+    },
+    limiter::{Bounds, Limiter},
+    listeners::ListenerKey,
+    telemetry::trace::Tracing,
 };
 
 /// A test that takes longer hangs.
@@ -37,9 +49,10 @@ impl Sidecar {
     pub(super) fn with(upstream: SocketAddr, change: impl FnOnce(&mut Inbound)) -> Self {
         let timeouts = Timeouts::default();
         let upstream = Rc::new(Upstream::new(upstream, timeouts.connect));
-        let mut inbound = Inbound { upstream, tls: None, forward_token: false, timeouts };
+        let key = ListenerKey { listen: "127.0.0.1:0".parse().unwrap(), nth: 0 };
+        let mut inbound = Inbound { key, upstream, tls: None, forward_token: false, timeouts, enforce: Rc::new(Enforce::new(public(key))) };
         change(&mut inbound);
-        let listener = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener::bind(key.listen, false).unwrap();
         let address = listener.local_addr().unwrap();
         let (drain, begun) = watch::channel(None);
         let served = spawn_local(listener::serve(listener, Rc::new(inbound), Drain::new(begun)));
@@ -110,5 +123,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     pub(super) async fn rest(&mut self) -> String {
         let _ = self.stream.read_to_end(&mut self.read).await;
         String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
+    }
+}
+
+/// Policy that asks for no token: these tests are about what comes before and after.
+fn public(key: ListenerKey) -> Shared {
+    let workload = WorkloadPolicy {
+        name: "test".parse().unwrap(),
+        tenants: ServedTenants::Any,
+        issuers: Default::default(),
+        inbound: vec![InboundPolicy {
+            listen: key.listen,
+            upstream: key.listen,
+            public: vec!["/**".parse().unwrap()],
+            tls: None,
+            forward_token: false,
+        }],
+    };
+    let snapshot = Snapshot {
+        generation: 1,
+        identity_generation: 1,
+        workload: workload.into(),
+        platform: Default::default(),
+        tenants: Default::default(),
+        issuers: Vec::new(),
+        versions: Vec::new(),
+        bindings: Default::default(),
+    };
+    let current = Arc::new(Current::default());
+    current.swap(snapshot.into());
+    Shared {
+        current,
+        used: Default::default(),
+        limiter: Arc::new(Limiter::new(std::time::Instant::now(), Bounds::default())),
+        learner: Learner::new().0,
+        access_log: None,
+        metrics: Default::default(),
+        tracing: Tracing::off(),
+        ids: Default::default(),
     }
 }

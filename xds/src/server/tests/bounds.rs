@@ -172,8 +172,55 @@ pub(crate) fn what_is_published_for_others_costs_a_stream_nothing() {
         served.insert(binding(&format!("sso/{name}"), &name));
         served.insert(workload(&name, &[&name]));
     }
-    assert_eq!(served.tell(), NOTHING);
     assert_eq!(format!("{:?}", served.stream), before);
+    assert_eq!(served.tell(), NOTHING);
+}
+
+#[test]
+pub(crate) fn what_a_wildcard_brought_and_took_is_forgotten() {
+    let mut served = Served::new(&["*"], &[]);
+    served.send(tenants().subscribe(&["*"]));
+    for refused in [false, true] {
+        assert_eq!(served.publish(tenant("acme", 1)), ["Tenant acme=1"]);
+        served.ack();
+        assert_eq!(served.withdraw(Kind::Tenant, "acme"), ["Tenant -acme"]);
+        let (_, nonce) = served.unanswered.pop().unwrap();
+        let answer = tenants().nonce(&nonce);
+        served.send(if refused { answer.nack("no") } else { answer });
+        assert!(!format!("{:?}", served.stream).contains("acme"));
+    }
+}
+
+/// A node with as many unanswered responses as it may have: a change took the last place, so that acme's removal is still owed.
+fn owing_a_removal(subscribe: &[&str]) -> Served {
+    let mut served = Served::new(&["*"], &["acme", "globex"]);
+    assert_eq!(served.send(tenants().subscribe(subscribe)), ["Tenant acme=1 globex=1"]);
+    served.ack();
+    for version in 2..=4 {
+        assert_eq!(served.publish(tenant("globex", version)).len(), 1);
+    }
+    served.insert(tenant("globex", 5));
+    assert_eq!(served.withdraw(Kind::Tenant, "acme"), ["Tenant globex=5"]);
+    served
+}
+
+#[test]
+pub(crate) fn a_removal_still_owed_is_told_when_there_is_room() {
+    let mut served = owing_a_removal(&["acme", "globex"]);
+    assert_eq!(served.send(tenants().nonce("2")), ["Tenant -acme"]);
+}
+
+#[test]
+pub(crate) fn a_removal_still_owed_is_not_told_of_what_is_back_or_given_up() {
+    let mut served = owing_a_removal(&["acme", "globex"]);
+    served.insert(tenant("acme", 1));
+    assert_eq!(served.send(tenants().nonce("2")), NOTHING, "it is as it was");
+
+    let mut served = owing_a_removal(&["acme", "globex"]);
+    assert_eq!(served.send(tenants().nonce("2").unsubscribe(&["acme"])), NOTHING);
+
+    let mut served = owing_a_removal(&["*"]);
+    assert_eq!(served.send(tenants().nonce("2").unsubscribe(&["*"])), NOTHING);
 }
 
 #[test]

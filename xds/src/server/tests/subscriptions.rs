@@ -124,9 +124,11 @@ pub(crate) fn a_wildcard_ends_and_the_names_stay() {
     let mut served = Served::new(&["*"], &["acme", "globex"]);
     served.send(tenants().subscribe(&["*", "acme"]));
     assert_eq!(served.send(tenants().unsubscribe(&["*"])), NOTHING);
-    assert_eq!(served.publish(tenant("globex", 2)), NOTHING);
+    assert_eq!(served.publish(tenant("initech", 1)), NOTHING);
     assert_eq!(served.publish(tenant("acme", 2)), ["Tenant acme=2"]);
-    assert_eq!(served.send(tenants().subscribe(&["*"])), ["Tenant globex=2"], "only what this client does not hold");
+    assert_eq!(served.send(tenants().subscribe(&["*"])), ["Tenant globex=1 initech=1"], "only what this client does not hold");
+    served.insert(tenant("globex", 2));
+    assert_eq!(served.send(tenants().unsubscribe(&["*"])), NOTHING, "nor what had changed before it ended");
 }
 
 #[test]

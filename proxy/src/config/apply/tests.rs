@@ -1,0 +1,325 @@
+//! The control side of a sidecar, driven from both ends: a scripted control plane, and data threads that ask.
+
+use ringfence_xds::{
+    generated::{
+        discovery::{DeltaDiscoveryResponse, Resource as WireResource},
+        resource as proto,
+    },
+    resource::PLATFORM,
+};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    config::learn::Learner,
+    listeners::Serve,
+    readiness::{Readiness, Status},
+};
+
+/// A P-256 public key: the curve's generator.
+const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k","x":"axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY","y":"T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"}]}"#;
+
+struct Sidecar {
+    apply: Apply,
+    readiness: Readiness,
+    learner: Learner,
+    questions: mpsc::Receiver<Question>,
+    /// What the control plane was sent.
+    requests: mpsc::Receiver<DeltaDiscoveryRequest>,
+    served: mpsc::UnboundedReceiver<Serve>,
+    nonce: u64,
+    state: TempDir,
+}
+
+impl Sidecar {
+    /// Connected, with nothing restored.
+    fn new() -> Self {
+        Self::start(tempfile::tempdir().unwrap(), Vec::new())
+    }
+
+    fn start(state: TempDir, restored: Vec<Resource>) -> Self {
+        let (data, served) = mpsc::unbounded_channel();
+        let (learner, questions) = Learner::new();
+        let readiness = Readiness::default();
+        let mut apply = Apply {
+            workload: "api".into(),
+            client: Client::new("api"),
+            current: Arc::default(),
+            listeners: Listeners::new(vec![data], Duration::from_secs(1)),
+            last_good: Some(LastGood::new(state.path(), "api").unwrap()),
+            metrics: Arc::default(),
+            used: Arc::default(),
+            forget_after: Duration::from_secs(60),
+            unready: Some(readiness.delay("configuration")),
+            learning: Learning::default(),
+        };
+        apply.restore(restored);
+        let (outbound, requests) = mpsc::channel(64);
+        apply.on_stream(StreamEvent::Connected(outbound));
+        Self { apply, readiness, learner, questions, requests, served, nonce: 0, state }
+    }
+
+    /// What was asked for since the last look: kind, `+` or `-`, name.
+    fn asked(&mut self) -> Vec<String> {
+        let mut asked = Vec::new();
+        while let Ok(request) = self.requests.try_recv() {
+            let kind = Kind::from_type_url(&request.type_url).unwrap();
+            asked.extend(request.resource_names_subscribe.iter().map(|name| format!("{kind} +{name}")));
+            asked.extend(request.resource_names_unsubscribe.iter().map(|name| format!("{kind} -{name}")));
+            if let Some(error) = request.error_detail {
+                asked.push(format!("NACK {}", error.message));
+            }
+        }
+        asked
+    }
+
+    fn respond(&mut self, resources: Vec<Resource>, kind: Kind, removed: &[&str]) {
+        self.nonce += 1;
+        let wire = |resource: Resource| WireResource {
+            name: resource.name.to_string(),
+            version: resource.version.to_string(),
+            resource: Some(prost_types::Any { type_url: resource.kind.type_url().into(), value: resource.bytes.into() }),
+            ..WireResource::default()
+        };
+        let response = DeltaDiscoveryResponse {
+            type_url: kind.type_url().into(),
+            nonce: self.nonce.to_string(),
+            resources: resources.into_iter().map(wire).collect(),
+            removed_resources: removed.iter().map(|name| (*name).into()).collect(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        let (done, mut applied) = oneshot::channel();
+        self.apply.on_stream(StreamEvent::Response { response, done });
+        assert!(applied.try_recv().is_ok(), "the next response is read when this one is applied");
+    }
+
+    fn give(&mut self, resource: Resource) {
+        self.respond(vec![resource.clone()], resource.kind, &[]);
+    }
+
+    /// A dedicated workload of acme's, complete.
+    fn settle(&mut self) {
+        self.give(Resource::new(PLATFORM, &proto::Platform::default()));
+        self.give(workload("127.0.0.1:0", "acme"));
+        self.give(issuer());
+        self.give(tenant("acme"));
+    }
+
+    fn in_force(&self) -> Option<(u64, Vec<String>)> {
+        let snapshot = self.apply.current.pin_owned()?;
+        let mut tenants: Vec<String> = snapshot.tenants.keys().map(ToString::to_string).collect();
+        tenants.sort();
+        Some((snapshot.generation, tenants))
+    }
+
+    fn stored(&self) -> Vec<Resource> {
+        self.apply.last_good.as_ref().unwrap().load().unwrap().unwrap_or_default()
+    }
+
+    /// A data thread's question and what came of it, once the control thread has looked at it.
+    fn ask(&mut self, value: &str) -> oneshot::Receiver<Learnt> {
+        let (answer, answered) = oneshot::channel();
+        self.apply.on_question(Question::Tenant { issuer: "sso".parse().unwrap(), value: value.into(), answer });
+        self.turn();
+        answered
+    }
+
+    /// The end of each turn of the loop.
+    fn turn(&mut self) {
+        self.apply.want();
+        self.apply.answer();
+    }
+}
+
+fn workload(listen: &str, tenants: &str) -> Resource {
+    let inbound = vec![proto::InboundListener { listen: listen.into(), upstream: "127.0.0.1:9".into(), ..Default::default() }];
+    let (tenant, tenants) = if tenants == "*" { (String::new(), vec!["*".into()]) } else { (tenants.into(), vec![]) };
+    Resource::new("api", &proto::Workload { tenant, tenants, issuers: vec!["sso".into()], inbound })
+}
+
+fn issuer() -> Resource {
+    let body = proto::Issuer {
+        issuer: "https://sso.test/".into(),
+        audiences: vec!["api".into()],
+        algorithms: vec!["ES256".into()],
+        jwks: JWKS.into(),
+        tenant_claim: "org".into(),
+        clock_skew: String::new(),
+    };
+    Resource::new("sso", &body)
+}
+
+fn tenant(name: &str) -> Resource {
+    let identity = vec![proto::Identity { issuer: "sso".into(), values: vec![format!("org_{name}")] }];
+    Resource::new(name, &proto::Tenant { identity, ..Default::default() })
+}
+
+fn binding(tenant: &str) -> Resource {
+    Resource::new(format!("sso/org_{tenant}"), &proto::Binding { tenant: tenant.into() })
+}
+
+#[test]
+fn policy_is_in_force_when_all_that_it_refers_to_has_come() {
+    let mut sidecar = Sidecar::new();
+    assert_eq!(sidecar.asked(), ["Workload +api", "Platform +platform"]);
+    sidecar.give(Resource::new(PLATFORM, &proto::Platform::default()));
+    sidecar.give(workload("127.0.0.1:0", "acme"));
+    assert_eq!(sidecar.asked(), ["Issuer +sso", "Tenant +acme"]);
+    sidecar.give(issuer());
+    assert_eq!((sidecar.in_force(), sidecar.readiness.status()), (None, Status::Starting(vec!["configuration"])));
+    assert!(sidecar.served.try_recv().is_err() && sidecar.stored().is_empty());
+
+    sidecar.give(tenant("acme"));
+    assert_eq!((sidecar.in_force(), sidecar.readiness.status()), (Some((1, vec!["acme".into()])), Status::Ready));
+    assert!(sidecar.served.try_recv().is_ok(), "the door opens after the policy is there");
+    assert_eq!(sidecar.stored().len(), 4);
+    assert_eq!(sidecar.asked(), [""; 0], "acknowledged, and nothing else");
+}
+
+#[test]
+fn a_listener_that_cannot_be_bound_is_refused_at_its_field_and_the_old_policy_stays() {
+    let mut sidecar = Sidecar::new();
+    sidecar.settle();
+    sidecar.asked();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    sidecar.give(workload(&taken.local_addr().unwrap().to_string(), "acme"));
+    let asked = sidecar.asked();
+    assert!(asked[0].starts_with("NACK Workload/api: inbound[0].listen: cannot listen on 127.0.0.1:"), "{asked:?}");
+    let listen = sidecar.apply.current.pin_owned().unwrap().workload.inbound[0].listen;
+    assert_eq!(listen, "127.0.0.1:0".parse().unwrap());
+}
+
+#[test]
+fn a_control_plane_that_has_lost_everything_changes_nothing() {
+    let mut sidecar = Sidecar::new();
+    sidecar.settle();
+    let (before, stored) = (sidecar.in_force(), sidecar.stored());
+    sidecar.respond(vec![], Kind::Workload, &["api"]);
+    sidecar.respond(vec![], Kind::Tenant, &["acme"]);
+    sidecar.respond(vec![], Kind::Issuer, &["sso"]);
+    sidecar.respond(vec![], Kind::Platform, &["platform"]);
+    assert_eq!((sidecar.in_force(), sidecar.stored()), (before, stored));
+    // It comes to its senses.
+    sidecar.turn();
+    sidecar.settle();
+    assert_eq!(sidecar.in_force().unwrap().1, ["acme"]);
+}
+
+#[test]
+fn a_tenant_that_is_withdrawn_is_served_no_more() {
+    let mut sidecar = Sidecar::new();
+    sidecar.settle();
+    sidecar.respond(vec![], Kind::Tenant, &["acme"]);
+    assert_eq!(sidecar.in_force().unwrap().1, [""; 0]);
+}
+
+#[test]
+fn an_earlier_run_is_enforced_at_once_and_told_as_held() {
+    let mut first = Sidecar::new();
+    first.settle();
+    let stored = first.stored();
+    let Sidecar { apply, state, .. } = first;
+    drop(apply);
+    let mut second = Sidecar::start(state, stored);
+    assert_eq!((second.in_force(), second.readiness.status()), (Some((1, vec!["acme".into()])), Status::Ready));
+    let mut held = 0;
+    while let Ok(request) = second.requests.try_recv() {
+        held += request.initial_resource_versions.len();
+    }
+    assert_eq!(held, 4);
+}
+
+#[test]
+fn a_workload_from_an_earlier_run_that_cannot_be_bound_is_asked_for_anew() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let stored = vec![Resource::new(PLATFORM, &proto::Platform::default()), workload(&listen, "acme"), issuer(), tenant("acme")];
+    let mut sidecar = Sidecar::start(tempfile::tempdir().unwrap(), stored);
+    assert_eq!(sidecar.in_force(), None);
+    sidecar.give(workload(&listen, "acme"));
+    assert!(sidecar.asked().iter().any(|asked| asked.starts_with("NACK ")), "its author hears of it");
+}
+
+#[test]
+fn a_tenant_is_learnt_when_a_token_names_it_and_not_before() {
+    let mut sidecar = Sidecar::new();
+    sidecar.give(Resource::new(PLATFORM, &proto::Platform::default()));
+    sidecar.give(workload("127.0.0.1:0", "*"));
+    sidecar.give(issuer());
+    assert_eq!(sidecar.in_force().unwrap().1, [""; 0]);
+    sidecar.asked();
+
+    let mut known = sidecar.ask("org_acme");
+    let mut unknown = sidecar.ask("org_nobody");
+    assert_eq!(sidecar.asked(), ["Binding +sso/org_acme", "Binding +sso/org_nobody"]);
+    sidecar.respond(vec![binding("acme")], Kind::Binding, &["sso/org_nobody"]);
+    sidecar.turn();
+    assert_eq!(sidecar.asked(), ["Tenant +acme"]);
+    assert_eq!((known.try_recv(), unknown.try_recv()), (Err(oneshot::error::TryRecvError::Empty), Ok(Learnt::Unknown)));
+    sidecar.give(tenant("acme"));
+    sidecar.turn();
+    assert_eq!(known.try_recv(), Ok(Learnt::Known));
+    assert_eq!(sidecar.in_force().unwrap().1, ["acme"], "the answer comes after the policy");
+    // From here on it is known.
+    assert_eq!(sidecar.ask("org_acme").try_recv(), Ok(Learnt::Known));
+    assert_eq!(sidecar.asked(), [""; 0]);
+}
+
+#[test]
+fn idle_tenants_are_forgotten_and_busy_ones_are_not() {
+    let mut sidecar = Sidecar::new();
+    sidecar.give(Resource::new(PLATFORM, &proto::Platform::default()));
+    sidecar.give(workload("127.0.0.1:0", "*"));
+    sidecar.give(issuer());
+    for name in ["acme", "globex"] {
+        let _waiting = sidecar.ask(&format!("org_{name}"));
+        sidecar.give(binding(name));
+        sidecar.give(tenant(name));
+    }
+    let busy: TenantId = "acme".parse().unwrap();
+    sidecar.apply.used.mark(&busy);
+    sidecar.apply.forget_idle();
+    assert_eq!(sidecar.in_force().unwrap().1, ["acme", "globex"], "met in this interval");
+    sidecar.asked();
+    sidecar.apply.used.mark(&busy);
+    sidecar.apply.forget_idle();
+    assert_eq!(sidecar.in_force().unwrap().1, ["acme"]);
+    assert_eq!(sidecar.asked(), ["Tenant -globex", "Binding -sso/org_globex"]);
+}
+
+#[test]
+fn a_waiting_request_that_gave_up_leaves_nothing_behind() {
+    let mut sidecar = Sidecar::new();
+    sidecar.give(Resource::new(PLATFORM, &proto::Platform::default()));
+    sidecar.give(workload("127.0.0.1:0", "*"));
+    drop(sidecar.ask("org_acme"));
+    sidecar.turn();
+    assert!(sidecar.apply.learning.waiting.is_empty());
+}
+
+#[tokio::test]
+async fn fresh_keys_are_asked_for_at_a_bounded_rate() {
+    let mut sidecar = Sidecar::new();
+    sidecar.settle();
+    sidecar.asked();
+    let sso: IssuerName = "sso".parse().unwrap();
+    for _ in 0..100 {
+        sidecar.learner.fresh_keys(&sso);
+        sidecar.learner.fresh_keys(&"unheard-of".parse().unwrap());
+    }
+    while let Ok(question) = sidecar.questions.try_recv() {
+        sidecar.apply.on_question(question);
+    }
+    assert_eq!(sidecar.asked(), ["Issuer +sso"]);
+}
+
+#[test]
+fn a_control_plane_that_does_not_read_is_given_up() {
+    let mut sidecar = Sidecar::new();
+    let (outbound, requests) = mpsc::channel(1);
+    sidecar.apply.on_stream(StreamEvent::Connected(outbound));
+    assert!(sidecar.apply.learning.outbound.is_none(), "two requests, room for one");
+    drop(requests);
+    sidecar.settle();
+    assert_eq!(sidecar.in_force().unwrap().1, ["acme"], "what comes all the same is applied");
+}
