@@ -82,7 +82,7 @@ impl Plane {
         };
         let dir = dir.canonicalize().map_err(at(dir))?;
         // Before the first read, so that no edit falls between the two.
-        let watch = Watch::new(&dir).map_err(|error| PlaneError::Watch { path: dir.clone(), error })?;
+        let watch = Watch::new(&dir, &dir.join(STATE_DIR)).map_err(|error| PlaneError::Watch { path: dir.clone(), error })?;
         let mut catalog = Catalog::new(&dir);
         let loaded = catalog.load()?;
         if !loaded.faults.is_empty() {

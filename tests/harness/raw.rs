@@ -69,8 +69,9 @@ impl Raw {
         response
     }
 
+    /// Everything to the end of the connection, which is closed then from this side too.
     #[track_caller]
-    pub fn rest(&mut self) -> String {
+    pub fn rest(mut self) -> String {
         let mut read = Vec::new();
         match self.0.read_to_end(&mut read) {
             // A reset after the reply is an end too.

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use ringfence_tests::{Site, Up, Upstream, control_plane::status, http::get};
+use ringfence_tests::{Site, Up, Upstream, control_plane::status, eventually, http::get, ringfence};
 use serde_json::Value;
 
 fn burst(config: &Value) -> Option<u64> {
@@ -34,7 +34,9 @@ fn a_bad_edit_is_told_with_its_place_and_recovers_by_itself() {
         site.tenant("acme", &bad);
         let line = up.process.line_after(skip, |line| line.contains(place) && line.contains(words));
         let faults = status(&site.dir())["faults"].as_array().unwrap().clone();
-        assert_eq!(faults, [Value::from(line)], "`status` says the same");
+        assert_eq!(faults, [Value::from(&*line)], "`status` says the same");
+        let validated = ringfence(["validate".as_ref(), site.dir().canonicalize().unwrap().as_os_str()]);
+        assert!(String::from_utf8_lossy(&validated.stdout).lines().any(|fault| fault == line), "and so does `validate`: {validated:?}");
         assert_eq!(acme.config(), before, "{bad}");
     }
     // The others' edits are taken up meanwhile.
@@ -86,7 +88,7 @@ fn a_listener_that_cannot_be_bound_is_told_at_its_place_and_the_rest_goes_on() {
     site.workload_at("acme-api", "tenant: acme", &inbound("127.0.0.2:0".into()));
     admin.config_where("the mended workload is in force", |config| config["listeners"].as_array().is_some_and(|all| all.len() == 2));
     assert_eq!(admin.address(), address);
-    ringfence_tests::eventually("`status` has nothing to tell", || {
+    eventually("`status` has nothing to tell", || {
         let sidecar = &status(&site.dir())["sidecars"][0];
         (sidecar["inSync"] == true && sidecar["rejections"] == Value::Array(vec![])).then_some(())
     });

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::symlink,
     time::{Duration, Instant},
 };
 
@@ -98,6 +99,42 @@ fn a_file_that_is_removed_and_written_anew_never_lapses() {
             (rate(&admin.config()) == Some(&wanted)).then_some(())
         });
     }
+}
+
+#[test]
+fn a_workload_written_anew_keeps_its_sidecar() {
+    let upstream = Upstream::start();
+    let site = Site::acme(upstream.address);
+    let up = Up::start(&site.dir());
+    let (address, pid) = (up.address("acme-api"), up.sidecar_pid("acme-api"));
+    let text = fs::read_to_string(site.path("acme-api.yaml")).unwrap();
+    fs::remove_file(site.path("acme-api.yaml")).unwrap();
+    fs::write(site.path("acme-api.yaml"), text.replace("/public/**", "/open/**")).unwrap();
+    up.admin("acme-api").config_where("the edit is in force", |config| config["workload"]["inbound"][0]["public"][0] == "/open/**");
+    assert_eq!(get(address, "/open/x").send().status, 200);
+    assert_eq!(up.sidecar_pid("acme-api"), pid);
+}
+
+/// As the kubelet mounts a ConfigMap: each file a link through `..data`, which is swapped in one move.
+#[test]
+fn a_mounted_config_map_is_taken_up_when_its_link_is_swapped() {
+    let upstream = Upstream::start();
+    let site = Site::acme(upstream.address);
+    let revision = |name: &str, rate: &str| {
+        fs::create_dir(site.path(name)).unwrap();
+        fs::write(site.path(name).join("acme.yaml"), site::tenant("acme", &limit(rate))).unwrap();
+        symlink(name, site.path("..new")).unwrap();
+        fs::rename(site.path("..new"), site.path("..data")).unwrap();
+    };
+    revision("..one", "1/s");
+    site.remove("acme.yaml");
+    symlink("..data/acme.yaml", site.path("acme.yaml")).unwrap();
+    let up = Up::start(&site.dir());
+    let admin = up.admin("acme-api");
+    assert_eq!(rate(&admin.config()), Some("1/s"));
+    revision("..two", "2/s");
+    fs::remove_dir_all(site.path("..one")).unwrap();
+    admin.config_where("the new revision is in force", |config| rate(config) == Some("2/s"));
 }
 
 #[test]

@@ -43,6 +43,23 @@ fn a_rotated_key_works_and_a_withdrawn_one_stops_at_once() {
 }
 
 #[test]
+fn keys_are_followed_wherever_they_lie() {
+    let acme = Acme::start();
+    let hidden = acme.site.path(".secrets");
+    std::fs::create_dir(&hidden).unwrap();
+    let keys = [Key::new("first"), Key::new("second")];
+    let issuer = std::fs::read_to_string(acme.site.path("sso.yaml")).unwrap();
+    for (name, path) in [(".secrets/jwks.json", hidden.join("jwks.json")), ("../outside.json", acme.site.beside().join("outside.json"))] {
+        std::fs::write(&path, token::jwks(&[&keys[0]])).unwrap();
+        acme.site.write("sso.yaml", &issuer.replace("jwks.json", name));
+        becomes(&acme, &keys[0].token("acme", "alice"), 200, "");
+        std::fs::write(&path, token::jwks(&[&keys[1]])).unwrap();
+        becomes(&acme, &keys[1].token("acme", "alice"), 200, "");
+        becomes(&acme, &keys[0].token("acme", "alice"), 401, "token_key");
+    }
+}
+
+#[test]
 fn a_claim_value_that_is_taken_from_a_tenant_stops_its_tokens() {
     let acme = Acme::start();
     let identity = |values: &str| {

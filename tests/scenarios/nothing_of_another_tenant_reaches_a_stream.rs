@@ -108,13 +108,13 @@ fn a_socket_belongs_to_its_workload() {
     for node in ["globex-api", "globex-api/1", "acme-api2", "nobody", "acme-api-", "ACME-API"] {
         let mut stream = Stream::unix(&serve.socket("acme-api"), node);
         stream.send(subscribe(Kind::Workload, &["globex-api"]));
-        let status = stream.next().unwrap_err();
+        let status = stream.response().unwrap_err();
         assert_eq!((status.code(), status.message()), (Code::PermissionDenied, "this connection belongs to another workload"), "{node}");
         assert!(!String::from_utf8_lossy(&stream.octets()).contains("globex"));
     }
     let mut stream = Stream::unix(&serve.socket("acme-api"), "");
     stream.send(subscribe(Kind::Workload, &["acme-api"]));
-    assert_eq!(stream.next().unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(stream.response().unwrap_err().code(), Code::InvalidArgument);
     // Several instances of one workload are all its own.
     let mut instance = Stream::unix(&serve.socket("acme-api"), "acme-api/2");
     assert_eq!(names(&instance.ask(Kind::Workload, &["acme-api"])), ["acme-api"]);

@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use ringfence_tests::{
-    Up,
+    Site, Up, Upstream,
     control_plane::status,
     http::{Reply, get},
     ringfence,
@@ -94,4 +94,26 @@ fn init_up_token_and_the_four_answers() {
     assert!(sidecars.len() == 3 && sidecars.iter().all(|sidecar| sidecar["inSync"] == true), "{status}");
     assert!(up.process.terminate().success());
     assert!(ringfence(["status".as_ref(), dir.as_os_str()]).status.code() == Some(1), "nobody serves the directory any more");
+}
+
+#[test]
+fn each_listener_is_printed_with_its_own_address() {
+    let upstream = Upstream::start();
+    let site = Site::acme(upstream.address);
+    let listener = format!("{{ listen: 127.0.0.1:0, upstream: {} }}", upstream.address);
+    site.workload_at("acme-api", "tenant: acme", &format!("[{listener}, {listener}]"));
+    let up = Up::start(&site.dir());
+    let printed: Vec<SocketAddr> =
+        up.process.lines().iter().filter_map(|line| line.split("http://").nth(1)?.split(' ').next()?.parse().ok()).collect();
+    assert_eq!(printed, up.admin("acme-api").addresses());
+    assert_ne!(printed[0], printed[1]);
+}
+
+#[test]
+fn init_leaves_a_directory_alone_that_holds_anything() {
+    let site = Site::new();
+    let output = ringfence(["init".as_ref(), site.dir().as_os_str()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not empty"), "{output:?}");
+    assert!(!site.path("platform.yaml").exists());
 }

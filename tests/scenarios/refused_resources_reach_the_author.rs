@@ -23,7 +23,7 @@ fn a_resource_that_cannot_be_decoded_is_refused_alone() {
     let tap = Tap::altering(serve.plaintext, move |response| {
         for resource in response.resources.iter_mut().filter(|resource| resource.name == "acme" && damage.load(Ordering::SeqCst)) {
             if let Some(body) = resource.resource.as_mut().filter(|body| body.type_url == Kind::Tenant.type_url()) {
-                body.value = b"\xff\xff\xff".to_vec().into();
+                body.value = b"\xff\xff\xff".to_vec();
             }
         }
     });

@@ -16,7 +16,7 @@ mod tests;
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::{Arc, LazyLock},
 };
 
@@ -144,6 +144,15 @@ impl Object {
     }
 }
 
+/// `path` relative to `file`, without `..` in it: the watcher tells of files by the shortest names they have.
 fn resolve(file: &Path, path: &str) -> PathBuf {
-    file.parent().unwrap_or(Path::new("")).join(path)
+    let mut resolved = file.parent().unwrap_or(Path::new("")).to_owned();
+    for part in Path::new(path).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if resolved.file_name().is_some() => drop(resolved.pop()),
+            part => resolved.push(part),
+        }
+    }
+    resolved
 }

@@ -92,3 +92,18 @@ fn what_is_no_file_is_not_waited_for() {
     let parsed = read_directory(dir.path()).unwrap();
     assert_eq!(parsed.faults, [Fault::of_file(&fifo.into(), "cannot be read: not a regular file")]);
 }
+
+#[test]
+fn paths_are_relative_to_their_file() {
+    for (file, path, resolved) in [
+        ("/etc/rf/a.yaml", "jwks.json", "/etc/rf/jwks.json"),
+        ("/etc/rf/a.yaml", "./keys/../jwks.json", "/etc/rf/jwks.json"),
+        ("/etc/rf/a.yaml", "../keys/jwks.json", "/etc/keys/jwks.json"),
+        ("/etc/rf/a.yaml", "/run/jwks.json", "/run/jwks.json"),
+        ("a.yaml", "../jwks.json", "../jwks.json"),
+        ("a.yaml", "../../jwks.json", "../../jwks.json"),
+        ("rf/a.yaml", "../jwks.json", "jwks.json"),
+    ] {
+        assert_eq!(resolve(Path::new(file), path), Path::new(resolved), "{file}: {path}");
+    }
+}

@@ -35,13 +35,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `dir` must be the same path under which files are read.
-    pub fn new(dir: &Path) -> notify::Result<Self> {
+    /// `dir` must be the same path under which files are read. `state`: a directory within, where sidecars write logs all the time.
+    pub fn new(dir: &Path, state: &Path) -> notify::Result<Self> {
         let (sender, events) = mpsc::unbounded_channel();
-        let below = dir.to_owned();
+        let state = state.to_owned();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Our own state lies in a hidden directory and is written all the time.
-            if !event.as_ref().is_ok_and(|event| !event.paths.is_empty() && event.paths.iter().all(|path| is_hidden(path, &below))) {
+            let is_edit = |event: &Event| event.paths.is_empty() || !event.paths.iter().all(|path| path.starts_with(&state));
+            if event.as_ref().map_or(true, is_edit) {
                 // The receiver is gone only when the process ends.
                 let _ = sender.send(event);
             }
@@ -114,17 +114,36 @@ fn note(event: notify::Result<Event>, changes: &mut Vec<Change>) -> Option<()> {
         if matches!(change, Change::Settled(_)) {
             ready = Some(());
         }
-        changes.push(change);
+        // One long write is many events.
+        if changes.last() != Some(&change) {
+            changes.push(change);
+        }
     }
     ready
 }
 
-/// Whether a path below `dir` is one that is never read. Kubernetes' `..data` is not among them: its renaming is the edit.
-fn is_hidden(path: &Path, dir: &Path) -> bool {
-    let Ok(path) = path.strip_prefix(dir) else { return false };
-    path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b".") && part.as_os_str() != "..data")
-}
-
 fn is_being_written(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.nlink() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_sidecars_write_is_no_edit_and_a_long_write_is_one_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let (state, yaml) = (dir.join("state"), dir.join("acme.yaml"));
+        fs::create_dir(&state).unwrap();
+        let mut watch = Watch::new(&dir, &state).unwrap();
+        let mut file = fs::File::create(&yaml).unwrap();
+        for _ in 0..100 {
+            fs::write(state.join("access.log"), "line").unwrap();
+            std::io::Write::write_all(&mut file, b"more").unwrap();
+        }
+        drop(file);
+        let changes = watch.burst().await.unwrap();
+        assert_eq!(changes, [Change::Writing(yaml.clone()), Change::Settled(yaml)]);
+    }
 }

@@ -31,7 +31,7 @@ pub(super) async fn print<'a>(dir: &Path, workloads: impl Iterator<Item = &'a Ar
         let Spec::Workload(spec) = &object.spec else { continue };
         let name = &object.key.name;
         let Some(paths) = paths(name) else { continue };
-        let bound = match bound(&paths.admin).await {
+        let mut bound = match bound(&paths.admin).await {
             Ok(bound) => bound,
             Err(error) => {
                 say(format_args!("{name}: its admin socket does not answer: {error}"));
@@ -45,7 +45,9 @@ pub(super) async fn print<'a>(dir: &Path, workloads: impl Iterator<Item = &'a Ar
         };
         for inbound in &spec.inbound {
             let listen = inbound.listen.parse().ok();
-            let address = bound.iter().find(|listener| Some(listener.listen) == listen).map(|listener| listener.address);
+            // Taken out: several may ask for port 0 of one address.
+            let position = bound.iter().position(|listener| Some(listener.listen) == listen);
+            let address = position.map(|position| bound.remove(position).address);
             let scheme = if inbound.tls.is_some() { "https" } else { "http" };
             match address {
                 Some(address) => {

@@ -94,14 +94,14 @@ impl Stream {
 
     /// The next response, or why the stream ended.
     #[track_caller]
-    pub fn next(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
+    pub fn response(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
         block_on(self.responses.recv()).expect("the stream has not ended")
     }
 
     /// The next response, acknowledged.
     #[track_caller]
     pub fn accept(&mut self) -> DeltaDiscoveryResponse {
-        let response = self.next().expect("a response");
+        let response = self.response().expect("a response");
         self.send(DeltaDiscoveryRequest {
             type_url: response.type_url.clone(),
             response_nonce: response.nonce.clone(),
