@@ -13,6 +13,7 @@
 //! process  procfs processes, their output, their memory
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails the test")]
+#![allow(clippy::print_stderr, reason = "a failed test shows what its processes said")]
 
 pub mod acme;
 pub mod ads;

@@ -46,9 +46,10 @@ fn a_half_written_file_is_not_applied() {
     let mut up = Up::start(&site.dir());
     let (acme, globex) = (up.admin("acme-api"), up.admin("globex-api"));
 
-    let text = site::tenant("acme", "limits: [{ name: all, rate: 2/s, burst: 7 }]");
+    let spec = "\n  identity:\n    - issuer: sso\n  limits:\n    - name: all\n      rate: 2/s\n      burst: 7\n";
+    let text = site::object("Tenant", "acme", spec);
     // Well-formed as far as it goes, and of another meaning.
-    let half = text.find(", burst").unwrap();
+    let half = text.find("      burst").unwrap();
     let mut file = fs::File::create(site.path("acme.yaml")).unwrap();
     file.write_all(&text.as_bytes()[..half]).unwrap();
     file.flush().unwrap();
