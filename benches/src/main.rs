@@ -1,1 +1,96 @@
-fn main() {}
+//! What the sidecar costs: CPU per request, latency, what one tenant feels of another's flood, memory and wake-ups at rest, time to start.
+//!
+//! This process only directs. The programs under test, the origin behind them and the load before them are processes of their own: the
+//! CPU of one is told from that of the others by the kernel. Origin, relay and load are this program again, with a subcommand.
+
+mod load;
+mod measure;
+mod origin;
+mod policy;
+mod relay;
+mod report;
+mod scenarios;
+mod target;
+
+use std::{io, net::SocketAddr, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use self::{
+    report::Report,
+    scenarios::{Part, Plan},
+};
+
+#[derive(Parser)]
+#[command(about = "Measures the sidecar beside a bare relay, in one run")]
+struct Arguments {
+    /// Three short rounds instead of five long ones.
+    #[arg(long)]
+    quick: bool,
+    /// One part alone.
+    #[arg(long)]
+    only: Option<Part>,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// What this program is when it starts itself. Each ends when its standard input does.
+#[derive(Subcommand)]
+enum Role {
+    #[command(hide = true)]
+    Origin,
+    #[command(hide = true)]
+    Relay { upstream: SocketAddr },
+    /// Reads a `Load` from standard input and writes an `Outcome` to standard output, both JSON.
+    #[command(hide = true)]
+    Load,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{what}: {error}")]
+    Io { what: String, error: io::Error },
+    #[error("the load generator failed: {0}")]
+    Load(String),
+    #[error("{target} does not enforce the policy, so its speed says nothing: {case}: status {got}, body {body:?}, must be {wanted}")]
+    NotEnforced { target: &'static str, case: &'static str, wanted: u16, got: u16, body: String },
+    #[error("{0}")]
+    Unexpected(String),
+    #[error(transparent)]
+    Key(#[from] ringfence_control_plane::quickstart::KeyError),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
+impl Error {
+    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |error| Error::Io { what, error }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.role {
+        Some(Role::Origin) => origin::run().map_err(Error::io("origin")),
+        Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::io("relay")),
+        Some(Role::Load) => load::run(),
+        None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }, arguments.only),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringfence-benches: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(plan: Plan, only: Option<Part>) -> Result<(), Error> {
+    let mut report = Report::begin(plan);
+    scenarios::run(plan, only, &mut report)?;
+    print!("{report}");
+    let path = report.store()?;
+    println!("\n{}", path.display());
+    Ok(())
+}

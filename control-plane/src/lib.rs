@@ -13,3 +13,5 @@ pub mod up;
 pub mod cli;
 pub mod demo;
 pub mod quickstart;
+
+mod say;

@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     admin,
     fleet::{Fleet, FleetEvent, ads},
+    say::say,
     spec::{Kind, Object, ObjectKey},
     store::{Catalog, Loaded},
 };
@@ -83,7 +84,7 @@ impl Plane {
         let mut catalog = Catalog::new(&dir).map_err(PlaneError::Watch)?;
         let loaded = catalog.load().map_err(at(&dir))?;
         if !loaded.faults.is_empty() {
-            loaded.faults.iter().for_each(|fault| println!("{fault}"));
+            loaded.faults.iter().for_each(say);
             return Err(PlaneError::Faults { dir, faults: loaded.faults.len() });
         }
         if let Some(sockets) = &sockets {
@@ -104,7 +105,7 @@ impl Plane {
             interrupt,
             terminate,
         };
-        println!("ringfence: {} objects in {}", plane.catalog.objects().count(), plane.dir.display());
+        say(format_args!("ringfence: {} objects in {}", plane.catalog.objects().count(), plane.dir.display()));
         plane.publish(loaded)?;
         Ok(plane)
     }
@@ -134,7 +135,7 @@ impl Plane {
                     Step::Reloaded
                 }
                 Err(error) => {
-                    println!("ringfence: {}", PlaneError::Watch(error));
+                    say(format_args!("ringfence: {}", PlaneError::Watch(error)));
                     Step::Stop
                 }
             },
@@ -153,15 +154,15 @@ impl Plane {
         {
             let mut told = self.faults.lock();
             for fault in faults.difference(&told) {
-                println!("{fault}");
+                say(fault);
             }
             if faults.is_empty() && !told.is_empty() {
-                println!("ringfence: all faults are mended");
+                say("ringfence: all faults are mended");
             }
             *told = faults;
         }
         if let Some(Err(error)) = loaded.ok().map(|loaded| self.publish(loaded)) {
-            println!("ringfence: {error}");
+            say(format_args!("ringfence: {error}"));
         }
     }
 
@@ -204,9 +205,9 @@ impl Plane {
                 match object {
                     Some(object) => {
                         let path = if fault.path.is_empty() { String::new() } else { format!("spec.{}", fault.path) };
-                        println!("{} (said by the sidecar of {workload})", object.fault(path, fault.message.clone()));
+                        say(format_args!("{} (said by the sidecar of {workload})", object.fault(path, fault.message.clone())));
                     }
-                    None => println!("{workload}: {}/{}: {fault}", rejection.kind, rejection.name),
+                    None => say(format_args!("{workload}: {}/{}: {fault}", rejection.kind, rejection.name)),
                 }
             }
         }

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     fleet::FleetEvent,
     plane::{Plane, PlaneError, Step},
+    say::say,
 };
 
 /// Where sidecars connect.
@@ -24,16 +25,16 @@ pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
     let mut plane = Plane::open(dir, config.sockets.clone())?;
     if let Some(sockets) = &config.sockets {
         plane.serve_status(sockets)?;
-        println!("ringfence: sockets in {}", sockets.display());
+        say(format_args!("ringfence: sockets in {}", sockets.display()));
     }
     if let Some(address) = config.dangerous_plaintext {
-        println!("ringfence: plaintext on {}", plane.serve_dangerous_plaintext(address).await?);
+        say(format_args!("ringfence: plaintext on {}", plane.serve_dangerous_plaintext(address).await?));
     }
-    println!("ready");
+    say("ready");
     loop {
         match plane.step().await {
             Step::Event(FleetEvent::Rejected { workload, rejections }) => plane.tell(&workload, &rejections),
-            Step::Event(FleetEvent::Disconnected { workload }) => println!("{workload}: a sidecar left"),
+            Step::Event(FleetEvent::Disconnected { workload }) => say(format_args!("{workload}: a sidecar left")),
             Step::Reloaded => {}
             Step::Stop => return Ok(()),
         }

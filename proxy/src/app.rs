@@ -16,7 +16,9 @@ use std::{
 
 use ringfence_policy::WorkloadName;
 use ringfence_xds::client::Client;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
+    runtime::LocalOptions,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
@@ -70,6 +72,7 @@ pub enum StartError {
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
+    raise_descriptor_limit();
     let metrics = Arc::new(Metrics::new());
     let workload: WorkloadName = bootstrap.workload.parse()?;
     let (access_log, writer) = open_access_log(&bootstrap.access_log, &workload, &metrics).map_err(StartError::AccessLog)?;
@@ -132,9 +135,10 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         let (events, stream) = mpsc::channel(STREAM_EVENTS);
         let connecting = tokio::spawn(stream::run(bootstrap.control_plane, events));
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut admin = std::pin::pin!(serve_admin(admin));
         tokio::select! {
             () = apply.run(stream, questions) => {}
-            never = serve_admin(admin) => match never? {},
+            never = &mut admin => match never? {},
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
@@ -143,7 +147,11 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         apply.listeners.drain();
         // The data threads end when their last connection has, or at the deadline.
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-        let _ = ended.await;
+        tokio::select! {
+            _ = ended => {}
+            // Whoever asks meanwhile is told that this sidecar drains.
+            never = &mut admin => match never? {},
+        }
         let _ = tokio::task::spawn_blocking(move || tracing.shutdown(FLUSH)).await;
         Ok::<_, StartError>(())
     })?;
@@ -151,6 +159,16 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         notice(format_args!("{error}"));
     }
     Ok(())
+}
+
+/// Takes all the file descriptors that it may have. The usual soft limit, 1024, is kept for programs that call select(2); a thousand
+/// connections that say nothing would leave none for a request on its way to the workload.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        eprintln!("ringfence-proxy: the limit on open files stays as it was: {error}");
+    }
 }
 
 async fn serve_admin(admin: Option<(AdminListener, Admin)>) -> io::Result<Infallible> {
@@ -179,10 +197,35 @@ fn start_data_threads(count: usize, shared: &Shared) -> io::Result<DataThreads> 
     let (mut commands, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for index in 0..count {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = shared.clone();
-        threads.push(thread::Builder::new().name(format!("data-{index}")).spawn(move || data::run(&runtime, shared, receiver))?);
+        // A local runtime stays on the thread that made it; whether it could be made is told here.
+        let (made, outcome) = std::sync::mpsc::channel();
+        threads.push(thread::Builder::new().name(format!("data-{index}")).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    let _ = made.send(Ok(()));
+                    data::run(&runtime, shared, receiver);
+                }
+                Err(error) => drop(made.send(Err(error))),
+            }
+        })?);
+        outcome.recv().map_err(io::Error::other)??;
         commands.push(sender);
     }
     Ok((commands, threads))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_descriptors_are_taken() {
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let low = rustix::process::Rlimit { current: hard.map(|hard| hard - 1), maximum: hard };
+        setrlimit(Resource::Nofile, low).unwrap();
+        raise_descriptor_limit();
+        assert_eq!(getrlimit(Resource::Nofile).current, hard);
+    }
 }

@@ -2,11 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use tokio::{
-    runtime::Runtime,
-    sync::mpsc,
-    task::{JoinSet, LocalSet},
-};
+use tokio::{runtime::LocalRuntime, sync::mpsc, task::JoinSet};
 
 use crate::{
     config::{Current, apply::Used, learn::Learner},
@@ -30,9 +26,9 @@ pub struct Shared {
 }
 
 /// Runs until the control side has hung up and every listener has drained.
-pub fn run(runtime: &Runtime, shared: Shared, mut commands: mpsc::UnboundedReceiver<Serve>) {
+pub fn run(runtime: &LocalRuntime, shared: Shared, mut commands: mpsc::UnboundedReceiver<Serve>) {
     let enforce = Rc::new(Enforce::new(shared));
-    LocalSet::new().block_on(runtime, async {
+    runtime.block_on(async {
         let mut listeners = JoinSet::new();
         loop {
             tokio::select! {

@@ -96,7 +96,7 @@ impl Listeners {
     /// get is a fault at the field that asked for it, and nothing of the new policy is kept then.
     pub fn prepare(&mut self, workload: &WorkloadPolicy) -> Vec<Fault> {
         let mut faults = Vec::new();
-        let mut fresh = Vec::new();
+        let (mut fresh, mut certificates) = (Vec::new(), Vec::new());
         for (i, (key, policy)) in ListenerKey::of(workload).enumerate() {
             let fault = |field: &str, message: String| Fault { path: format!("inbound[{i}].{field}"), message };
             let tls = match policy.tls.as_ref().map(|files| tls::server_config(&files.certificate, &files.key)).transpose() {
@@ -118,11 +118,15 @@ impl Listeners {
                     }
                 }
             }
-            if let Some(listener) = self.bound.get_mut(&key) {
-                listener.next_tls = tls;
-            }
+            certificates.push((key, tls));
         }
-        if !faults.is_empty() {
+        if faults.is_empty() {
+            for (key, tls) in certificates {
+                if let Some(listener) = self.bound.get_mut(&key) {
+                    listener.next_tls = tls;
+                }
+            }
+        } else {
             for key in fresh {
                 self.bound.remove(&key);
             }
@@ -189,11 +193,13 @@ impl Listener {
         if self.serving.as_ref().is_some_and(same) {
             return Ok(());
         }
+        // All or none: what one thread serves beside the others, nobody would drain.
+        let sockets = self.sockets.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
         let (drain, draining) = watch::channel(None);
-        for (socket, thread) in self.sockets.iter().zip(threads) {
+        for (socket, thread) in sockets.into_iter().zip(threads) {
             let serve = Serve {
                 key,
-                socket: socket.try_clone()?,
+                socket,
                 upstream: policy.upstream,
                 tls: tls.clone(),
                 forward_token: policy.forward_token,
@@ -224,82 +230,4 @@ fn bind(address: SocketAddr, threads: usize) -> io::Result<(Vec<TcpListener>, So
 }
 
 #[cfg(test)]
-mod tests {
-    use ringfence_policy::tenant::ServedTenants;
-
-    use super::*;
-
-    fn workload(inbound: &[(SocketAddr, bool)]) -> WorkloadPolicy {
-        let upstream = "127.0.0.1:9".parse().unwrap();
-        let inbound = inbound.iter().map(|(listen, forward_token)| InboundPolicy {
-            listen: *listen,
-            upstream,
-            public: vec![],
-            tls: None,
-            forward_token: *forward_token,
-        });
-        let (name, issuers) = ("api".parse().unwrap(), Default::default());
-        WorkloadPolicy { name, tenants: ServedTenants::Any, issuers, inbound: inbound.collect() }
-    }
-
-    fn any_port() -> SocketAddr {
-        "127.0.0.1:0".parse().unwrap()
-    }
-
-    fn listeners(threads: usize) -> (Listeners, Vec<mpsc::UnboundedReceiver<Serve>>) {
-        let (senders, receivers) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
-        (Listeners::new(senders, Duration::from_secs(1)), receivers)
-    }
-
-    #[test]
-    fn nothing_of_a_policy_that_cannot_be_prepared_is_kept() {
-        let taken = TcpListener::bind(any_port()).unwrap();
-        let (mut listeners, _threads) = listeners(1);
-        let faults = listeners.prepare(&workload(&[(any_port(), false), (taken.local_addr().unwrap(), false)]));
-        assert_eq!(faults.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), ["inbound[1].listen"]);
-        assert!(listeners.bound.is_empty());
-    }
-
-    #[test]
-    fn a_port_that_another_holds_is_not_shared_with_it() {
-        // SO_REUSEPORT on both sides would let the second bind.
-        let taken = listener::bind(any_port(), true).unwrap();
-        for threads in [1, 2] {
-            let (mut listeners, _threads) = listeners(threads);
-            assert_eq!(listeners.prepare(&workload(&[(taken.local_addr().unwrap(), false)])).len(), 1, "{threads} threads");
-        }
-    }
-
-    #[test]
-    fn each_thread_gets_a_socket_of_the_same_address_and_a_change_keeps_it() {
-        let (mut listeners, mut threads) = listeners(2);
-        let policy = workload(&[(any_port(), false), (any_port(), false)]);
-        assert_eq!(listeners.prepare(&policy), []);
-        assert!(threads[0].try_recv().is_err(), "nothing is served before its policy is in force");
-        listeners.commit(&policy);
-        let mut take = || -> Vec<Vec<(ListenerKey, SocketAddr)>> {
-            let all = |thread: &mut mpsc::UnboundedReceiver<Serve>| {
-                std::iter::from_fn(|| thread.try_recv().ok()).map(|serve| (serve.key, serve.socket.local_addr().unwrap())).collect()
-            };
-            threads.iter_mut().map(all).collect()
-        };
-        let first = take();
-        assert_eq!(first[0].len(), 2);
-        assert_eq!(first[0], first[1]);
-        assert_ne!(first[0][0].1, first[0][1].1, "port 0 twice is two ports");
-
-        assert_eq!(listeners.prepare(&policy), []);
-        listeners.commit(&policy);
-        assert_eq!(take(), [[], []], "nothing changed");
-
-        let changed = workload(&[(any_port(), false), (any_port(), true)]);
-        assert_eq!(listeners.prepare(&changed), []);
-        listeners.commit(&changed);
-        let second = take();
-        assert_eq!(second[0], first[0][1..], "the one that changed, on its old port");
-        assert_eq!(listeners.bound().lock().len(), 2);
-
-        listeners.commit(&workload(&[]));
-        assert!(listeners.bound.is_empty() && listeners.bound().lock().is_empty());
-    }
-}
+mod tests;

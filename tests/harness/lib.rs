@@ -1,1 +1,37 @@
-//! Harness.
+//! Starts the real binaries, plays everybody around them, and says what came of it. Scenarios read as what an operator, a client or a
+//! workload would see; how that is arranged stands here.
+//!
+//! ```text
+//! site            a directory of objects, an issuer's key, its tokens
+//! control_plane   `ringfence up`, `ringfence serve`, one-shot commands
+//! acme            the control plane, a sidecar and a workload together
+//! sidecar         `ringfence-proxy run`, and what its admin endpoint says
+//! http  raw       clients: whole requests; bytes
+//! upstream        the workload behind a sidecar: records, answers as its path says
+//! ads             a sidecar's or an outsider's delta stream, message by message
+//! collector       an OTLP collector
+//! process  procfs processes, their output, their memory
+//! ```
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails the test")]
+
+pub mod acme;
+pub mod ads;
+pub mod binaries;
+pub mod collector;
+pub mod control_plane;
+pub mod http;
+pub mod process;
+pub mod procfs;
+pub mod raw;
+pub mod sidecar;
+pub mod site;
+pub mod token;
+pub mod upstream;
+pub mod wait;
+
+pub use acme::Acme;
+pub use control_plane::{Serve, Up, ringfence};
+pub use sidecar::Sidecar;
+pub use site::Site;
+pub use upstream::Upstream;
+pub use wait::{DEADLINE, eventually};

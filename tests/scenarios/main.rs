@@ -1,1 +1,17 @@
+//! Promises of Ringfence, kept by the real binaries over real sockets: a file for each group of promises, a test for each promise.
 
+mod bad_edits_change_nothing;
+mod edits_take_effect_live;
+mod faults_at_start_are_one_line;
+mod http_passes_whole;
+mod idle_is_light;
+mod keys_and_policy_reach_remembered_tokens;
+mod limits_hold;
+mod nothing_of_another_tenant_reaches_a_stream;
+mod quickstart_works;
+mod refused_resources_reach_the_author;
+mod seen_from_outside;
+mod stopping_is_graceful;
+mod tenants_are_learnt_on_demand;
+mod the_token_alone_names_the_tenant;
+mod traffic_survives_the_control_plane;

@@ -105,14 +105,20 @@ impl Client {
         rejections
     }
 
+    /// Takes names of which nothing is known for absent: what a complete policy refers to and does not hold had been told absent before it
+    /// was stored.
+    pub fn presume_absent(&mut self, names: BTreeMap<Kind, BTreeSet<String>>) {
+        for (kind, names) in names {
+            let known = &mut self.subscription(kind).known;
+            for name in names {
+                known.entry(name).or_insert(Entry::ABSENT);
+            }
+        }
+    }
+
     /// Lets go of a restored resource that cannot be put in force.
     pub fn forget(&mut self, kind: Kind, name: &str) {
         self.subscription(kind).known.remove(name);
-    }
-
-    /// Records that there is no such resource, unless one is held.
-    pub fn told_absent(&mut self, kind: Kind, name: &str) {
-        self.subscription(kind).known.entry(name.to_owned()).or_insert(Entry::ABSENT);
     }
 
     /// Everything held, as received.

@@ -1,6 +1,7 @@
 //! `ringfence explain`: what a sidecar would do, decided by the code that it decides with.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Read, Write},
     path::PathBuf,
@@ -136,8 +137,8 @@ fn snapshot(args: &ExplainArgs) -> Result<Snapshot, ExplainError> {
     let visible = Kind::ALL.into_iter().flat_map(|kind| view.names(kind).into_iter().filter_map(move |name| view.resource(kind, name)));
     let mut sidecar = Client::new(args.workload.as_str());
     sidecar.restore(visible.cloned());
-    // A platform that nobody wrote is told absent by the control plane.
-    sidecar.told_absent(Kind::Platform, ringfence_xds::resource::PLATFORM);
+    // What nobody wrote, a platform perhaps, is told absent by the control plane.
+    sidecar.presume_absent(assemble::wanted(&args.workload, &BTreeSet::new(), &sidecar));
     assemble::assemble(&args.workload, &sidecar, 1, None).ok_or_else(|| ExplainError::NoWorkload(args.workload.clone()))
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 use super::DEFAULT_DIR;
 use crate::{
     quickstart::{self, WriteError},
+    say::say,
     up::{self, UpError},
 };
 
@@ -33,7 +34,7 @@ pub(super) fn run(args: &UpArgs) -> Result<(), Error> {
             let dir = Path::new(DEFAULT_DIR);
             if !dir.exists() {
                 quickstart::write(dir)?;
-                println!("ringfence: wrote the quickstart to {DEFAULT_DIR}");
+                say(format_args!("ringfence: wrote the quickstart to {DEFAULT_DIR}"));
             }
             dir
         }

@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 use super::sidecar::Paths;
 use crate::{
     admin,
+    say::say,
     spec::{Object, Spec},
 };
 
@@ -33,7 +34,7 @@ pub(super) async fn print<'a>(dir: &Path, workloads: impl Iterator<Item = &'a Ar
         let bound = match bound(&paths.admin).await {
             Ok(bound) => bound,
             Err(error) => {
-                println!("{name}: its admin socket does not answer: {error}");
+                say(format_args!("{name}: its admin socket does not answer: {error}"));
                 Vec::new()
             }
         };
@@ -48,21 +49,21 @@ pub(super) async fn print<'a>(dir: &Path, workloads: impl Iterator<Item = &'a Ar
             let scheme = if inbound.tls.is_some() { "https" } else { "http" };
             match address {
                 Some(address) => {
-                    println!("{name:<16} inbound {scheme}://{address} -> {}  {whose}", inbound.upstream);
+                    say(format_args!("{name:<16} inbound {scheme}://{address} -> {}  {whose}", inbound.upstream));
                     first = first.or(spec.tenant.clone().map(|tenant| (tenant, format!("{scheme}://{address}"))));
                 }
-                None => println!("{name:<16} inbound {} is not bound", inbound.listen),
+                None => say(format_args!("{name:<16} inbound {} is not bound", inbound.listen)),
             }
         }
-        println!("{name:<16} admin   {}", paths.admin.display());
-        println!("{name:<16} log     {}", paths.access_log().display());
+        say(format_args!("{name:<16} admin   {}", paths.admin.display()));
+        say(format_args!("{name:<16} log     {}", paths.access_log().display()));
     }
     if let Some((tenant, url)) = first {
         let command = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_else(|_| "ringfence".into());
-        println!("\nTry:");
-        println!("  TOKEN=$({command} token --dir {} --tenant {tenant})", dir.display());
-        println!("  curl -i -H \"Authorization: Bearer $TOKEN\" {url}/tenants/{tenant}/hello   # 200");
-        println!("  curl -i {url}/tenants/{tenant}/hello   # 401\n");
+        say("\nTry:");
+        say(format_args!("  TOKEN=$({command} token --dir {} --tenant {tenant})", dir.display()));
+        say(format_args!("  curl -i -H \"Authorization: Bearer $TOKEN\" {url}/tenants/{tenant}/hello   # 200"));
+        say(format_args!("  curl -i {url}/tenants/{tenant}/hello   # 401\n"));
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     demo,
     fleet::FleetEvent,
     plane::{Plane, PlaneError, STATE_DIR, Step},
+    say::say,
     spec::{Object, Spec},
 };
 use sidecar::{Paths, Sidecar};
@@ -66,17 +67,17 @@ impl Up {
         self.become_ready().await?;
         endpoints::print(&self.plane.dir, self.plane.workloads(), |workload| self.sidecars.get(workload).map(|sidecar| &sidecar.paths))
             .await;
-        println!("ready");
+        say("ready");
         loop {
             match self.plane.step().await {
                 Step::Reloaded => {
                     if let Err(error) = self.reconcile().await {
-                        println!("ringfence: {error}");
+                        say(format_args!("ringfence: {error}"));
                     }
                 }
                 Step::Event(event) => self.tell(&event),
                 Step::Stop => {
-                    println!("ringfence: draining");
+                    say("ringfence: draining");
                     return Ok(());
                 }
             }
@@ -91,7 +92,7 @@ impl Up {
         for name in gone {
             if let Some(sidecar) = self.sidecars.remove(&name) {
                 sidecar.stop().await;
-                println!("{name}: stopped");
+                say(format_args!("{name}: stopped"));
             }
         }
         for object in &workloads {
@@ -120,7 +121,7 @@ impl Up {
                 Ok(listener) => {
                     self.demos.insert(address, tokio::spawn(demo::serve(listener)).abort_handle());
                 }
-                Err(error) => println!("{}: no demonstration workload at {address}: {error}", object.key.name),
+                Err(error) => say(format_args!("{}: no demonstration workload at {address}: {error}", object.key.name)),
             }
         }
     }

@@ -16,7 +16,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::plane::socket;
+use crate::{plane::socket, say::say};
 
 /// Waits between restarts double from the first to the last of these.
 const RESTART_FIRST: Duration = Duration::from_millis(500);
@@ -107,8 +107,8 @@ async fn keep(program: PathBuf, workload: String, bootstrap: PathBuf, mut child:
         pass_on(&workload, &mut child);
         tokio::select! {
             status = child.wait() => match status {
-                Ok(status) => println!("{workload}: the sidecar ended ({status}); it is started again"),
-                Err(error) => println!("{workload}: cannot wait for the sidecar: {error}"),
+                Ok(status) => say(format_args!("{workload}: the sidecar ended ({status}); it is started again")),
+                Err(error) => say(format_args!("{workload}: cannot wait for the sidecar: {error}")),
             },
             _ = stopped.changed() => return end(&mut child).await,
         }
@@ -126,7 +126,7 @@ async fn keep(program: PathBuf, workload: String, bootstrap: PathBuf, mut child:
                     child = next;
                     break;
                 }
-                Err(error) => println!("{workload}: cannot start the sidecar: {error}"),
+                Err(error) => say(format_args!("{workload}: cannot start the sidecar: {error}")),
             }
         }
     }
@@ -139,7 +139,7 @@ fn pass_on(workload: &str, child: &mut Child) {
     tokio::spawn(async move {
         let mut lines = BufReader::new(stderr).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            println!("{workload}: {}", line.strip_prefix("ringfence-proxy: ").unwrap_or(&line));
+            say(format_args!("{workload}: {}", line.strip_prefix("ringfence-proxy: ").unwrap_or(&line)));
         }
     });
 }

@@ -1,7 +1,7 @@
 //! Takes what the control plane sends, puts it in force and answers for it. The only writer of `Current`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -73,6 +73,8 @@ pub struct Learning {
     generation: u64,
     /// Names of bindings asked for, and whether they were used in the running sweep interval.
     learnt: IndexMap<String, bool>,
+    /// Whether `learnt` has other names than the control plane was last asked for.
+    changed: bool,
     waiting: HashMap<String, Vec<oneshot::Sender<Learnt>>>,
     keys_asked: HashMap<IssuerName, Instant>,
 }
@@ -83,7 +85,8 @@ impl Apply {
         for resource in resources.iter().filter(|resource| resource.kind == Kind::Binding) {
             self.learning.learnt.insert(resource.name.to_string(), true);
         }
-        for rejection in self.client.restore(resources) {
+        let rejections = self.client.restore(resources);
+        for rejection in &rejections {
             notice(format_args!("last known good: {rejection}"));
         }
         if let Some(Known::Held(Decoded::Workload(policy))) = self.client.known(Kind::Workload, &self.workload) {
@@ -94,6 +97,9 @@ impl Apply {
             if !faults.is_empty() {
                 // Not held as far as the control plane is told: it sends it again, and hears why it cannot be.
                 self.client.forget(Kind::Workload, &self.workload);
+            } else if rejections.is_empty() {
+                // Only complete policies are stored, so that what this one lacks was not there. What it has learnt may have been on its way.
+                self.client.presume_absent(assemble::wanted(&self.workload, &BTreeSet::new(), &self.client));
             }
         }
         self.want();
@@ -123,7 +129,10 @@ impl Apply {
             while let Ok(question) = questions.try_recv() {
                 self.on_question(question);
             }
-            self.want();
+            // What is wanted is all names over again: a token that asks for the same one each time must not cost that.
+            if std::mem::take(&mut self.learning.changed) {
+                self.want();
+            }
             self.answer();
         }
     }
@@ -234,8 +243,11 @@ impl Apply {
             }
             Question::Tenant { issuer, value, answer } => {
                 let name = binding_name(issuer.as_str(), &value);
-                if !self.learning.learnt.contains_key(&name) && self.learning.learnt.len() >= MAX_LEARNT && !self.forget_one_unknown() {
-                    return; // dropping `answer` tells that there is none
+                if !self.learning.learnt.contains_key(&name) {
+                    if self.learning.learnt.len() >= MAX_LEARNT && !self.forget_one_unknown() {
+                        return; // dropping `answer` tells that there is none
+                    }
+                    self.learning.changed = true;
                 }
                 self.learning.learnt.insert(name.clone(), true);
                 self.learning.waiting.entry(name).or_default().push(answer);

@@ -52,7 +52,7 @@ impl LastGood {
     /// `Ok(None)`: there is none yet.
     pub fn load(&self) -> Result<Option<Vec<Resource>>, LastGoodError> {
         let io = |error| LastGoodError::Io { path: self.path.clone(), error };
-        let file = fs::OpenOptions::new().read(true).custom_flags(libc_nofollow()).open(&self.path);
+        let file = fs::OpenOptions::new().read(true).custom_flags(open_flags()).open(&self.path);
         let mut file = match file {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -122,9 +122,9 @@ fn lock(path: &Path) -> io::Result<fs::File> {
     Ok(file)
 }
 
-/// `O_NOFOLLOW`: a link could lead to a file that somebody else chose.
-fn libc_nofollow() -> i32 {
-    rustix::fs::OFlags::NOFOLLOW.bits() as i32
+/// `O_NOFOLLOW`: a link could lead to a file that somebody else chose. `O_NONBLOCK`: opening a pipe would wait for its writer.
+fn open_flags() -> i32 {
+    (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32
 }
 
 fn encode<'a>(workload: &str, resources: impl Iterator<Item = &'a Resource>) -> Vec<u8> {
@@ -213,6 +213,9 @@ mod tests {
         fs::write(dir.path().join("elsewhere"), b"x").unwrap();
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), &last_good.path).unwrap();
         assert!(matches!(last_good.load(), Err(LastGoodError::Io { .. })), "a link is not followed");
+        fs::remove_file(&last_good.path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &last_good.path, rustix::fs::Mode::RUSR).unwrap();
+        assert_eq!(reason(&last_good), "it is not a regular file");
     }
 
     proptest! {

@@ -39,11 +39,18 @@ pub(super) struct Progress(Option<Rc<Moved>>);
 struct Moved {
     last: Cell<Instant>,
     octets: Rc<Cell<u64>>,
+    /// Nobody reads the body any more: it was written to its end, or the connection broke.
+    done: Cell<bool>,
 }
 
 impl Progress {
     pub(super) fn last(&self) -> Option<Instant> {
         self.0.as_ref().map(|moved| moved.last.get())
+    }
+
+    /// Whether all of the request has been written.
+    pub(super) fn is_done(&self) -> bool {
+        self.0.as_ref().is_none_or(|moved| moved.done.get())
     }
 
     /// Octets that passed, now and later.
@@ -57,7 +64,7 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        let moved = Moved { last: Cell::new(Instant::now()), octets: Rc::default() };
+        let moved = Moved { last: Cell::new(Instant::now()), octets: Rc::default(), done: Cell::new(false) };
         Self { flow: Some(Flow::new(incoming, stall)), progress: Progress(Some(Rc::new(moved))) }
     }
 
@@ -67,6 +74,14 @@ impl RequestBody {
 
     pub(super) fn progress(&self) -> Progress {
         self.progress.clone()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(moved) = &self.progress.0 {
+            moved.done.set(true);
+        }
     }
 }
 

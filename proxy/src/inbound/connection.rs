@@ -22,8 +22,8 @@ use super::{
     handle,
     headers::Origin,
     limits::{
-        H2_CONNECTION_WINDOW, H2_MAX_LOCAL_RESETS, H2_MAX_PENDING_RESETS, H2_MAX_STREAMS, H2_STREAM_WINDOW, LINGER_OCTETS, MAX_HEAD,
-        Timeouts,
+        BUFFER, H2_CONNECTION_WINDOW, H2_MAX_LOCAL_RESETS, H2_MAX_PENDING_RESETS, H2_MAX_STREAMS, H2_STREAM_WINDOW, LINGER_OCTETS,
+        MAX_HEAD, Timeouts,
     },
     listener::Drain,
     tls,
@@ -153,7 +153,8 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         async move { Ok::<_, Infallible>(handle(request, &downstream).await) }
     });
     // The guard watches over the time that a head takes.
-    let mut connection = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(guarded), service);
+    let mut connection =
+        http1::Builder::new().header_read_timeout(None).max_buf_size(BUFFER).serve_connection(TokioIo::new(guarded), service);
     let outcome = drive(&mut connection, http1::Connection::graceful_shutdown, &downstream, drain).await;
     let (mut stream, rest) = connection.into_parts().io.into_inner().into_parts();
     match downstream.tunnel.take() {
@@ -183,6 +184,7 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .max_local_error_reset_streams(H2_MAX_LOCAL_RESETS)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .initial_stream_window_size(H2_STREAM_WINDOW)
+        .max_send_buf_size(BUFFER)
         .serve_connection(TokioIo::new(guarded), service);
     drive(&mut connection, http2::Connection::graceful_shutdown, &downstream, drain).await
 }

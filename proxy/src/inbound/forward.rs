@@ -5,6 +5,9 @@
 //!
 //! A request is sent twice only where it cannot be served twice: when it was never written, or when it is idempotent,
 //! has no body, and the idle connection that it was sent on died without a response.
+//!
+//! A workload that ignores a body and keeps its connection reads that body as the next request, with an identity of the client's choosing.
+//! So content where nobody expects it comes with `Connection: close`, and no octet of a request follows the end of its response.
 
 use std::{error::Error, rc::Rc};
 
@@ -47,21 +50,34 @@ pub(super) async fn forward(
         exchange.count_in(octets);
     }
     if is_grpc {
+        let tenant = authorized.identity().map_or("", |identity| identity.tenant);
         // Boxed, as is a fresh connection below, so that the ordinary request does not carry their state about.
-        let response = timed(Box::pin(send_http2(parts, body, downstream)), exchange).await?;
+        let response = timed(Box::pin(send_http2(parts, body, tenant, downstream)), exchange).await?;
         return Ok(respond(response, None, downstream));
     }
     address_http1(&mut parts)?;
     if is_upgrade {
         set_upgrade(&mut parts.headers);
-    } else if parts.headers.contains_key(header::TE) {
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    } else {
+        if parts.headers.contains_key(header::TE) {
+            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        }
+        if !body.is_end_stream() && !defines_content(&parts.method) {
+            parts.headers.append(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
+    let written = body.progress();
     let (response, connection) = timed(send_http1(Request::from_parts(parts, body), downstream), exchange).await?;
     match (response.status(), is_upgrade) {
-        (StatusCode::SWITCHING_PROTOCOLS, true) => Ok(switch_protocols(response, downstream)),
+        (StatusCode::SWITCHING_PROTOCOLS, true) => {
+            connection.detach();
+            Ok(switch_protocols(response, downstream))
+        }
         (StatusCode::SWITCHING_PROTOCOLS, false) => Err(Deny::new(Reason::UpstreamProtocol, "the upstream switched protocols unasked")),
-        _ => Ok(respond(response, Some(Lease::new(downstream.inbound.upstream.clone(), connection)), downstream)),
+        _ => {
+            let lease = Lease::new(downstream.inbound.upstream.clone(), connection, written.is_done());
+            Ok(respond(response, Some(lease), downstream))
+        }
     }
 }
 
@@ -143,7 +159,7 @@ fn address_http1(parts: &mut Parts) -> Result<(), Deny> {
     Ok(())
 }
 
-async fn send_http2(mut parts: Parts, body: RequestBody, downstream: &Downstream) -> Result<Response<Incoming>, Failed> {
+async fn send_http2(mut parts: Parts, body: RequestBody, tenant: &str, downstream: &Downstream) -> Result<Response<Incoming>, Failed> {
     // `:authority` says the same.
     let host = parts.headers.remove(header::HOST);
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
@@ -154,14 +170,14 @@ async fn send_http2(mut parts: Parts, body: RequestBody, downstream: &Downstream
     parts.uri = Uri::from_parts(uri).map_err(|_| Deny::new(Reason::RequestMalformed, "the request names no authority"))?;
     parts.version = Version::HTTP_2;
     let progress = body.progress();
-    let mut connection = downstream.inbound.upstream.http2().await?;
+    let mut connection = downstream.inbound.upstream.http2(tenant).await?;
     match within(connection.try_send_request(Request::from_parts(parts, body)), progress, downstream).await? {
         Ok(response) => Ok(response),
         Err(mut refused) => {
             // The connection died before anything was written on it: once more, on a new one.
             let Some(request) = refused.take_message() else { return Err(failed(refused.error(), downstream).into()) };
             let progress = request.body().progress();
-            let mut connection = downstream.inbound.upstream.http2().await?;
+            let mut connection = downstream.inbound.upstream.http2(tenant).await?;
             within(connection.send_request(request), progress, downstream).await?.map_err(|error| failed(&error, downstream).into())
         }
     }
@@ -172,7 +188,7 @@ async fn send_http1(mut request: Request<RequestBody>, downstream: &Downstream) 
     let progress = request.body().progress();
     if let Some(mut connection) = upstream.reuse() {
         let copy = is_repeatable(&request).then(|| copy(&request));
-        match within(connection.try_send_request(request), progress.clone(), downstream).await? {
+        match within(connection.sender.try_send_request(request), progress.clone(), downstream).await? {
             Ok(response) => return Ok((response, connection)),
             Err(mut refused) => {
                 request = match (refused.take_message(), copy) {
@@ -192,8 +208,13 @@ async fn send_fresh(
     downstream: &Downstream,
 ) -> Result<(Response<Incoming>, Http1), Failed> {
     let mut connection = downstream.inbound.upstream.connect_http1().await?;
-    let response = within(connection.send_request(request), progress, downstream).await?;
+    let response = within(connection.sender.send_request(request), progress, downstream).await?;
     Ok((response.map_err(|error| failed(&error, downstream))?, connection))
+}
+
+/// Whether content of such a request means anything (RFC 9110 §9.3). Where it does not, many workloads do not look at it.
+fn defines_content(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS)
 }
 
 /// Safe to send again although the first may have been served (RFC 9110 §9.2.2).

@@ -3,11 +3,12 @@
 //! | field | request | response |
 //! |---|---|---|
 //! | `Connection` and what it names, `Keep-Alive`, `Proxy-Connection`, `TE`, `Transfer-Encoding`, `Upgrade`, `HTTP2-Settings` | removed (RFC 9110 §7.6.1) | removed |
-//! | `x-ringfence-*`, with `_` for any `-` | removed, then set from the verified identity | removed |
+//! | `x-ringfence-*`, with any mark for any `-` | removed, then set from the verified identity | removed |
 //! | `Proxy-Authorization`, `Expect` | removed: meant for this hop | - |
 //! | `Authorization` | removed unless the listener forwards tokens | - |
 //! | `baggage` | removed: a client must not put words into the workload's telemetry | - |
-//! | `Content_Length`, `Transfer_Encoding` and the like | removed: a CGI gateway reads them as framing | - |
+//! | `Content_Length`, `Transfer.Encoding` and the like | removed: a CGI gateway reads them as framing | - |
+//! | several `Cookie` from HTTP/2 | joined (RFC 9113 §8.2.3) | - |
 //! | `X-Forwarded-For` | the peer's address appended, as every proxy does | - |
 //! | `X-Forwarded-Proto` | set if absent | - |
 //! | `Forwarded` and the other `X-Forwarded-*` | left: whoever stands in front wrote them, and nothing here is decided by them | - |
@@ -59,6 +60,9 @@ pub(super) fn prepare_request(headers: &mut HeaderMap, is_http2: bool, identity:
             || name == "baggage"
             || name == "http2-settings"
     });
+    if is_http2 {
+        join_cookies(headers);
+    }
     if wants_trailers {
         headers.insert(header::TE, TRAILERS);
     }
@@ -137,19 +141,36 @@ fn remove_all(headers: &mut HeaderMap, matches: impl Fn(&HeaderName) -> bool) {
     }
 }
 
+/// Over HTTP/2 each cookie may stand in a field of its own; elsewhere a second `Cookie` is overlooked or refused.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) {
+        let crumbs: Vec<&[u8]> = [first, second].into_iter().chain(crumbs).map(HeaderValue::as_bytes).collect();
+        // Cannot fail: values and "; " are visible.
+        if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+            headers.insert(header::COOKIE, cookie);
+        }
+    }
+}
+
 /// Whether a field is Ringfence's own, in any spelling that a workload might take for it.
 fn is_reserved(name: &HeaderName) -> bool {
     const PREFIX: &[u8] = b"x-ringfence";
     let name = name.as_str().as_bytes();
-    name.len() >= PREFIX.len()
-        && name[0] == b'x'
-        && name.iter().zip(PREFIX).all(|(&octet, &expected)| octet == expected || (octet == b'_' && expected == b'-'))
-        && matches!(name.get(PREFIX.len()), None | Some(b'-' | b'_'))
+    let (begin, rest) = name.split_at(name.len().min(PREFIX.len()));
+    looks_like(begin, PREFIX) && rest.first().is_none_or(|next| !next.is_ascii_alphanumeric())
 }
 
-/// Whether a gateway that writes `-` and `_` alike would take the field for framing.
+/// Whether a gateway that writes all marks alike would take the field for framing.
 fn is_disguised_framing(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "content_length" | "transfer_encoding")
+    let is_like = |framing: HeaderName| *name != framing && looks_like(name.as_str().as_bytes(), framing.as_str().as_bytes());
+    is_like(header::CONTENT_LENGTH) || is_like(header::TRANSFER_ENCODING)
+}
+
+/// Whether `name` is `plain` with any mark for any `-`. CGI makes `_` of `-`, and some gateways of every mark that a token may have.
+fn looks_like(name: &[u8], plain: &[u8]) -> bool {
+    name.len() == plain.len()
+        && name.iter().zip(plain).all(|(&octet, &expected)| octet == expected || (expected == b'-' && !octet.is_ascii_alphanumeric()))
 }
 
 /// Fields that are decided on before a body arrives and must not change behind it (RFC 9110 §6.5.1). `name` in any case.

@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -11,7 +12,7 @@ use std::{
 use http::{HeaderMap, header::AUTHORIZATION};
 use quick_cache::{DefaultHashBuilder, Weighter, unsync};
 use ringfence_policy::{
-    Deny, Reason, Snapshot,
+    Deny, IssuerName, Reason, Snapshot,
     identify::{self, VerifiedClaims},
     snapshot::TenantAnswer,
     tenant::{ServedTenants, TenantPolicy},
@@ -52,12 +53,15 @@ pub(super) struct Token {
     pub(super) subject_hash: Option<[u8; 16]>,
     /// The identity generation of the snapshot that it was verified under; under another it is verified anew.
     generation: u64,
+    /// The generation and the second in which nobody knew its tenant: in the same it is not asked for again.
+    unknown: Cell<Option<(u64, u64)>>,
 }
 
 /// What the stage needs beside the request. One per data thread.
 pub(super) struct Identify {
     tokens: RefCell<unsync::Cache<Box<str>, Rc<Token>, Weight, DefaultHashBuilder>>,
-    hits: Cell<u64>,
+    /// The second in which an issuer's keys were last asked for.
+    keys_asked: RefCell<HashMap<IssuerName, u64>>,
     learner: Learner,
     used: Arc<Used>,
     current: Arc<Current>,
@@ -78,7 +82,7 @@ impl Weighter<Box<str>, Rc<Token>> for Weight {
 impl Identify {
     pub(super) fn new(learner: Learner, used: Arc<Used>, current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
         let tokens = unsync::Cache::with(EXPECTED_ENTRIES, REMEMBERED_BYTES, Weight, DefaultHashBuilder::default(), Default::default());
-        Self { tokens: tokens.into(), hits: Cell::new(0), learner, used, current, metrics }
+        Self { tokens: tokens.into(), keys_asked: RefCell::default(), learner, used, current, metrics }
     }
 
     /// `now`: Unix seconds.
@@ -87,7 +91,14 @@ impl Identify {
         let token = self.verify(text, snapshot, now)?;
         let tenant = match snapshot.tenant_of(&token.claims)? {
             TenantAnswer::Known(tenant) => tenant.clone(),
-            TenantAnswer::Unlearnt { .. } => return self.learn(text, token, now).await,
+            TenantAnswer::Unlearnt { .. } if token.unknown.get() == Some((snapshot.generation, now)) => return Err(unknown()),
+            TenantAnswer::Unlearnt { .. } => {
+                let learnt = self.learn(text, &token, now).await;
+                if learnt.as_ref().is_err_and(|deny| deny.reason == Reason::TenantUnknown) {
+                    token.unknown.set(Some((snapshot.generation, now)));
+                }
+                return learnt;
+            }
         };
         if matches!(snapshot.workload.tenants, ServedTenants::Any) {
             self.used.mark(&tenant.id);
@@ -99,7 +110,6 @@ impl Identify {
         if let Some(token) = self.tokens.borrow().get(text)
             && token.generation == snapshot.identity_generation
         {
-            self.hits.set(self.hits.get() + 1);
             self.metrics.identify_cache(true);
             return if now < token.claims.expires_at() {
                 Ok(token.clone())
@@ -111,7 +121,7 @@ impl Identify {
         match identify::verify(text, snapshot.issuers.iter().map(|issuer| &**issuer), now) {
             Ok(claims) => {
                 let subject_hash = claims.subject().map(|subject| subject_hash(claims.issuer().as_str(), subject));
-                let token = Rc::new(Token { claims, subject_hash, generation: snapshot.identity_generation });
+                let token = Rc::new(Token { claims, subject_hash, generation: snapshot.identity_generation, unknown: Cell::new(None) });
                 self.tokens.borrow_mut().insert(text.into(), token.clone());
                 Ok(token)
             }
@@ -120,17 +130,26 @@ impl Identify {
                     && let Some(issuer) = deny.rule.as_ref().and_then(|rule| rule.object())
                     && let Ok(issuer) = issuer.1.parse()
                 {
-                    self.learner.fresh_keys(&issuer);
+                    self.ask_for_keys(issuer, now);
                 }
                 Err(deny)
             }
         }
     }
 
+    /// At most once a second: tokens with made-up keys cost whoever sends them nothing, and every question wakes the control thread.
+    fn ask_for_keys(&self, issuer: IssuerName, now: u64) {
+        let mut asked = self.keys_asked.borrow_mut();
+        if asked.get(&issuer) != Some(&now) {
+            self.learner.fresh_keys(&issuer);
+            // Names of issuers in force only, which are few.
+            asked.insert(issuer, now);
+        }
+    }
+
     /// Waits for a tenant that this sidecar has not met. Keys may have been withdrawn meanwhile: the token is looked at again under the
     /// policy that knows the tenant.
-    async fn learn(&self, text: &str, token: Rc<Token>, now: u64) -> Result<Identified, Deny> {
-        let unknown = || Deny::new(Reason::TenantUnknown, "the token's tenant is none that the control plane knows");
+    async fn learn(&self, text: &str, token: &Token, now: u64) -> Result<Identified, Deny> {
         let absent = |detail| Deny::new(Reason::ConfigAbsent, detail);
         let asked = self.learner.tenant(token.claims.issuer(), token.claims.tenant_value().unwrap_or_default());
         match timeout(LEARN_TIMEOUT, asked).await {
@@ -147,3 +166,10 @@ impl Identify {
         Ok(Identified { tenant, token, snapshot })
     }
 }
+
+fn unknown() -> Deny {
+    Deny::new(Reason::TenantUnknown, "the token's tenant is none that the control plane knows")
+}
+
+#[cfg(test)]
+mod tests;

@@ -61,7 +61,7 @@ impl Drain {
 /// Serves what arrives at `listener` until `drain` begins; then stops accepting, lets the requests in flight end
 /// (`Connection: close`, GOAWAY) and returns when all connections have ended or the deadline has come.
 ///
-/// Must run in a `LocalSet`: all work of a connection stays on this thread.
+/// Must run in a `LocalRuntime` or a `LocalSet`: all work of a connection stays on this thread.
 pub async fn serve(listener: BoundListener, inbound: Rc<Inbound>, mut drain: Drain) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let mut connections = JoinSet::new();

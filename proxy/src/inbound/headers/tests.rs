@@ -29,6 +29,8 @@ fn identity_is_ours_in_every_disguise() {
         "x-ringfence-subject",
         "X-Ringfence-Anything",
         "x_ringfence",
+        "x.ringfence.tenant",
+        "x~ringfence|tenant",
         "x-ringfence-",
     ];
     for name in disguises {
@@ -42,6 +44,28 @@ fn identity_is_ours_in_every_disguise() {
     }
     let other = prepared(&[("x-ringfenced", "kept")]);
     assert_eq!(all(&other, "x-ringfenced"), ["kept"]);
+}
+
+#[test]
+fn framing_has_one_spelling() {
+    for name in ["content_length", "content.length", "transfer_encoding", "transfer~encoding"] {
+        assert!(!prepared(&[(name, "7")]).contains_key(name), "{name}");
+    }
+    assert_eq!(all(&prepared(&[("content-length", "7"), ("contentlength", "8")]), "content-length"), ["7"]);
+}
+
+#[test]
+fn cookies_of_http2_are_one_field() {
+    for (is_http2, cookies, expected) in [
+        (true, &["a=1", "b=2", "c=3"][..], &["a=1; b=2; c=3"][..]),
+        (true, &["a=1"], &["a=1"]),
+        (true, &[], &[]),
+        (false, &["a=1", "b=2"], &["a=1", "b=2"]),
+    ] {
+        let mut headers: HeaderMap = cookies.iter().map(|cookie| (header::COOKIE, cookie.parse().unwrap())).collect();
+        prepare_request(&mut headers, is_http2, None, &ORIGIN);
+        assert_eq!(all(&headers, "cookie"), expected);
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What happens when one side is late, gone, or asked to stop.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use super::peers::{Origin, Sidecar, run};
+use crate::inbound::Upstream;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -22,6 +23,17 @@ fn an_upstream_that_is_down_is_told() {
         // Nothing was wrong with the client: it may ask again.
         client.send(GET).await;
         assert!(client.head().await.starts_with("http/1.1 502 "));
+    });
+}
+
+#[test]
+fn what_is_public_at_one_workload_is_not_at_another() {
+    run(async {
+        let (_origin, address) = Origin::bind().await;
+        let before = Rc::new(Upstream::new("127.0.0.1:1".parse().unwrap(), LATE));
+        let mut client = Sidecar::with(address, |inbound| inbound.upstream = before).client().await;
+        client.send(GET).await;
+        assert!(client.head().await.starts_with("http/1.1 401 "));
     });
 }
 

@@ -13,7 +13,12 @@ use tokio::{
 };
 
 use super::peers::{Origin, Sidecar, run};
-use crate::inbound::connection::LocalExecutor;
+use crate::inbound::{
+    Upstream,
+    body::RequestBody,
+    connection::LocalExecutor,
+    limits::{H2_CONNECTION_WINDOW, H2_STREAM_WINDOW},
+};
 
 async fn connect(sidecar: &Sidecar) -> http2::SendRequest<Full<Bytes>> {
     connect_and_watch(sidecar).await.0
@@ -66,6 +71,35 @@ fn grpc_goes_on_over_http2_with_its_trailers() {
             assert_eq!(trailers["grpc-status"], "0");
             assert!(!trailers.contains_key("x-ringfence-tenant"));
         }
+    });
+}
+
+#[test]
+fn a_tenant_that_reads_nothing_holds_up_no_other() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let listener = origin.into_listener();
+        spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let answer =
+                    service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(vec![0; H2_STREAM_WINDOW as usize]))) });
+                spawn_local(server::conn::http2::Builder::new(LocalExecutor).serve_connection(TokioIo::new(stream), answer));
+            }
+        });
+        let upstream = Upstream::new(address, Duration::from_secs(20));
+        let call = async |tenant| {
+            let request = Request::new(RequestBody::empty());
+            let (mut parts, body) = request.into_parts();
+            parts.uri = "http://a.test/".parse().unwrap();
+            upstream.http2(tenant).await.unwrap().send_request(Request::from_parts(parts, body)).await.unwrap()
+        };
+        // As many as fill the window of their connection.
+        let mut unread = Vec::new();
+        for _ in 0..H2_CONNECTION_WINDOW / H2_STREAM_WINDOW {
+            unread.push(call("acme").await);
+        }
+        let body = call("globex").await.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.len(), H2_STREAM_WINDOW as usize);
     });
 }
 

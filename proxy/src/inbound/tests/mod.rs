@@ -2,6 +2,7 @@
 
 mod ends;
 mod grpc;
+mod leftovers;
 mod peers;
 mod requests;
 mod secured;

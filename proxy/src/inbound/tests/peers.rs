@@ -48,9 +48,10 @@ impl Sidecar {
 
     pub(super) fn with(upstream: SocketAddr, change: impl FnOnce(&mut Inbound)) -> Self {
         let timeouts = Timeouts::default();
-        let upstream = Rc::new(Upstream::new(upstream, timeouts.connect));
         let key = ListenerKey { listen: "127.0.0.1:0".parse().unwrap(), nth: 0 };
-        let mut inbound = Inbound { key, upstream, tls: None, forward_token: false, timeouts, enforce: Rc::new(Enforce::new(public(key))) };
+        let enforce = Rc::new(Enforce::new(public(key, upstream)));
+        let upstream = Rc::new(Upstream::new(upstream, timeouts.connect));
+        let mut inbound = Inbound { key, upstream, tls: None, forward_token: false, timeouts, enforce };
         change(&mut inbound);
         let listener = listener::bind(key.listen, false).unwrap();
         let address = listener.local_addr().unwrap();
@@ -127,14 +128,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
 }
 
 /// Policy that asks for no token: these tests are about what comes before and after.
-fn public(key: ListenerKey) -> Shared {
+fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
     let workload = WorkloadPolicy {
         name: "test".parse().unwrap(),
         tenants: ServedTenants::Any,
         issuers: Default::default(),
         inbound: vec![InboundPolicy {
             listen: key.listen,
-            upstream: key.listen,
+            upstream,
             public: vec!["/**".parse().unwrap()],
             tls: None,
             forward_token: false,

@@ -1,4 +1,3 @@
-mod cost;
 mod properties;
 
 use std::{num::NonZeroU32, time::Duration};

@@ -134,7 +134,8 @@ struct Ascii;
 impl Formatter for Ascii {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some(at) = rest.find(|c: char| !c.is_ascii() || c == '\x7f') {
+        // A character beyond ASCII begins with an octet beyond it: what is found is a character's first.
+        while let Some(at) = rest.bytes().position(|octet| octet >= 0x7f) {
             writer.write_all(&rest.as_bytes()[..at])?;
             let mut chars = rest[at..].chars();
             if let Some(c) = chars.next() {

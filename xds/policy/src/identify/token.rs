@@ -49,7 +49,9 @@ const TOO_LONG: &str = "the token is longer than 8 KiB";
 /// RFC 6750 §2.1: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
 fn is_b64token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
-    !body.is_empty() && body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b))
+    // Every octet is looked at, without an early end: the compiler then compares many at a time, and every request comes by here.
+    let is_allowed = |octet: u8| octet.is_ascii_alphanumeric() | matches!(octet, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
+    !body.is_empty() && body.bytes().fold(true, |sound, octet| sound & is_allowed(octet))
 }
 
 /// A JWS in compact serialisation whose header holds nothing that we would have to understand and do not. Nothing of it is verified.

@@ -1,0 +1,106 @@
+//! Sockets without the threads that serve them.
+
+use std::path::Path;
+
+use ringfence_policy::tenant::{ServedTenants, TlsFiles};
+
+use super::*;
+
+fn plain(listen: SocketAddr) -> InboundPolicy {
+    InboundPolicy { listen, upstream: "127.0.0.1:9".parse().unwrap(), public: vec![], tls: None, forward_token: false }
+}
+
+fn tls(listen: SocketAddr) -> InboundPolicy {
+    let data = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    InboundPolicy { tls: Some(TlsFiles { certificate: data("certificate.pem"), key: data("key.pem") }), ..plain(listen) }
+}
+
+fn with(inbound: Vec<InboundPolicy>) -> WorkloadPolicy {
+    WorkloadPolicy { name: "test".parse().unwrap(), tenants: ServedTenants::Any, issuers: Default::default(), inbound }
+}
+
+/// Listeners by address, and whether each forwards tokens.
+fn workload(listeners: &[(SocketAddr, bool)]) -> WorkloadPolicy {
+    with(listeners.iter().map(|(listen, forward_token)| InboundPolicy { forward_token: *forward_token, ..plain(*listen) }).collect())
+}
+
+fn any_port() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn listeners(threads: usize) -> (Listeners, Vec<mpsc::UnboundedReceiver<Serve>>) {
+    let (senders, receivers) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
+    (Listeners::new(senders, Duration::from_secs(1)), receivers)
+}
+
+#[test]
+fn nothing_of_a_policy_that_cannot_be_prepared_is_kept() {
+    let taken = TcpListener::bind(any_port()).unwrap();
+    let (mut listeners, _threads) = listeners(1);
+    let faults = listeners.prepare(&workload(&[(any_port(), false), (taken.local_addr().unwrap(), false)]));
+    assert_eq!(faults.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), ["inbound[1].listen"]);
+    assert!(listeners.bound.is_empty());
+}
+
+#[test]
+fn a_port_that_another_holds_is_not_shared_with_it() {
+    // SO_REUSEPORT on both sides would let the second bind.
+    let taken = listener::bind(any_port(), true).unwrap();
+    for threads in [1, 2] {
+        let (mut listeners, _threads) = listeners(threads);
+        assert_eq!(listeners.prepare(&workload(&[(taken.local_addr().unwrap(), false)])).len(), 1, "{threads} threads");
+    }
+}
+
+#[test]
+fn each_thread_gets_a_socket_of_the_same_address_and_a_change_keeps_it() {
+    let (mut listeners, mut threads) = listeners(2);
+    let policy = workload(&[(any_port(), false), (any_port(), false)]);
+    assert_eq!(listeners.prepare(&policy), []);
+    assert!(threads[0].try_recv().is_err(), "nothing is served before its policy is in force");
+    listeners.commit(&policy);
+    let mut take = || -> Vec<Vec<(ListenerKey, SocketAddr)>> {
+        let all = |thread: &mut mpsc::UnboundedReceiver<Serve>| {
+            std::iter::from_fn(|| thread.try_recv().ok()).map(|serve| (serve.key, serve.socket.local_addr().unwrap())).collect()
+        };
+        threads.iter_mut().map(all).collect()
+    };
+    let first = take();
+    assert_eq!(first[0].len(), 2);
+    assert_eq!(first[0], first[1]);
+    assert_ne!(first[0][0].1, first[0][1].1, "port 0 twice is two ports");
+
+    assert_eq!(listeners.prepare(&policy), []);
+    listeners.commit(&policy);
+    assert_eq!(take(), [[], []], "nothing changed");
+
+    let changed = workload(&[(any_port(), false), (any_port(), true)]);
+    assert_eq!(listeners.prepare(&changed), []);
+    listeners.commit(&changed);
+    let second = take();
+    assert_eq!(second[0], first[0][1..], "the one that changed, on its old port");
+    assert_eq!(listeners.bound().lock().len(), 2);
+
+    listeners.commit(&workload(&[]));
+    assert!(listeners.bound.is_empty() && listeners.bound().lock().is_empty());
+}
+
+#[test]
+fn nothing_of_a_refused_workload_is_served() {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let taken = TcpListener::bind(any).unwrap();
+    let (thread, mut served) = mpsc::unbounded_channel();
+    let mut listeners = Listeners::new(vec![thread], Duration::from_secs(1));
+
+    let good = with(vec![tls(any)]);
+    assert_eq!(listeners.prepare(&good), []);
+    listeners.commit(&good);
+    assert!(served.try_recv().unwrap().tls.is_some());
+
+    // Without TLS, and with a listener that cannot be.
+    let refused = with(vec![plain(any), plain(taken.local_addr().unwrap())]);
+    assert_eq!(listeners.prepare(&refused).len(), 1);
+    // Whatever else is pushed commits the old workload anew.
+    listeners.commit(&good);
+    assert!(served.try_recv().is_err(), "the listener serves on as it was");
+}

@@ -1,0 +1,113 @@
+//! `ringfence` as an operator runs it.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{
+    Site,
+    binaries::binary,
+    process::Process,
+    procfs,
+    sidecar::{self, Admin},
+};
+
+/// Runs a command that ends by itself.
+pub fn ringfence<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
+    Command::new(binary("ringfence")).args(arguments).stdin(Stdio::null()).output().expect("ringfence runs")
+}
+
+/// What `ringfence status` says.
+pub fn status(dir: &Path) -> Value {
+    let output = ringfence(["status".as_ref(), dir.as_os_str(), "-o".as_ref(), "json".as_ref()]);
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).expect("status prints JSON")
+}
+
+/// `ringfence up`: the control plane and its sidecars.
+pub struct Up {
+    pub process: Process,
+    dir: PathBuf,
+}
+
+impl Up {
+    /// Ready when this returns.
+    #[track_caller]
+    pub fn start(dir: &Path) -> Self {
+        let mut up = Self::begin(dir);
+        up.process.line(|line| line == "ready");
+        up
+    }
+
+    /// Not waited for.
+    pub fn begin(dir: &Path) -> Self {
+        binary("ringfence-proxy");
+        Self { process: Process::start(Command::new(binary("ringfence")).arg("up").arg(dir)), dir: dir.to_owned() }
+    }
+
+    /// Where `up` keeps what is a sidecar's own.
+    pub fn state(&self, workload: &str) -> PathBuf {
+        self.dir.join(".ringfence").join(workload)
+    }
+
+    /// The admin endpoint of a workload's sidecar, once that is started.
+    #[track_caller]
+    pub fn admin(&self, workload: &str) -> Admin {
+        Admin::of_bootstrap(&self.state(workload).join("bootstrap.json"))
+    }
+
+    /// Where the sidecar of `workload` listens first.
+    #[track_caller]
+    pub fn address(&self, workload: &str) -> SocketAddr {
+        self.admin(workload).address()
+    }
+
+    #[track_caller]
+    pub fn access_log(&self, workload: &str) -> sidecar::AccessLog {
+        sidecar::AccessLog(self.state(workload).join("access.log"))
+    }
+
+    /// The process id of a workload's sidecar.
+    pub fn sidecar_pid(&self, workload: &str) -> Option<u32> {
+        let bootstrap = self.state(workload).join("bootstrap.json").canonicalize().ok()?.display().to_string();
+        procfs::children(self.process.pid()).into_iter().find(|pid| procfs::arguments(*pid).contains(&bootstrap))
+    }
+}
+
+/// `ringfence serve`: the control plane alone.
+pub struct Serve {
+    pub process: Process,
+    sockets: PathBuf,
+    /// Where it takes anybody.
+    pub plaintext: SocketAddr,
+}
+
+impl Serve {
+    /// With a socket for each workload, and a plaintext port; ready when this returns.
+    #[track_caller]
+    pub fn start(site: &Site) -> Self {
+        Self::start_at(site, &site.dir(), SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// The same for another directory or plaintext port, with the sockets where `site` has them.
+    #[track_caller]
+    pub fn start_at(site: &Site, dir: &Path, plaintext: SocketAddr) -> Self {
+        let sockets = site.beside().join("ads");
+        let mut command = Command::new(binary("ringfence"));
+        command.arg("serve").arg(dir).arg("--sockets").arg(&sockets).arg("--dangerous-plaintext").arg(plaintext.to_string());
+        let mut process = Process::start(&mut command);
+        process.line(|line| line == "ready");
+        let line = process.line(|line| line.contains("plaintext on"));
+        let plaintext = line.rsplit(' ').next().and_then(|address| address.parse().ok()).expect("the line ends in an address");
+        Self { process, sockets, plaintext }
+    }
+
+    /// The socket of a workload's sidecar.
+    pub fn socket(&self, workload: &str) -> PathBuf {
+        self.sockets.join(format!("{workload}.ads"))
+    }
+}

@@ -1,0 +1,155 @@
+//! `ringfence-proxy` started by hand, and what can be seen of any sidecar from outside.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+
+use crate::{Serve, Site, binaries::binary, eventually, http, process::Process};
+
+/// One sidecar, with its state and access log in a folder of its own beside the site.
+pub struct Sidecar {
+    pub process: Process,
+    pub admin: Admin,
+    pub log: AccessLog,
+    pub state: PathBuf,
+}
+
+impl Sidecar {
+    /// Of `workload`, on its Unix socket; ready when this returns.
+    #[track_caller]
+    pub fn start(site: &Site, serve: &Serve, workload: &str) -> Self {
+        Self::ready(Self::begin(site, workload, &json!({ "controlPlane": { "unix": serve.socket(workload) } })))
+    }
+
+    /// With these fields of the bootstrap besides or instead.
+    #[track_caller]
+    pub fn start_with(site: &Site, serve: &Serve, workload: &str, more: &Value) -> Self {
+        let mut fields = json!({ "controlPlane": { "unix": serve.socket(workload) } });
+        merge(&mut fields, more);
+        Self::ready(Self::begin(site, workload, &fields))
+    }
+
+    #[track_caller]
+    fn ready(self) -> Self {
+        eventually("the sidecar is ready", || (self.admin.get("/readyz")?.status == 200).then_some(()));
+        self
+    }
+
+    /// Not waited for. `fields`: of the bootstrap, `controlPlane` at least.
+    pub fn begin(site: &Site, workload: &str, fields: &Value) -> Self {
+        let dir = site.beside().join(workload);
+        fs::create_dir_all(&dir).unwrap();
+        let (state, log, socket) = (dir.join("state"), dir.join("access.log"), dir.join("admin"));
+        let mut bootstrap = json!({
+            "workload": workload,
+            "admin": format!("unix:{}", socket.display()),
+            "stateDir": state,
+            "accessLog": { "file": log },
+            "drainSeconds": 20,
+        });
+        merge(&mut bootstrap, fields);
+        let file = dir.join("bootstrap.json");
+        fs::write(&file, bootstrap.to_string()).unwrap();
+        let process = Process::start(Command::new(binary("ringfence-proxy")).arg("run").arg("--bootstrap").arg(&file));
+        Self { process, admin: Admin(socket), log: AccessLog(log), state }
+    }
+
+    /// Where it listens first, once it does.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+}
+
+fn merge(fields: &mut Value, more: &Value) {
+    for (name, value) in more.as_object().expect("fields") {
+        fields[name] = value.clone();
+    }
+}
+
+/// An admin endpoint on a Unix socket.
+#[derive(Clone, Debug)]
+pub struct Admin(PathBuf);
+
+impl Admin {
+    #[track_caller]
+    pub(crate) fn of_bootstrap(file: &Path) -> Self {
+        eventually("the sidecar has a bootstrap file", || {
+            let bootstrap: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+            Some(Self(bootstrap["admin"].as_str()?.strip_prefix("unix:")?.into()))
+        })
+    }
+
+    /// `None`: nobody answers.
+    pub fn get(&self, path: &str) -> Option<http::Reply> {
+        self.request("GET", path)
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> Option<http::Reply> {
+        http::unix(&self.0, method, path).ok()
+    }
+
+    /// What is in force, once the sidecar answers.
+    #[track_caller]
+    pub fn config(&self) -> Value {
+        eventually("/config answers", || self.get("/config")?.json())
+    }
+
+    /// Waits until what is in force is as wanted.
+    #[track_caller]
+    pub fn config_where(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, || self.get("/config")?.json().filter(&wanted))
+    }
+
+    /// Where the listeners are bound, in the spec's order.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let config = self.config();
+        let listeners = config["listeners"].as_array().into_iter().flatten();
+        listeners.filter_map(|listener| listener["address"].as_str()?.parse().ok()).collect()
+    }
+
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        eventually("a listener is bound", || self.addresses().first().copied())
+    }
+
+    /// The value of a metric's only series, or of the one whose labels contain `label`.
+    #[track_caller]
+    pub fn metric(&self, name: &str, label: &str) -> f64 {
+        let text = eventually("/metrics answers", || Some(self.get("/metrics")?.text()));
+        let line = text.lines().find(|line| line.starts_with(name) && line.contains(label));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        value.unwrap_or_else(|| panic!("no metric {name} {label} in:\n{text}"))
+    }
+}
+
+/// An access log: a file of lines of JSON.
+#[derive(Clone, Debug)]
+pub struct AccessLog(pub PathBuf);
+
+impl AccessLog {
+    pub fn text(&self) -> String {
+        fs::read_to_string(&self.0).unwrap_or_default()
+    }
+
+    /// The line of the first request to `path`, once it is written.
+    #[track_caller]
+    pub fn line(&self, path: &str) -> Value {
+        self.line_where(path, |_| true)
+    }
+
+    #[track_caller]
+    pub fn line_where(&self, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("the access log has a line of {path}"), || {
+            let text = self.text();
+            // The last line may still be half there.
+            let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            whole.map(|line| serde_json::from_str::<Value>(line).expect(line)).find(|line| line["path"] == path && fits(line))
+        })
+    }
+}
