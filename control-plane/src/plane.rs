@@ -24,7 +24,7 @@ use crate::{
     fleet::{Fleet, FleetEvent, ads},
     say::say,
     spec::{Kind, Object, ObjectKey},
-    store::{Catalog, Loaded, watch::Watch},
+    store::{Catalog, Loaded},
 };
 
 /// Where a directory's control plane keeps what is its own.
@@ -37,8 +37,8 @@ pub enum PlaneError {
     Faults { dir: PathBuf, faults: usize },
     #[error("{}: {error}", path.display())]
     Path { path: PathBuf, error: io::Error },
-    #[error("cannot watch {}: {error}", path.display())]
-    Watch { path: PathBuf, error: notify::Error },
+    #[error("cannot watch files: {0}")]
+    Watch(io::Error),
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
     #[error("{}: another control plane serves this directory", dir.display())]
@@ -52,7 +52,6 @@ pub(crate) struct Plane {
     pub(crate) catalog: Catalog,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) events: mpsc::UnboundedReceiver<FleetEvent>,
-    watch: Watch,
     /// Directory of the workloads' sockets, if they have any.
     sockets: Option<PathBuf>,
     served: BTreeMap<String, AbortHandle>,
@@ -80,11 +79,10 @@ impl Plane {
             let path = path.to_owned();
             move |error| PlaneError::Path { path, error }
         };
-        let dir = dir.canonicalize().map_err(at(dir))?;
-        // Before the first read, so that no edit falls between the two.
-        let watch = Watch::new(&dir, &dir.join(STATE_DIR)).map_err(|error| PlaneError::Watch { path: dir.clone(), error })?;
-        let mut catalog = Catalog::new(&dir);
-        let loaded = catalog.load()?;
+        // Links in it are followed at each reading anew.
+        let dir = std::path::absolute(dir).map_err(at(dir))?;
+        let mut catalog = Catalog::new(&dir).map_err(PlaneError::Watch)?;
+        let loaded = catalog.load().map_err(at(&dir))?;
         if !loaded.faults.is_empty() {
             loaded.faults.iter().for_each(say);
             return Err(PlaneError::Faults { dir, faults: loaded.faults.len() });
@@ -100,7 +98,6 @@ impl Plane {
             catalog,
             fleet,
             events,
-            watch,
             sockets,
             served: BTreeMap::new(),
             faults: Default::default(),
@@ -132,13 +129,15 @@ impl Plane {
     /// Waits for the next thing to happen. Edits are in force, and their faults printed, when it returns.
     pub(crate) async fn step(&mut self) -> Step {
         tokio::select! {
-            changes = self.watch.burst() => match changes {
-                Some(changes) => {
-                    changes.into_iter().for_each(|change| self.catalog.note(change));
+            edited = self.catalog.edited() => match edited {
+                Ok(()) => {
                     self.reload();
                     Step::Reloaded
                 }
-                None => Step::Stop,
+                Err(error) => {
+                    say(format_args!("ringfence: {}", PlaneError::Watch(error)));
+                    Step::Stop
+                }
             },
             event = self.events.recv() => event.map_or(Step::Stop, Step::Event),
             _ = self.interrupt.recv() => Step::Stop,
@@ -147,11 +146,11 @@ impl Plane {
     }
 
     fn reload(&mut self) {
-        let loaded = match self.catalog.load() {
-            Ok(loaded) => loaded,
-            Err(error) => return say(format_args!("ringfence: {error}; nothing was changed")),
+        let loaded = self.catalog.load();
+        let faults: BTreeSet<String> = match &loaded {
+            Ok(loaded) => loaded.faults.iter().map(ToString::to_string).collect(),
+            Err(error) => BTreeSet::from([format!("ringfence: {}: {error}; nothing was changed", self.dir.display())]),
         };
-        let faults: BTreeSet<String> = loaded.faults.iter().map(ToString::to_string).collect();
         {
             let mut told = self.faults.lock();
             for fault in faults.difference(&told) {
@@ -162,16 +161,13 @@ impl Plane {
             }
             *told = faults;
         }
-        if let Err(error) = self.publish(loaded) {
+        if let Some(Err(error)) = loaded.ok().map(|loaded| self.publish(loaded)) {
             say(format_args!("ringfence: {error}"));
         }
     }
 
     /// Pushes what is in force, one socket for each workload that is.
     fn publish(&mut self, loaded: Loaded) -> Result<(), PlaneError> {
-        for path in &loaded.needs {
-            self.watch.also(path).map_err(|error| PlaneError::Watch { path: path.clone(), error })?;
-        }
         self.fleet.publish(loaded.resources);
         let Some(sockets) = &self.sockets else { return Ok(()) };
         let names: BTreeSet<String> = self.workloads().map(|object| object.key.name.to_string()).collect();

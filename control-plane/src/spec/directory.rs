@@ -1,7 +1,7 @@
 //! The files of a directory, and their bytes, within bounds.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs, io,
     io::Read,
     path::{Path, PathBuf},
@@ -13,33 +13,65 @@ use super::{Fault, Parsed, parse};
 /// Longest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Every `*.yaml` and `*.yml` under `dir`, sorted. Links are followed, each folder once; names that begin with a dot are left out
-/// (editors' files, and the folders that a mounted ConfigMap keeps its versions in).
-pub fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    collect(dir, &mut HashSet::new(), &mut found)?;
-    found.sort();
-    Ok(found)
+/// What there is under a directory.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Every `*.yaml` and `*.yml` by path, and where it really lies; `None` for a link, which may lead anywhere.
+    pub files: BTreeMap<PathBuf, Option<PathBuf>>,
+    /// Folders that cannot be read.
+    pub unreadable: Vec<(PathBuf, io::Error)>,
 }
 
-fn collect(dir: &Path, visited: &mut HashSet<PathBuf>, found: &mut Vec<PathBuf>) -> io::Result<()> {
-    if !visited.insert(dir.canonicalize()?) {
+/// What a scan comes by, before it looks further.
+#[derive(Clone, Copy, Debug)]
+pub enum Met<'a> {
+    /// By its real path.
+    Folder(&'a Path),
+    Link(&'a Path),
+}
+
+/// Looks through `dir`. Links are followed, each folder once; names that begin with a dot are left out (editors' files, our own state, and
+/// the folders that a mounted ConfigMap keeps its versions in). An error is one of `dir` itself.
+pub fn scan(dir: &Path, mut met: impl FnMut(Met<'_>)) -> io::Result<Scan> {
+    let mut scan = Scan::default();
+    let mut visited = HashSet::new();
+    look(dir, &mut met, &mut visited, &mut scan)?;
+    Ok(scan)
+}
+
+fn look(dir: &Path, met: &mut impl FnMut(Met<'_>), visited: &mut HashSet<PathBuf>, scan: &mut Scan) -> io::Result<()> {
+    let real = dir.canonicalize()?;
+    if !visited.insert(real.clone()) {
         return Ok(());
     }
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
+    met(Met::Folder(&real));
+    let mut names = fs::read_dir(&real)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()?;
+    // Which of two ways to one folder is taken must not depend on chance.
+    names.sort();
+    for name in names.iter().filter(|name| !name.as_encoded_bytes().starts_with(b".")) {
+        let (path, real) = (dir.join(name), real.join(name));
+        let is_link = fs::symlink_metadata(&real).is_ok_and(|metadata| metadata.is_symlink());
+        if is_link {
+            met(Met::Link(&real));
         }
-        let path = entry.path();
         // A dangling link is a file that cannot be read: told when it is.
-        if path.is_dir() {
-            collect(&path, visited, found)?;
-        } else if path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
-            found.push(path);
+        if real.is_dir() {
+            match look(&path, met, visited, scan) {
+                // Removed since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => scan.unreadable.push((path, error)),
+                Ok(()) => {}
+            }
+        } else if is_object_file(&path) {
+            scan.files.insert(path, (!is_link).then_some(real));
         }
     }
     Ok(())
+}
+
+/// Whether a file of this name holds objects.
+pub fn is_object_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
 /// The bytes of a regular file; an error where it is longer than any file of ours has reason to be.
@@ -58,13 +90,25 @@ pub fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Reads every file of a directory. An error is one of the directory itself; a file that cannot be read is a fault of that file.
 pub fn read_directory(dir: &Path) -> io::Result<Parsed> {
-    let mut all = Parsed::default();
-    for path in files(dir)? {
+    let scan = scan(dir, |_| ())?;
+    let mut all = Parsed { faults: scan.faults().collect(), ..Parsed::default() };
+    for path in scan.files.into_keys() {
         let file: Arc<Path> = path.into();
         match read_bounded(&file) {
             Ok(bytes) => all.extend(parse(&file, &bytes, read_bounded)),
-            Err(error) => all.faults.push(Fault::of_file(&file, format!("cannot be read: {error}"))),
+            Err(error) => all.faults.push(unreadable(&file, &error)),
         }
     }
     Ok(all)
+}
+
+/// The fault of a file or folder as a whole.
+pub(crate) fn unreadable(path: &Arc<Path>, error: &io::Error) -> Fault {
+    Fault::of_file(path, format!("cannot be read: {error}"))
+}
+
+impl Scan {
+    pub(crate) fn faults(&self) -> impl Iterator<Item = Fault> {
+        self.unreadable.iter().map(|(path, error)| unreadable(&path.as_path().into(), error))
+    }
 }

@@ -22,7 +22,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use directory::{files, read_bounded, read_directory};
+pub(crate) use directory::unreadable;
+pub use directory::{Met, Scan, is_object_file, read_bounded, read_directory, scan};
 pub use fault::{Fault, Position};
 pub use parse::{Parsed, parse};
 pub use types::*;
