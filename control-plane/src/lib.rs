@@ -1,6 +1,7 @@
 //! The control plane: what operators write becomes resources, and resources reach the sidecars that they concern.
 
 pub mod compile;
+pub mod feed;
 pub mod fleet;
 pub mod spec;
 pub mod store;

@@ -38,6 +38,8 @@ pub enum Event {
     Acked { kind: Kind, names: Vec<String> },
     /// Refused: the version before stays in force.
     Rejected(Vec<Rejection>),
+    /// Asked for again though it was sent: the node takes it for stale. Each name once, of those that the stream subscribes to.
+    Refresh { kind: Kind, names: Vec<String> },
 }
 
 /// One stream of one node.
@@ -71,8 +73,11 @@ impl Stream {
         // Another product's client may ask for types that we have not got: they are none of ours to answer, the rest goes on.
         let Some(kind) = Kind::from_type_url(&request.type_url) else { return Ok(Vec::new()) };
         let subscription = self.kinds.entry(kind).or_default();
-        let events = subscription.acknowledge(kind, &request);
-        subscription.resubscribe(request)?;
+        let mut events = subscription.acknowledge(kind, &request);
+        let names = subscription.resubscribe(request)?;
+        if !names.is_empty() {
+            events.push(Event::Refresh { kind, names });
+        }
         Ok(events)
     }
 

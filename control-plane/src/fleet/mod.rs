@@ -182,6 +182,7 @@ impl Session {
                         connected.rejections.remove(&(kind, name));
                     }
                 }
+                Event::Refresh { .. } => {}
                 Event::Rejected(rejections) => {
                     for rejection in &rejections {
                         connected.rejections.insert((rejection.kind, rejection.name.clone()), rejection.clone());

@@ -57,7 +57,7 @@ impl Kind {
     const fn not_built(self) -> &'static [&'static str] {
         match self {
             Kind::Platform | Kind::Tenant | Kind::Workload => &["spec.egress", "spec.dns"],
-            Kind::Issuer => &["spec.jwks.uri"],
+            Kind::Issuer => &[],
         }
     }
 

@@ -11,12 +11,13 @@ use ringfence_xds::policy::name::{NameError, is_dns_label};
 use serde::de::DeserializeOwned;
 
 use super::{
-    API_VERSION, Fault, Kind, Manifest, Metadata, Object, ObjectKey, Position, Spec,
+    API_VERSION, Fault, JwksSource, Kind, Manifest, Metadata, Object, ObjectKey, Position, Spec,
     fault::quoted,
     position::Positions,
     resolve, shape,
     yaml::{self, Node, Value},
 };
+use crate::feed::{JwksUri, JwksUriError};
 
 /// Kinds of the contract that are not built yet.
 const NOT_BUILT: &[&str] = &["PolicyZone"];
@@ -157,22 +158,42 @@ impl<R: FnMut(&Path) -> io::Result<Vec<u8>>> Parse<'_, R> {
 
     fn read_jwks(&mut self, object: &mut Object) -> Result<(), Fault> {
         let Spec::Issuer(issuer) = &object.spec else { return Ok(()) };
-        let text = match (&issuer.jwks.file, &issuer.jwks.inline) {
-            (Some(name), _) => {
-                let path = resolve(self.file, name);
-                let bytes = (self.read)(&path).map_err(|e| object.fault("spec.jwks.file", format!("cannot read {}: {e}", path.display())));
-                self.parsed.needs.push(path);
-                bytes?
+        let JwksSource { file, inline, uri, ca_file, dangerous_allow_private, .. } = &issuer.jwks;
+        let (mut text, mut fetched_from) = (Vec::new(), None);
+        if let Some(name) = file {
+            text = self.read_other(object, "spec.jwks.file", name)?;
+            if text.is_empty() {
+                return Err(object.fault("spec.jwks.file", "is empty: must hold a JWK set"));
             }
-            (None, Some(inline)) => {
-                serde_json::to_vec(inline).map_err(|e| object.fault("spec.jwks.inline", format!("cannot be written as JSON: {e}")))?
+        }
+        if let Some(inline) = inline {
+            text = serde_json::to_vec(inline).map_err(|e| object.fault("spec.jwks.inline", format!("cannot be written as JSON: {e}")))?;
+        }
+        if let Some(uri) = uri {
+            let mut from: JwksUri = uri.parse().map_err(|error: JwksUriError| object.fault("spec.jwks.uri", error.to_string()))?;
+            if let Some(name) = ca_file {
+                let pem = self.read_other(object, "spec.jwks.caFile", name)?;
+                from = from.trust_only(&pem).map_err(|error| object.fault("spec.jwks.caFile", error.to_string()))?;
             }
-            (None, None) => return Ok(()),
-        };
+            fetched_from = Some(Box::new(if *dangerous_allow_private { from.dangerous_allow_private() } else { from }));
+        } else if ca_file.is_some() {
+            return Err(object.fault("spec.jwks.caFile", "goes with uri alone: remove it"));
+        } else if *dangerous_allow_private {
+            return Err(object.fault("spec.jwks.dangerousAllowPrivate", "goes with uri alone: remove it"));
+        }
         if let Spec::Issuer(issuer) = &mut object.spec {
             issuer.jwks.text = text.into();
+            issuer.jwks.fetched_from = fetched_from;
         }
         Ok(())
+    }
+
+    /// Another file that the object names at `path`.
+    fn read_other(&mut self, object: &Object, path: &str, name: &str) -> Result<Vec<u8>, Fault> {
+        let other = resolve(self.file, name);
+        let bytes = (self.read)(&other).map_err(|error| object.fault(path, format!("cannot read {}: {error}", other.display())));
+        self.parsed.needs.push(other);
+        bytes
     }
 }
 

@@ -89,14 +89,14 @@ impl Check {
             let wanted = type_of(without_null(&fields[name])).map_or("a value", described);
             self.at_field(name, |check| check.fault(at, format!("is missing: must be {wanted}")));
         }
-        let count = read.len() as u64;
-        let least = schema["minProperties"].as_u64().unwrap_or(0);
-        let most = schema["maxProperties"].as_u64().unwrap_or(u64::MAX);
-        if !(least..=most).contains(&count) {
-            whole = false;
-            // Where a field is faulty already, a count would only blur what is wrong.
-            if self.faults.len() == faults_before {
-                self.fault(at, format!("must have exactly one of {}", names(fields, ", ")));
+        if let Some(choices) = schema["oneOf"].as_array() {
+            let choices: Vec<&str> = choices.iter().filter_map(|choice| choice["required"][0].as_str()).collect();
+            if choices.iter().filter(|name| seen.contains_key(**name)).count() != 1 {
+                whole = false;
+                // Where a field is faulty already, a count would only blur what is wrong.
+                if self.faults.len() == faults_before {
+                    self.fault(at, format!("must have exactly one of {}", choices.join(", ")));
+                }
             }
         }
         whole.then_some(Json::Object(read))

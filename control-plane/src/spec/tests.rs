@@ -18,8 +18,7 @@ const KEYWORDS: &[&str] = &[
     "minItems",
     "minimum",
     "maximum",
-    "minProperties",
-    "maxProperties",
+    "oneOf",
 ];
 
 fn keywords<'a>(schema: &'a serde_json::Value, found: &mut BTreeSet<&'a str>) {
@@ -31,6 +30,12 @@ fn keywords<'a>(schema: &'a serde_json::Value, found: &mut BTreeSet<&'a str>) {
             "anyOf" => {
                 assert_eq!(value[1], serde_json::json!({"type": "null"}), "only optional fields have a choice");
                 keywords(&value[0], found);
+            }
+            "oneOf" => {
+                let each_one_field = |choice: &serde_json::Value| {
+                    choice.as_object().unwrap().len() == 1 && choice["required"].as_array().unwrap().len() == 1
+                };
+                assert!(value.as_array().unwrap().iter().all(each_one_field), "a choice is between fields, by their presence");
             }
             "items" | "additionalProperties" => keywords(value, found),
             _ => {}

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::feed::JwksUri;
+
 /// A whole document.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,17 +50,34 @@ pub struct IssuerSpec {
     pub clock_skew: Option<String>,
 }
 
-/// Where an issuer's JWK set comes from: exactly one of the fields.
+/// Where an issuer's JWK set comes from: exactly one of `file`, `inline` and `uri`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+#[schemars(extend("oneOf" = [{"required": ["file"]}, {"required": ["inline"]}, {"required": ["uri"]}]))]
 pub struct JwksSource {
     /// Relative to the file that the issuer stands in.
     pub file: Option<String>,
     pub inline: Option<serde_json::Map<String, serde_json::Value>>,
-    /// The JWK set as JSON text, whichever of the two it came from. Not a field: put in by `parse`.
+    /// https; fetched by the control plane, never by a sidecar.
+    pub uri: Option<String>,
+    /// With `uri`: PEM certificates of the only authorities to trust there; default: the public ones. Relative as `file` is.
+    pub ca_file: Option<String>,
+    /// With `uri`: it may lead to a private or loopback address, as an identity provider within the cluster does.
+    #[serde(default)]
+    pub dangerous_allow_private: bool,
+    /// The JWK set as JSON text, from `file` or `inline`; empty with `uri`. Not a field: put in by `parse`.
     #[serde(skip)]
     pub text: bytes::Bytes,
+    /// What `uri` and the fields that go with it mean. Not a field: put in by `parse`.
+    #[serde(skip)]
+    pub(super) fetched_from: Option<Box<JwksUri>>,
+}
+
+impl JwksSource {
+    /// Where the control plane is to fetch the set from, if it is.
+    pub fn uri(&self) -> Option<&JwksUri> {
+        self.fetched_from.as_deref()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock (the time is a parameter), no async. The sidecar decides traffic with it, the control plane
 //! validates with it, and `ringfence explain` tells what it would say, so that the three cannot disagree.
 
+pub mod address;
 pub mod deny;
 pub mod identify;
 pub mod name;

@@ -32,8 +32,11 @@ pub fn issuer(name: &str, body: &proto::Issuer) -> Result<IssuerPolicy, Vec<Faul
     }
     let algorithms: Vec<Algorithm> =
         body.algorithms.iter().enumerate().filter_map(|(i, text)| faults.parse(format!("algorithms[{i}]"), text)).collect();
-    // Without an algorithm every key would be unusable, which would only repeat the fault above.
-    let keys = if algorithms.is_empty() {
+    let keys = if body.jwks.is_empty() {
+        // Not fetched yet: the issuer is known and every token of it refused, so that the rest of the policy need not wait for its keys.
+        Some(KeySet::default())
+    } else if algorithms.is_empty() {
+        // Every key would be unusable, which would only repeat the fault above.
         None
     } else {
         match KeySet::parse(&body.jwks, &algorithms) {

@@ -90,14 +90,8 @@ fn binding_faults() {
 
 #[test]
 fn issuer_faults() {
-    // The keys are the only thing wrong with an issuer that has none.
-    let only = |body: &proto::Issuer| {
-        let mut faults = check(&Resource::new("sso", body));
-        let jwks = faults.iter().position(|fault| fault.path == "jwks").unwrap();
-        assert!(!faults.remove(jwks).message.is_empty());
-        faults.iter().map(Fault::to_string).collect::<Vec<_>>()
-    };
-    assert_eq!(only(&good_issuer()), [""; 0]);
+    let only = |body: &proto::Issuer| faults("sso", body);
+    assert_eq!(only(&good_issuer()), [""; 0], "its keys are not fetched yet");
     let text = "must be the exact `iss` of its tokens, at most 2048 bytes";
     let claim = "tenantClaim: must be the name of a claim, dots descend (at most 8 deep), e.g. org_id or app.org";
     let rows: &[(Change<proto::Issuer>, &str)] = &[
@@ -112,6 +106,8 @@ fn issuer_faults() {
         (|i| i.clock_skew = "2m".into(), "clockSkew: must be from 0s to 60s, not \"2m\""),
         (|i| i.clock_skew = "30".into(), "clockSkew: must be from 0s to 60s, not \"30\""),
         (|i| i.clock_skew = "ä".into(), "clockSkew: must be from 0s to 60s, not \"ä\""),
+        (|i| i.jwks = r#"{"keys":[]}"#.into(), "jwks: keys: must not be empty"),
+        (|i| i.jwks = " ".into(), "jwks: must be a JWK set: a JSON object with an array `keys`"),
     ];
     for (change, expected) in rows {
         let mut body = good_issuer();
@@ -122,7 +118,7 @@ fn issuer_faults() {
         assert_eq!(only(&proto::Issuer { clock_skew: skew.into(), ..good_issuer() }), [""; 0], "{skew}");
     }
     // Without an algorithm no key is looked at: that would only repeat the fault.
-    let without = proto::Issuer { algorithms: Vec::new(), ..good_issuer() };
+    let without = proto::Issuer { algorithms: Vec::new(), jwks: "{}".into(), ..good_issuer() };
     assert_eq!(faults("sso", &without), ["algorithms: must have at least one, e.g. ES256"]);
     assert_eq!(faults("SSO", &without)[0], format!("name {LABEL}, not \"SSO\""));
 }
@@ -260,6 +256,9 @@ fn what_is_written_is_meant() {
     assert_eq!(limit.rule.as_str(), "Tenant/acme: limits[all]");
     let ScopePolicy::Rules(rules) = &policy.inbound else { panic!() };
     assert_eq!((rules[0].scopes.as_slice(), rules[0].rule.as_str()), (&strings(&["read"])[..], "Tenant/acme: inbound.allow[0]"));
+
+    let Ok(Decoded::Issuer(policy)) = decode(Kind::Issuer, "sso", &good_issuer().encode_to_vec()) else { panic!() };
+    assert!(policy.keys.is_empty(), "no token of it is good before its keys are there");
 
     let everywhere = proto::Tenant { inbound: None, in_flight: 7, ..good_tenant() };
     let Ok(Decoded::Tenant(policy)) = decode(Kind::Tenant, "acme", &everywhere.encode_to_vec()) else { panic!() };

@@ -102,8 +102,8 @@ impl Subscription {
         events
     }
 
-    /// Takes the request's change of subscription in.
-    pub(super) fn resubscribe(&mut self, request: DeltaDiscoveryRequest) -> Result<(), StreamError> {
+    /// Takes the request's change of subscription in; the names that it asks for again though they were sent.
+    pub(super) fn resubscribe(&mut self, request: DeltaDiscoveryRequest) -> Result<Vec<String>, StreamError> {
         let first = !std::mem::replace(&mut self.started, true);
         let (subscribe, unsubscribe) = (request.resource_names_subscribe, request.resource_names_unsubscribe);
         if first {
@@ -116,6 +116,8 @@ impl Subscription {
         for name in unsubscribe {
             self.unsubscribe(name);
         }
+        let sent = |name: &&String| self.names.contains(*name) && self.told.get(*name).is_some_and(|told| told.sent.is_some());
+        let again: BTreeSet<String> = if first { BTreeSet::new() } else { subscribe.iter().filter(sent).cloned().collect() };
         for name in subscribe {
             if name == "*" {
                 self.begin_wildcard();
@@ -133,7 +135,7 @@ impl Subscription {
             let names = &self.names;
             self.told.retain(|name, _| names.contains(name));
         }
-        Ok(())
+        Ok(again.into_iter().collect())
     }
 
     /// What the client holds from an earlier stream, where it acknowledged it.

@@ -63,6 +63,30 @@ pub(crate) fn a_name_held_and_asked_for_again_is_answered() {
 }
 
 #[test]
+pub(crate) fn a_name_sent_and_asked_for_again_is_to_be_refreshed() {
+    let mut served = Served::new(&["acme", "globex"], &["acme", "globex"]);
+    let none: [Event; 0] = [];
+    served.send(tenants().subscribe(&["acme", "acme", "initech"]));
+    assert_eq!(served.events, none, "the first request asks for nothing again");
+    served.send(tenants().subscribe(&["globex", "globex"]));
+    assert_eq!(served.events, none);
+    served.ack();
+    served.send(tenants().subscribe(&["initech", "foreign"]));
+    assert_eq!(served.events, none, "there is none to be stale");
+    served.send(tenants().subscribe(&["acme"]).unsubscribe(&["acme"]));
+    assert_eq!(served.events, none, "asked for anew");
+    served.ack();
+    served.send(tenants().subscribe(&["acme", "globex", "acme", "foreign"]));
+    assert_eq!(served.events, [Event::Refresh { kind: Kind::Tenant, names: vec!["acme".into(), "globex".into()] }]);
+    let (_, nonce) = served.unanswered.pop().unwrap();
+    served.send(tenants().nonce(&nonce).subscribe(&["acme"]));
+    assert!(matches!(&served.events[..], [Event::Acked { .. }, Event::Refresh { .. }]), "also with an ACK: {:?}", served.events);
+    served.withdraw(Kind::Tenant, "acme");
+    served.send(tenants().subscribe(&["acme"]));
+    assert_eq!(served.events, none, "it was told to be gone");
+}
+
+#[test]
 pub(crate) fn what_is_no_longer_asked_for_is_no_longer_told() {
     let mut served = Served::new(&["acme", "globex"], &["acme", "globex"]);
     served.send(tenants().subscribe(&["acme", "globex"]));

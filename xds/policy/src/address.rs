@@ -1,0 +1,122 @@
+//! What kind of address an IP address is. Not every special one is unreachable: the question is whether a name that somebody else
+//! controls may lead there.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use AddressClass::{EmbeddedV4, LinkLocal, Loopback, Metadata, Private, Public, Reserved};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressClass {
+    /// Globally reachable unicast.
+    Public,
+    /// Somebody's own network: RFC 1918, the carriers' shared space (RFC 6598), IPv6 unique local (RFC 4193).
+    Private,
+    Loopback,
+    LinkLocal,
+    /// Where a cloud answers its machines, credentials included.
+    Metadata,
+    /// IPv6 that a gateway turns into whichever IPv4 address it carries.
+    EmbeddedV4,
+    /// The rest of what the registries set aside, and all that no registry has given out: documentation, benchmarks, multicast.
+    Reserved,
+}
+
+impl AddressClass {
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => of_v4(address),
+            IpAddr::V6(address) => of_v6(address),
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Public => "public",
+            Private => "private",
+            Loopback => "loopback",
+            LinkLocal => "link-local",
+            Metadata => "metadata",
+            EmbeddedV4 => "embedded IPv4",
+            Reserved => "reserved",
+        }
+    }
+}
+
+/// Whether any host may be dialled there without further leave.
+pub fn is_public(address: IpAddr) -> bool {
+    AddressClass::of(address) == Public
+}
+
+/// The IANA IPv4 Special-Purpose Address Registry, multicast (RFC 5771) and the clouds' own addresses. The first match holds.
+/// Not split: pieces of a block that the registry calls reachable (192.0.0.9, .10) are anycast addresses of routers, not of servers.
+const V4: &[(Ipv4Addr, u32, AddressClass)] = &[
+    (v4(0, 0, 0, 0), 8, Reserved), // "this network", RFC 791; Linux connects 0.0.0.0 to itself
+    (v4(10, 0, 0, 0), 8, Private),
+    (v4(100, 100, 100, 200), 32, Metadata), // Alibaba
+    (v4(100, 64, 0, 0), 10, Private),
+    (v4(127, 0, 0, 0), 8, Loopback),
+    (v4(168, 63, 129, 16), 32, Metadata), // Azure; its block is public
+    (v4(169, 254, 169, 254), 32, Metadata),
+    (v4(169, 254, 170, 2), 32, Metadata),  // AWS ECS
+    (v4(169, 254, 170, 23), 32, Metadata), // AWS EKS
+    (v4(169, 254, 0, 0), 16, LinkLocal),
+    (v4(172, 16, 0, 0), 12, Private),
+    (v4(192, 0, 0, 192), 32, Metadata), // Oracle
+    (v4(192, 0, 0, 0), 24, Reserved),   // protocol assignments, RFC 6890
+    (v4(192, 0, 2, 0), 24, Reserved),   // documentation, RFC 5737
+    (v4(192, 88, 99, 0), 24, Reserved), // 6to4 relays, RFC 7526
+    (v4(192, 168, 0, 0), 16, Private),
+    (v4(198, 18, 0, 0), 15, Reserved),   // benchmarks, RFC 2544
+    (v4(198, 51, 100, 0), 24, Reserved), // documentation
+    (v4(203, 0, 113, 0), 24, Reserved),  // documentation
+    (v4(224, 0, 0, 0), 3, Reserved),     // multicast; future use (RFC 1112) with broadcast
+    (v4(0, 0, 0, 0), 0, Public),
+];
+
+/// The IANA IPv6 Special-Purpose Address Registry, the transition mechanisms and the clouds' own addresses. The first match holds.
+const V6: &[(Ipv6Addr, u32, AddressClass)] = &[
+    (v6(0, 0, 0, 1), 128, Loopback),
+    (v6(0, 0, 0, 0), 128, Reserved),
+    (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96, EmbeddedV4), // mapped, RFC 4291
+    (v6(0, 0, 0, 0), 96, EmbeddedV4),                             // compatible, deprecated
+    (v6(0x64, 0xff9b, 0, 0), 96, EmbeddedV4),                     // NAT64, RFC 6052
+    (v6(0x64, 0xff9b, 1, 0), 48, EmbeddedV4),                     // NAT64 of one's own, RFC 8215
+    (v6(0xfd00, 0xec2, 0, 0x254), 128, Metadata),                 // AWS
+    (v6(0xfd00, 0xec2, 0, 0x23), 128, Metadata),                  // AWS EKS
+    (v6(0xfd20, 0xce, 0, 0x254), 128, Metadata),                  // Google
+    (v6(0xfc00, 0, 0, 0), 7, Private),
+    (v6(0xfe80, 0, 0, 0), 10, LinkLocal),
+    (v6(0x2001, 0, 0, 0), 32, EmbeddedV4),   // Teredo, RFC 4380
+    (v6(0x2001, 0, 0, 0), 23, Reserved),     // protocol assignments, RFC 2928
+    (v6(0x2001, 0xdb8, 0, 0), 32, Reserved), // documentation, RFC 3849
+    (v6(0x2002, 0, 0, 0), 16, EmbeddedV4),   // 6to4, RFC 3056
+    (v6(0x3fff, 0, 0, 0), 20, Reserved),     // documentation, RFC 9637
+    (v6(0x2000, 0, 0, 0), 3, Public),
+    (v6(0, 0, 0, 0), 0, Reserved), // not given out for unicast, RFC 4291 §2.4
+];
+
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
+    Ipv4Addr::new(a, b, c, d)
+}
+
+/// The first three groups and the last.
+const fn v6(a: u16, b: u16, c: u16, last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(a, b, c, 0, 0, 0, 0, last)
+}
+
+fn of_v4(address: Ipv4Addr) -> AddressClass {
+    let within = |network: Ipv4Addr, length: u32| (address.to_bits() ^ network.to_bits()).leading_zeros() >= length;
+    V4.iter().find(|(network, length, _)| within(*network, *length)).map_or(Reserved, |(.., class)| *class)
+}
+
+fn of_v6(address: Ipv6Addr) -> AddressClass {
+    // ISATAP (RFC 5214 §6.1) may stand below any prefix of 64 bits.
+    if matches!(address.segments(), [.., 0 | 0x200, 0x5efe, _, _]) {
+        return EmbeddedV4;
+    }
+    let within = |network: Ipv6Addr, length: u32| (address.to_bits() ^ network.to_bits()).leading_zeros() >= length;
+    V6.iter().find(|(network, length, _)| within(*network, *length)).map_or(Reserved, |(.., class)| *class)
+}
+
+#[cfg(test)]
+mod tests;
