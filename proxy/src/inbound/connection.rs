@@ -211,8 +211,10 @@ async fn drive<C>(connection: &mut C, stop: fn(Pin<&mut C>), downstream: &Rc<Dow
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
 {
-    let Timeouts { idle, linger, .. } = downstream.inbound.timeouts;
-    let timer = sleep(idle);
+    let Timeouts { idle, linger, stall, response_head, .. } = downstream.inbound.timeouts;
+    // No request's timer comes before this one: tokio's driver is woken, by a system call, for each that comes before all others.
+    let step = idle.min(stall).min(response_head);
+    let timer = sleep(step);
     tokio::pin!(timer);
     let mut stopping = false;
     loop {
@@ -227,7 +229,7 @@ where
                 Some(rested) if rested >= idle => {}
                 None if downstream.stands_still() => {}
                 rested => {
-                    timer.as_mut().reset(Instant::now() + idle - rested.unwrap_or_default());
+                    timer.as_mut().reset(Instant::now() + step.min(idle - rested.unwrap_or_default()));
                     continue;
                 }
             }
