@@ -127,7 +127,7 @@ impl Plane {
     /// Answers `ringfence status DIR` until the process ends.
     fn serve_status(&self) -> Result<(), PlaneError> {
         let (Some(state), Some(sockets)) = (&self.state, &self.sockets) else { return Ok(()) };
-        let socket = sockets.join("status.sock");
+        let socket = status_socket(sockets);
         let at = |error| PlaneError::Path { path: socket.clone(), error };
         tokio::spawn(admin::serve(&socket, state, self.fleet.clone(), self.faults.clone()).map_err(at)?);
         Ok(())
@@ -137,7 +137,8 @@ impl Plane {
     pub(crate) async fn close(self) {
         // Whoever has not been told by then finds out.
         let _ = tokio::time::timeout(CLOSE, self.fleet.close()).await;
-        for path in self.sockets.iter().flat_map(|sockets| self.served.keys().map(|workload| socket(sockets, workload))) {
+        let Some(sockets) = &self.sockets else { return };
+        for path in self.served.keys().map(|workload| socket(sockets, workload)).chain([status_socket(sockets)]) {
             // Gone already, if this fails.
             let _ = fs::remove_file(path);
         }
@@ -245,6 +246,10 @@ impl Plane {
 /// The socket of a workload's sidecar.
 pub(crate) fn socket(sockets: &Path, workload: &str) -> PathBuf {
     sockets.join(format!("{workload}.ads"))
+}
+
+fn status_socket(sockets: &Path) -> PathBuf {
+    sockets.join("status.sock")
 }
 
 /// Makes a directory that is ours alone; an error where others may put something into one that is there. Yields its absolute path.

@@ -100,11 +100,11 @@ pub fn run() -> ExitCode {
     match cli.command {
         Command::Up(args) => {
             drop(out); // others print from here on
-            done(up::run(&args))
+            ran(up::run(&args))
         }
         Command::Serve(args) => {
             drop(out);
-            done(serve::run(&args))
+            ran(serve::run(&args))
         }
         Command::Init(args) => done(init::run(&args, &mut out)),
         Command::Token(args) => done(token::run(&args, &mut out)),
@@ -133,6 +133,12 @@ fn verdict(result: Result<bool, impl Display>) -> ExitCode {
         Ok(false) => ExitCode::from(REFUSED),
         Err(error) => refused(&error),
     }
+}
+
+/// As `done`, after what it said on the way.
+fn ran(result: Result<(), impl Display>) -> ExitCode {
+    crate::say::flush();
+    done(result)
 }
 
 fn refused(error: &impl Display) -> ExitCode {

@@ -26,6 +26,9 @@ pub(super) fn run(args: &StatusArgs, out: &mut impl Write) -> io::Result<()> {
         serde_json::to_writer_pretty(&mut *out, &status)?;
         return writeln!(out);
     }
+    if status.sidecars.is_empty() {
+        writeln!(out, "no sidecar is connected")?;
+    }
     for sidecar in &status.sidecars {
         let state = if sidecar.in_sync { "in sync" } else { "behind" };
         writeln!(out, "{:<24} {state:<8} {} resources acknowledged", sidecar.node, sidecar.acknowledged)?;

@@ -103,6 +103,7 @@ impl Up {
                 self.stopping.insert(name, tokio::spawn(stop));
             }
         }
+        let mut failed = None;
         for object in &workloads {
             self.demonstrate(object).await;
             let name = &*object.key.name;
@@ -111,11 +112,13 @@ impl Up {
                     let _ = predecessor.await;
                 }
                 let paths = Paths::new(&self.state, self.sockets.path(), name);
-                let start = |error| UpError::Start { workload: name.into(), program: self.program.clone(), error };
-                self.sidecars.insert(name.into(), Sidecar::start(&self.program, name, paths).await.map_err(start)?);
+                match Sidecar::start(&self.program, name, paths).await {
+                    Ok(sidecar) => drop(self.sidecars.insert(name.into(), sidecar)),
+                    Err(error) => failed = Some(UpError::Start { workload: name.into(), program: self.program.clone(), error }),
+                }
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// A demonstration workload behind each upstream of a Workload that is annotated so.

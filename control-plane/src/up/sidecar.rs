@@ -137,9 +137,13 @@ fn pass_on(workload: &str, child: &mut Child) {
     let Some(stderr) = child.stderr.take() else { return };
     let workload = workload.to_owned();
     tokio::spawn(async move {
-        let mut lines = BufReader::new(stderr).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            say(format_args!("{workload}: {}", line.strip_prefix("ringfence-proxy: ").unwrap_or(&line)));
+        let mut stderr = BufReader::new(stderr);
+        let mut line = Vec::new();
+        // Read to its end whatever it holds: a full pipe would stop the sidecar.
+        while stderr.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(line.trim_ascii_end());
+            say(format_args!("{workload}: {}", text.strip_prefix("ringfence-proxy: ").unwrap_or(&text)));
+            line.clear();
         }
     });
 }
