@@ -14,7 +14,7 @@ use crate::{
 pub(super) struct ServeArgs {
     /// Directory to watch
     dir: PathBuf,
-    /// Directory for a Unix socket <workload>.ads for each workload; made with mode 0700 if it is missing
+    /// Directory for a Unix socket <workload>.ads for each workload, which this user alone can open; made with mode 0700 if it is missing
     #[arg(long, group = "listen")]
     sockets: Option<PathBuf>,
     /// Loopback address for sidecars without authentication: whoever can connect reads any workload's policy

@@ -16,6 +16,7 @@ pub struct Position {
 /// One fault. Displayed as `file:line:col: Kind/name: field.path: message`, always on one line; parts that are not known are left out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Fault {
+    #[serde(serialize_with = "as_text")]
     pub file: Arc<Path>,
     #[serde(flatten)]
     pub position: Position,
@@ -43,7 +44,7 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file.display(), self.position.line, self.position.col)?;
+        write!(f, "{}:{}:{}: ", text(&self.file), self.position.line, self.position.col)?;
         match (self.kind, &self.name) {
             (Some(kind), Some(name)) => write!(f, "{kind}/{name}: ")?,
             (Some(kind), None) => write!(f, "{kind}: ")?,
@@ -54,6 +55,15 @@ impl fmt::Display for Fault {
         }
         f.write_str(&self.message)
     }
+}
+
+/// A path as part of a line, whatever its bytes are.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().replace(char::is_control, "\u{fffd}")
+}
+
+fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&text(path))
 }
 
 /// Text of the operator's as part of a message: quoted, on one line, cut where it is long.

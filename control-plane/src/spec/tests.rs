@@ -112,3 +112,15 @@ fn paths_are_relative_to_their_file() {
         assert_eq!(resolve(Path::new(file), path), Path::new(resolved), "{file}: {path}");
     }
 }
+
+#[test]
+fn a_file_of_any_name_is_told_in_one_line() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let name = std::ffi::OsStr::from_bytes(b"a\n\x1b[1m\xff.yaml");
+    std::fs::write(dir.path().join(name), "}").unwrap();
+    let faults = read_directory(dir.path()).unwrap().faults;
+    let place = format!("{}/a\u{fffd}\u{fffd}[1m\u{fffd}.yaml:1:1: ", dir.path().display());
+    assert!(faults[0].to_string().starts_with(&place), "{:?}", faults[0].to_string());
+    assert!(serde_json::to_value(&faults[0]).unwrap()["file"].as_str().is_some_and(|file| place.starts_with(file)));
+}
