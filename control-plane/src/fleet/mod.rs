@@ -18,8 +18,17 @@ use tokio::sync::{Notify, mpsc, watch};
 /// What a sidecar did, told to whoever speaks with the operator.
 #[derive(Clone, Debug)]
 pub enum FleetEvent {
-    Rejected { workload: String, rejections: Vec<Rejection> },
-    Disconnected { workload: String },
+    Rejected {
+        workload: String,
+        rejections: Vec<Rejection>,
+    },
+    Disconnected {
+        workload: String,
+    },
+    /// Tokens name keys that these issuers have not got.
+    KeysWanted {
+        issuers: Vec<String>,
+    },
 }
 
 /// Shared by the streams and the publisher. The lock is held for one state-machine step at a time and never across an await.
@@ -181,6 +190,10 @@ impl Session {
                     for name in names {
                         connected.rejections.remove(&(kind, name));
                     }
+                }
+                // Of no other kind is there anything fresher than what is published.
+                Event::Refresh { kind: Kind::Issuer, names } => {
+                    let _ = self.fleet.events.send(FleetEvent::KeysWanted { issuers: names });
                 }
                 Event::Refresh { .. } => {}
                 Event::Rejected(rejections) => {
