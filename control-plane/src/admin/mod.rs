@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     fs, io,
     io::Write,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -62,6 +62,7 @@ pub(crate) fn serve(
 ) -> io::Result<impl Future<Output = ()> + use<>> {
     let _ = fs::remove_file(socket);
     let listener = UnixListener::bind(socket)?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
     let pointer = serde_json::to_vec(&Pointer { socket: socket.into() })?;
     let path = state.join(POINTER);
     fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?.write_all(&pointer)?;

@@ -3,7 +3,7 @@
 //! Which workload a connection speaks for is known before its first byte: each sidecar has a Unix socket of its own, in a directory
 //! that only the control plane's user can enter. What a node says of itself is compared with that and decides nothing.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use ringfence_xds::generated::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse,
@@ -41,6 +41,7 @@ pub fn serve_unix(fleet: Arc<Fleet>, workload: &str, path: &Path) -> io::Result<
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     let ads = Ads { fleet, bound_to: Some(workload.into()) };
     Ok(async move {
         // The incoming stream never ends and its errors are those of single connections.

@@ -197,11 +197,16 @@ impl Session {
                 }
                 Event::Refresh { .. } => {}
                 Event::Rejected(rejections) => {
-                    for rejection in &rejections {
-                        connected.rejections.insert((rejection.kind, rejection.name.clone()), rejection.clone());
+                    let mut news = rejections;
+                    // What is refused again for the same reason was told.
+                    news.retain(|rejection| {
+                        let key = (rejection.kind, rejection.name.clone());
+                        connected.rejections.insert(key, rejection.clone()).as_ref() != Some(rejection)
+                    });
+                    if !news.is_empty() {
+                        // The receiver is gone only when the process ends.
+                        let _ = self.fleet.events.send(FleetEvent::Rejected { workload: connected.workload.clone(), rejections: news });
                     }
-                    // The receiver is gone only when the process ends.
-                    let _ = self.fleet.events.send(FleetEvent::Rejected { workload: connected.workload.clone(), rejections });
                 }
             }
         }
