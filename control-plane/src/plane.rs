@@ -5,13 +5,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use ringfence_xds::{decode::Rejection, resource::Resource};
+use ringfence_xds::{
+    decode::Rejection,
+    resource::{Kind as ResourceKind, Resource},
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -21,6 +25,7 @@ use tokio::{
 
 use crate::{
     admin,
+    compile::Delta,
     feed::{self, FeedEvent, Feeds},
     fleet::{Fleet, FleetEvent, ads},
     say::say,
@@ -30,6 +35,9 @@ use crate::{
 
 /// Where a directory's control plane keeps what is its own.
 pub const STATE_DIR: &str = ".ringfence";
+
+/// How long sidecars are waited for at the end.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// Why the control plane does not run. Faults of the objects were printed by then.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +60,13 @@ pub(crate) struct Plane {
     pub(crate) dir: PathBuf,
     pub(crate) catalog: Catalog,
     pub(crate) fleet: Arc<Fleet>,
-    pub(crate) events: mpsc::UnboundedReceiver<FleetEvent>,
-    /// What the directory's objects come to, but for keys that are fetched.
-    resources: Vec<Resource>,
+    pub(crate) events: mpsc::Receiver<FleetEvent>,
     feeds: Feeds,
     fed: mpsc::Receiver<FeedEvent>,
+    /// The issuers whose keys are fetched, as compiled: without.
+    unfilled: BTreeMap<Arc<str>, Resource>,
+    /// Our own directory, below the real one that is served; none where nothing can be written there (a mounted ConfigMap).
+    pub(crate) state: Option<PathBuf>,
     /// Directory of the workloads' sockets, if they have any.
     sockets: Option<PathBuf>,
     served: BTreeMap<String, AbortHandle>,
@@ -65,7 +75,7 @@ pub(crate) struct Plane {
     /// Of the feeds, by issuer; for `status` too.
     unfed: BTreeMap<String, String>,
     /// Locked: two control planes on one directory would start its sidecars twice.
-    _lock: fs::File,
+    _lock: Option<fs::File>,
     interrupt: Signal,
     terminate: Signal,
 }
@@ -96,21 +106,28 @@ impl Plane {
             loaded.faults.iter().for_each(say);
             return Err(PlaneError::Faults { dir, faults: loaded.faults.len() });
         }
-        if let Some(sockets) = &sockets {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(sockets).map_err(at(sockets))?;
-        }
-        let lock = lock(&dir)?;
+        let sockets = sockets.map(|sockets| make_private(&sockets).map_err(at(&sockets))).transpose()?;
+        let state = dir.canonicalize().map_err(at(&dir))?.join(STATE_DIR);
+        let (state, lock) = match lock(&state) {
+            Ok(lock) => (Some(state), Some(lock)),
+            Err(fs::TryLockError::WouldBlock) => return Err(PlaneError::Served { dir }),
+            Err(fs::TryLockError::Error(error)) => {
+                say(format_args!("ringfence: {}: {error}: `ringfence status` will not find this control plane", state.display()));
+                (None, None)
+            }
+        };
         let (fleet, events) = Fleet::new();
-        let (feeds, fed) = Feeds::new(&dir.join(STATE_DIR));
+        let (feeds, fed) = Feeds::new(state.as_deref().unwrap_or(&dir.join(STATE_DIR)));
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let mut plane = Self {
             dir,
             catalog,
             fleet,
             events,
-            resources: Vec::new(),
             feeds,
             fed,
+            unfilled: BTreeMap::new(),
+            state,
             sockets,
             served: BTreeMap::new(),
             faults: Default::default(),
@@ -123,16 +140,28 @@ impl Plane {
         // No sidecar is told of an issuer without keys because it asked a moment too early.
         plane.feeds.reconcile(feed::wanted(plane.catalog.objects()));
         plane.feeds.tried().await;
-        plane.publish(loaded)?;
+        plane.publish(loaded).into_iter().next().map_or(Ok(()), Err)?;
+        plane.serve_status()?;
         Ok(plane)
     }
 
     /// Answers `ringfence status DIR` until the process ends.
-    pub(crate) fn serve_status(&self, sockets: &Path) -> Result<(), PlaneError> {
-        let state = self.dir.join(STATE_DIR);
-        let serve = admin::serve(&sockets.join("status.sock"), &state, self.fleet.clone(), self.faults.clone())?;
-        tokio::spawn(serve);
+    fn serve_status(&self) -> Result<(), PlaneError> {
+        let (Some(state), Some(sockets)) = (&self.state, &self.sockets) else { return Ok(()) };
+        let socket = sockets.join("status.sock");
+        let at = |error| PlaneError::Path { path: socket.clone(), error };
+        tokio::spawn(admin::serve(&socket, state, self.fleet.clone(), self.faults.clone()).map_err(at)?);
         Ok(())
+    }
+
+    /// Ends the streams, so that the sidecars know at once that they have to look for another control plane.
+    pub(crate) async fn close(self) {
+        // Whoever has not been told by then finds out.
+        let _ = tokio::time::timeout(CLOSE, self.fleet.close()).await;
+        for path in self.sockets.iter().flat_map(|sockets| self.served.keys().map(|workload| socket(sockets, workload))) {
+            // Gone already, if this fails.
+            let _ = fs::remove_file(path);
+        }
     }
 
     pub(crate) async fn serve_dangerous_plaintext(&self, address: SocketAddr) -> Result<SocketAddr, PlaneError> {
@@ -182,7 +211,7 @@ impl Plane {
         self.unfed.retain(|issuer, _| issuers.object(&issuer_key(issuer)).is_some());
         faults.extend(self.unfed.values().cloned());
         self.tell_faults(faults);
-        if let Some(Err(error)) = loaded.ok().map(|loaded| self.publish(loaded)) {
+        for error in loaded.map(|loaded| self.publish(loaded)).unwrap_or_default() {
             say(format_args!("ringfence: {error}"));
         }
     }
@@ -205,7 +234,11 @@ impl Plane {
                 for key in set_aside {
                     say(format_args!("Issuer/{issuer}: keys[{}] is not used: {}", key.index, key.reason));
                 }
-                self.push();
+                if let Some(resource) = self.unfilled.get(&*issuer) {
+                    let mut upserts = vec![resource.clone()];
+                    self.feeds.fill(&mut upserts);
+                    self.fleet.publish(Delta { upserts, removed: Vec::new() });
+                }
             }
             FeedEvent::Failed { issuer, message } => {
                 let Some(object) = self.catalog.object(&issuer_key(&issuer)) else { return };
@@ -227,19 +260,21 @@ impl Plane {
         }
     }
 
-    /// Pushes the objects' resources with the keys that are held now. What did not change costs no sidecar anything.
-    fn push(&self) {
-        let mut resources = self.resources.clone();
-        self.feeds.fill(&mut resources);
-        self.fleet.publish(resources);
-    }
-
-    /// Pushes what is in force, one socket for each workload that is.
-    fn publish(&mut self, loaded: Loaded) -> Result<(), PlaneError> {
-        self.resources = loaded.resources;
-        self.feeds.reconcile(feed::wanted(self.catalog.objects()));
-        self.push();
-        let Some(sockets) = &self.sockets else { return Ok(()) };
+    /// Pushes what is in force, one socket for each workload that is. Errors are those of single sockets.
+    fn publish(&mut self, loaded: Loaded) -> Vec<PlaneError> {
+        let mut delta = loaded.delta;
+        let fetched = feed::wanted(self.catalog.objects());
+        self.unfilled.retain(|issuer, _| fetched.contains_key(issuer));
+        for resource in
+            delta.upserts.iter().filter(|resource| resource.kind == ResourceKind::Issuer && fetched.contains_key(&resource.name))
+        {
+            self.unfilled.insert(resource.name.clone(), resource.clone());
+        }
+        self.feeds.reconcile(fetched);
+        self.feeds.fill(&mut delta.upserts);
+        self.fleet.publish(delta);
+        let mut errors = Vec::new();
+        let Some(sockets) = &self.sockets else { return errors };
         let names: BTreeSet<String> = self.workloads().map(|object| object.key.name.to_string()).collect();
         let sockets = sockets.clone();
         self.served.retain(|name, serving| {
@@ -254,11 +289,13 @@ impl Plane {
         for name in names {
             if !self.served.contains_key(&name) {
                 let path = socket(&sockets, &name);
-                let serve = ads::serve_unix(self.fleet.clone(), &name, &path).map_err(|error| PlaneError::Path { path, error })?;
-                self.served.insert(name, tokio::spawn(serve).abort_handle());
+                match ads::serve_unix(self.fleet.clone(), &name, &path) {
+                    Ok(serve) => drop(self.served.insert(name, tokio::spawn(serve).abort_handle())),
+                    Err(error) => errors.push(PlaneError::Path { path, error }),
+                }
             }
         }
-        Ok(())
+        errors
     }
 
     pub(crate) fn workloads(&self) -> impl Iterator<Item = &Arc<Object>> {
@@ -293,16 +330,22 @@ pub(crate) fn socket(sockets: &Path, workload: &str) -> PathBuf {
     sockets.join(format!("{workload}.ads"))
 }
 
-/// Makes the state directory and takes its lock.
-fn lock(dir: &Path) -> Result<fs::File, PlaneError> {
-    let state = dir.join(STATE_DIR);
-    let path = state.join("lock");
-    let at = |error| PlaneError::Path { path: path.clone(), error };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).map_err(at)?;
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(at)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(PlaneError::Served { dir: dir.into() }),
-        Err(fs::TryLockError::Error(error)) => Err(at(error)),
+/// Makes a directory that is ours alone; an error where others may put something into one that is there. Yields its absolute path.
+fn make_private(dir: &Path) -> io::Result<PathBuf> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let dir = dir.canonicalize()?;
+    if dir.metadata()?.permissions().mode() & 0o022 != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others may write to it: chmod go-w"));
     }
+    Ok(dir)
+}
+
+/// Makes the state directory and takes its lock.
+fn lock(state: &Path) -> Result<fs::File, fs::TryLockError> {
+    let file = || {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(state.join("lock"))
+    };
+    let file = file().map_err(fs::TryLockError::Error)?;
+    file.try_lock().map(|()| file)
 }

@@ -24,7 +24,6 @@ pub struct ServeConfig {
 pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
     let mut plane = Plane::open(dir, config.sockets.clone()).await?;
     if let Some(sockets) = &config.sockets {
-        plane.serve_status(sockets)?;
         say(format_args!("ringfence: sockets in {}", sockets.display()));
     }
     if let Some(address) = config.dangerous_plaintext {
@@ -37,7 +36,9 @@ pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
             Step::Event(FleetEvent::Disconnected { workload }) => say(format_args!("{workload}: a sidecar left")),
             // Keys were seen to by the plane.
             Step::Event(FleetEvent::KeysWanted { .. }) | Step::Reloaded | Step::Fed => {}
-            Step::Stop => return Ok(()),
+            Step::Stop => break,
         }
     }
+    plane.close().await;
+    Ok(())
 }

@@ -5,8 +5,6 @@ use std::{
     collections::BTreeSet,
     convert::Infallible,
     fs, io,
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -25,16 +23,17 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
-    fleet::{Fleet, NodeStatus},
+    fleet::{Fleet, NodeStatus, ads},
     plane::STATE_DIR,
 };
 
 /// In the state directory: where the running control plane's socket is.
 const POINTER: &str = "control-plane.json";
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Thousands of sidecars with hundreds of bytes each.
 const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
 
@@ -60,12 +59,10 @@ pub(crate) fn serve(
     fleet: Arc<Fleet>,
     faults: Arc<Mutex<BTreeSet<String>>>,
 ) -> io::Result<impl Future<Output = ()> + use<>> {
-    let _ = fs::remove_file(socket);
-    let listener = UnixListener::bind(socket)?;
-    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
-    let pointer = serde_json::to_vec(&Pointer { socket: socket.into() })?;
-    let path = state.join(POINTER);
-    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?.write_all(&pointer)?;
+    let listener = ads::bind(socket)?;
+    let mut pointer = tempfile::NamedTempFile::new_in(state)?; // 0600
+    serde_json::to_writer(&mut pointer, &Pointer { socket: socket.into() })?;
+    pointer.persist(state.join(POINTER)).map_err(|error| error.error)?;
     Ok(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
@@ -115,6 +112,10 @@ pub async fn status(dir: &Path) -> io::Result<Status> {
 
 /// One GET over a Unix socket.
 pub(crate) async fn get(stream: UnixStream, path: &str) -> io::Result<Bytes> {
+    timeout(REPLY_TIMEOUT, ask(stream, path)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+async fn ask(stream: UnixStream, path: &str) -> io::Result<Bytes> {
     let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let connection = tokio::spawn(connection);
     let request = Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new()).map_err(io::Error::other)?;

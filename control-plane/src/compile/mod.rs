@@ -12,8 +12,7 @@ mod tests;
 
 use std::{
     cell::{Cell, OnceCell},
-    cmp::Ordering,
-    collections::{BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
     sync::{Arc, Weak},
 };
 
@@ -46,6 +45,27 @@ impl Compiled {
         let mut faults: Vec<Fault> = self.outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).flatten().cloned().collect();
         faults.sort();
         faults
+    }
+}
+
+/// From one set of resources to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Delta {
+    /// New, or with another content than before.
+    pub upserts: Vec<Resource>,
+    pub removed: Vec<(ResourceKind, Arc<str>)>,
+}
+
+impl Delta {
+    pub(crate) fn between(before: &[&Resource], after: &[&Resource]) -> Self {
+        let key = |resource: &Resource| (resource.kind, resource.name.clone());
+        let old: HashMap<_, _> = before.iter().map(|resource| (key(resource), &resource.version)).collect();
+        let new: HashSet<_> = after.iter().map(|resource| key(resource)).collect();
+        let changed = after.iter().filter(|resource| old.get(&key(resource)) != Some(&&resource.version));
+        Self {
+            upserts: changed.map(|resource| (*resource).clone()).collect(),
+            removed: old.into_keys().filter(|key| !new.contains(key)).collect(),
+        }
     }
 }
 
@@ -125,21 +145,21 @@ fn by_itself(object: &Object, issuers: &BTreeSet<&str>) -> Own {
 
 /// The first object of each kind and name, with its place in `objects`; the others are at fault.
 fn standing<'a>(objects: &'a [Arc<Object>], faults: &mut [Vec<Fault>]) -> Vec<(usize, &'a Object)> {
-    let mut in_order: Vec<(usize, &Object)> = objects.iter().map(|object| &**object).enumerate().collect();
-    // Most of them are in order already, many by many from one file.
-    in_order.sort_by(|(_, a), (_, b)| {
-        let files = if Arc::ptr_eq(&a.file, &b.file) { Ordering::Equal } else { a.file.cmp(&b.file) };
-        files.then_with(|| a.position("").cmp(&b.position("")))
-    });
+    let mut standing: Vec<(usize, &Object)> = objects.iter().map(|object| &**object).enumerate().collect();
+    let keys: HashSet<&ObjectKey> = objects.iter().map(|object| &object.key).collect();
+    if keys.len() == objects.len() {
+        return standing;
+    }
+    standing.sort_by(|(_, a), (_, b)| (&a.file, a.position("")).cmp(&(&b.file, b.position(""))));
     let mut first: HashMap<&ObjectKey, &Object> = HashMap::with_capacity(objects.len());
-    in_order.retain(|&(i, object)| match first.get(&object.key) {
+    standing.retain(|&(i, object)| match first.get(&object.key) {
         Some(other) => {
             faults[i].push(object.fault("metadata.name", format!("{} already stands at {}", object.key, place(other))));
             false
         }
         None => first.insert(&object.key, object).is_none(),
     });
-    in_order
+    standing
 }
 
 /// For messages: `file:line`.

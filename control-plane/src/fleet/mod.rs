@@ -1,19 +1,27 @@
 //! The connected sidecars: what each was sent, what it acknowledged, what it refused. Publishing here is what pushes.
 
+mod accept;
 pub mod ads;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ringfence_xds::{
     decode::Rejection,
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
-    resource::{Kind, Resource},
+    resource::Kind,
     server::{Event, ResourceSet, Stream, StreamError},
 };
 use tokio::sync::{Notify, mpsc, watch};
+
+use crate::compile::Delta;
+
+/// Events that wait for whoever speaks with the operator; more are dropped, `status` keeps what they said.
+const MAX_EVENTS: usize = 1024;
+/// Longest name of a node, in bytes: two names of Kubernetes and a slash.
+const MAX_NODE_BYTES: usize = 512;
 
 /// What a sidecar did, told to whoever speaks with the operator.
 #[derive(Clone, Debug)]
@@ -35,9 +43,11 @@ pub enum FleetEvent {
 #[derive(Debug)]
 pub struct Fleet {
     inner: Mutex<Inner>,
-    events: mpsc::UnboundedSender<FleetEvent>,
+    events: mpsc::Sender<FleetEvent>,
     /// Counts changes of what `status` and `in_sync` would say.
     changed: watch::Sender<u64>,
+    /// Whether the streams are to end.
+    closing: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -71,9 +81,9 @@ pub struct NodeStatus {
 }
 
 impl Fleet {
-    pub fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<FleetEvent>) {
-        let (events, receiver) = mpsc::unbounded_channel();
-        let fleet = Self { inner: Mutex::default(), events, changed: watch::Sender::new(0) };
+    pub fn new() -> (Arc<Self>, mpsc::Receiver<FleetEvent>) {
+        let (events, receiver) = mpsc::channel(MAX_EVENTS);
+        let fleet = Self { inner: Mutex::default(), events, changed: watch::Sender::new(0), closing: watch::Sender::new(false) };
         (Arc::new(fleet), receiver)
     }
 
@@ -82,43 +92,60 @@ impl Fleet {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes `resources` the published set; sends each stream what of it changed for it, and nothing to the others.
-    pub fn publish(&self, resources: Vec<Resource>) {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        let keep: std::collections::HashSet<(Kind, Arc<str>)> = resources.iter().map(|r| (r.kind, r.name.clone())).collect();
-        let gone: Vec<(Kind, Arc<str>)> = inner.set.iter().map(|r| (r.kind, r.name.clone())).filter(|key| !keep.contains(key)).collect();
-        let mut changed: Vec<(Kind, Arc<str>)> = Vec::new();
-        for resource in resources {
-            let key = (resource.kind, resource.name.clone());
-            if inner.set.insert(resource) {
-                changed.push(key);
-            }
-        }
-        for key in gone {
-            inner.set.remove(key.0, &key.1);
-            changed.push(key);
+    /// Changes the published set; sends each stream what of it changed for it, and nothing to the others.
+    pub fn publish(&self, delta: Delta) {
+        let upserts: Vec<(Kind, Arc<str>)> = delta.upserts.iter().map(|resource| (resource.kind, resource.name.clone())).collect();
+        let mut changed: BTreeMap<Kind, HashSet<&str>> = BTreeMap::new();
+        for (kind, name) in upserts.iter().chain(&delta.removed) {
+            changed.entry(*kind).or_default().insert(name);
         }
         if changed.is_empty() {
             return;
         }
-        for connected in inner.streams.values_mut() {
-            let view = inner.set.view(&connected.workload);
-            let mut concerned = false;
-            for (kind, name) in &changed {
-                concerned |= connected.stream.touch(*kind, name, &view);
+        {
+            let mut inner = self.lock();
+            let Inner { set, streams, .. } = &mut *inner;
+            for (kind, name) in &delta.removed {
+                set.remove(*kind, name);
             }
-            if concerned {
-                connected.wake.notify_one();
+            for resource in delta.upserts {
+                set.insert(resource);
+            }
+            for connected in streams.values_mut() {
+                if connected.stream.touch_each(&changed, &set.view(&connected.workload)) {
+                    connected.wake.notify_one();
+                }
             }
         }
         self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Ends every stream, and those that are opened from now on, and returns when they have ended. Sidecars go on with what they have and
+    /// come back to whoever serves next.
+    pub async fn close(&self) {
+        self.closing.send_replace(true);
+        let mut changes = self.changes();
+        // The sender of the changes is our own.
+        let _ = changes.wait_for(|_| self.lock().streams.is_empty()).await;
+    }
+
+    async fn closed(&self) {
+        // As above.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+
+    /// Tells of it unless too much waits to be told already.
+    fn tell(&self, event: FleetEvent) {
+        let _ = self.events.try_send(event);
     }
 
     /// A stream opened; closed when the session is dropped.
     fn open(self: &Arc<Self>, bound_to: Option<&str>, first: &DeltaDiscoveryRequest) -> Result<Session, OpenError> {
         let mut stream = Stream::default();
         let node = stream.introduce(first)?.ok_or(StreamError::NoNode)?;
+        if node.len() > MAX_NODE_BYTES || node.chars().any(char::is_control) {
+            return Err(OpenError::Node);
+        }
         // `<workload>` or `<workload>/<instance>`.
         let workload = node.split_once('/').map_or(node.as_str(), |(workload, _)| workload).to_owned();
         if bound_to.is_some_and(|bound| bound != workload) {
@@ -166,6 +193,8 @@ impl Fleet {
 enum OpenError {
     #[error(transparent)]
     Stream(#[from] StreamError),
+    #[error("node.id must be <workload> or <workload>/<instance>, at most {MAX_NODE_BYTES} bytes")]
+    Node,
     #[error("this connection belongs to another workload")]
     Foreign,
 }
@@ -193,19 +222,17 @@ impl Session {
                 }
                 // Of no other kind is there anything fresher than what is published.
                 Event::Refresh { kind: Kind::Issuer, names } => {
-                    let _ = self.fleet.events.send(FleetEvent::KeysWanted { issuers: names });
+                    self.fleet.tell(FleetEvent::KeysWanted { issuers: names });
                 }
                 Event::Refresh { .. } => {}
-                Event::Rejected(rejections) => {
-                    let mut news = rejections;
-                    // What is refused again for the same reason was told.
-                    news.retain(|rejection| {
+                Event::Rejected(mut rejections) => {
+                    // Told once, however often the same version is asked for and refused again.
+                    rejections.retain(|rejection| {
                         let key = (rejection.kind, rejection.name.clone());
                         connected.rejections.insert(key, rejection.clone()).as_ref() != Some(rejection)
                     });
-                    if !news.is_empty() {
-                        // The receiver is gone only when the process ends.
-                        let _ = self.fleet.events.send(FleetEvent::Rejected { workload: connected.workload.clone(), rejections: news });
+                    if !rejections.is_empty() {
+                        self.fleet.tell(FleetEvent::Rejected { workload: connected.workload.clone(), rejections });
                     }
                 }
             }
@@ -230,8 +257,11 @@ impl Drop for Session {
     fn drop(&mut self) {
         let closed = self.fleet.lock().streams.remove(&self.id);
         if let Some(connected) = closed {
-            let _ = self.fleet.events.send(FleetEvent::Disconnected { workload: connected.workload });
+            self.fleet.tell(FleetEvent::Disconnected { workload: connected.workload });
         }
         self.fleet.changed.send_modify(|count| *count += 1);
     }
 }
+
+#[cfg(test)]
+mod tests;

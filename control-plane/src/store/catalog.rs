@@ -11,7 +11,7 @@ use ringfence_xds::resource::Resource;
 
 use super::{files::Files, watch::Watch};
 use crate::{
-    compile::{Compiler, references},
+    compile::{Compiled, Compiler, Delta, references},
     spec::{self, Fault, Object, ObjectKey, Parsed, Scan},
 };
 
@@ -21,13 +21,15 @@ const MAX_READINGS: usize = 16;
 const MAX_STEPS: usize = 32;
 
 type Objects = BTreeMap<ObjectKey, Arc<Object>>;
+/// Objects and what they come to.
+type InForce = BTreeMap<ObjectKey, (Arc<Object>, Arc<[Resource]>)>;
 
 #[derive(Debug)]
 pub struct Catalog {
     files: Files,
     parsed: HashMap<PathBuf, Reading>,
     compiler: Compiler,
-    in_force: Objects,
+    in_force: InForce,
 }
 
 /// A file's objects, and the texts that they were made of.
@@ -37,10 +39,10 @@ struct Reading {
     parsed: Parsed,
 }
 
-/// What is in force after a load.
+/// What a load has changed.
 #[derive(Debug)]
 pub struct Loaded {
-    pub resources: Vec<Resource>,
+    pub delta: Delta,
     /// Of what stands in the files now: by file, line and column.
     pub faults: Vec<Fault>,
 }
@@ -54,11 +56,16 @@ impl Catalog {
 
     /// The objects in force.
     pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.in_force.values()
+        self.in_force.values().map(|(object, _)| object)
     }
 
     pub fn object(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
-        self.in_force.get(key)
+        self.in_force.get(key).map(|(object, _)| object)
+    }
+
+    /// The resources in force.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.in_force.values().flat_map(|(_, resources)| resources.iter())
     }
 
     /// Returns when something was edited, and its writers are done. May be dropped at any time.
@@ -82,17 +89,17 @@ impl Catalog {
         if !unread.is_empty() || !garbled.is_empty() {
             let present: BTreeSet<&ObjectKey> = written.iter().map(|object| &object.key).collect();
             let is_garbled = |file: &Path| file.ancestors().any(|path| garbled.contains(path));
-            let kept = self.in_force.values().filter(|object| !present.contains(&object.key));
+            let kept = self.objects().filter(|object| !present.contains(&object.key));
             let kept: Vec<_> = kept.filter(|object| unread.contains(&object.key) || is_garbled(&object.file)).cloned().collect();
             written.extend(kept);
         }
         let unwatched = self.files.unwatched().iter().map(|(dir, why)| Fault::of_file(&dir.as_path().into(), why.clone()));
         faults.extend(unwatched);
-        let resources = self.settle(&written, &unread, &mut faults);
+        let delta = self.settle(&written, &unread, &mut faults);
         faults.sort();
         faults.dedup();
         self.compiler.sweep();
-        Ok(Loaded { resources, faults })
+        Ok(Loaded { delta, faults })
     }
 
     /// Brings `parsed` up to date with the files.
@@ -139,65 +146,76 @@ impl Catalog {
         Reading { texts, parsed }
     }
 
-    /// Puts the largest part of an edit in force that goes together, and yields its resources. What does not is as it was before: each object
-    /// at fault, whatever is in conflict with the old that stays for it, and whatever was taken away that the old refers to.
-    fn settle(&mut self, written: &[Arc<Object>], unread: &BTreeSet<ObjectKey>, faults: &mut Vec<Fault>) -> Vec<Resource> {
+    /// Puts the largest part of an edit in force that goes together. What does not is as it was before: each object at fault, whatever is in
+    /// conflict with the old that stays for it, and whatever was taken away that the old refers to.
+    fn settle(&mut self, written: &[Arc<Object>], unread: &BTreeSet<ObjectKey>, faults: &mut Vec<Fault>) -> Delta {
         let compiled = self.compiler.compile(written, unread);
-        let mut next = Objects::new();
-        let mut twice: BTreeSet<ObjectKey> = BTreeSet::new();
-        for object in written {
-            if next.insert(object.key.clone(), object.clone()).is_some() {
-                twice.insert(object.key.clone());
-            }
-        }
-        let well = compiled.outcomes.iter().all(Result::is_ok);
-        if well && unread.is_empty() {
-            self.in_force = next;
-            return compiled.resources().cloned().collect();
+        if unread.is_empty()
+            && let Some(next) = in_force(written, &compiled)
+        {
+            return self.replace(next);
         }
         faults.extend(compiled.faults());
         let mut told: BTreeSet<ObjectKey> = faults.iter().filter_map(Fault::key).collect();
-        for key in &twice {
-            restore(&mut next, key, &self.in_force);
+        let mut next = Objects::new();
+        let mut twice: BTreeSet<&ObjectKey> = BTreeSet::new();
+        for object in written {
+            if next.insert(object.key.clone(), object.clone()).is_some() {
+                twice.insert(&object.key);
+            }
+        }
+        for key in twice {
+            self.restore(&mut next, key);
         }
         for _ in 0..MAX_STEPS {
             let objects: Vec<Arc<Object>> = next.values().cloned().collect();
             let compiled = self.compiler.compile(&objects, &BTreeSet::new());
-            let mut well = true;
+            if let Some(next) = in_force(&objects, &compiled) {
+                return self.replace(next);
+            }
             for (object, outcome) in objects.iter().zip(&compiled.outcomes) {
                 let Err(found) = outcome else { continue };
-                well = false;
-                if self.in_force.get(&object.key).is_some_and(|old| Arc::ptr_eq(old, object)) {
+                if self.object(&object.key).is_some_and(|old| Arc::ptr_eq(old, object)) {
                     // As it was, and well then: what it refers to was taken away.
-                    for reference in references(&object.spec) {
-                        if let Some((key, old)) = self.in_force.get_key_value(&reference.key()) {
-                            next.entry(key.clone()).or_insert_with(|| old.clone());
+                    for key in references(&object.spec).iter().map(|reference| reference.key()) {
+                        if let Some(old) = self.object(&key) {
+                            next.entry(key).or_insert_with(|| old.clone());
                         }
                     }
                     continue;
                 }
-                restore(&mut next, &object.key, &self.in_force);
+                self.restore(&mut next, &object.key);
                 let waits = references(&object.spec).iter().any(|reference| unread.contains(&reference.key()));
                 if !waits && told.insert(object.key.clone()) {
                     faults.extend_from_slice(found);
                 }
             }
-            if well {
-                self.in_force = next;
-                return compiled.resources().cloned().collect();
-            }
         }
-        let objects: Vec<Arc<Object>> = self.in_force.values().cloned().collect();
-        self.compiler.compile(&objects, &BTreeSet::new()).resources().cloned().collect()
+        Delta::default()
+    }
+
+    /// Takes an edit of one object back.
+    fn restore(&self, next: &mut Objects, key: &ObjectKey) {
+        match self.object(key) {
+            Some(old) => drop(next.insert(key.clone(), old.clone())),
+            None => drop(next.remove(key)),
+        }
+    }
+
+    fn replace(&mut self, next: InForce) -> Delta {
+        let differ = |old: &(_, Arc<[Resource]>), new: Option<&(_, Arc<[Resource]>)>| !new.is_some_and(|new| Arc::ptr_eq(&old.1, &new.1));
+        let before = self.in_force.iter().filter(|(key, old)| differ(old, next.get(*key))).flat_map(|(_, (_, resources))| resources.iter());
+        let after = next.iter().filter(|(key, new)| differ(new, self.in_force.get(*key))).flat_map(|(_, (_, resources))| resources.iter());
+        let delta = Delta::between(&before.collect::<Vec<_>>(), &after.collect::<Vec<_>>());
+        self.in_force = next;
+        delta
     }
 }
 
-/// Takes an edit of one object back.
-fn restore(next: &mut Objects, key: &ObjectKey, in_force: &Objects) {
-    match in_force.get(key) {
-        Some(old) => drop(next.insert(key.clone(), old.clone())),
-        None => drop(next.remove(key)),
-    }
+/// `None`: something is wrong with one of them.
+fn in_force(objects: &[Arc<Object>], compiled: &Compiled) -> Option<InForce> {
+    let both = objects.iter().zip(&compiled.outcomes);
+    both.map(|(object, outcome)| Some((object.key.clone(), (object.clone(), outcome.as_ref().ok()?.clone())))).collect()
 }
 
 #[cfg(test)]

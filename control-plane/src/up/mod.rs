@@ -13,12 +13,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::{
     demo,
     fleet::FleetEvent,
-    plane::{Plane, PlaneError, STATE_DIR, Step},
+    plane::{Plane, PlaneError, Step},
     say::say,
     spec::{Object, Spec},
 };
@@ -44,9 +44,13 @@ pub enum UpError {
 struct Up {
     plane: Plane,
     program: PathBuf,
+    /// What sidecars keep between runs.
+    state: PathBuf,
     /// Unix sockets, in a directory that ends with this process.
     sockets: tempfile::TempDir,
     sidecars: BTreeMap<String, Sidecar>,
+    /// Draining; the next of the same name waits for it.
+    stopping: BTreeMap<String, JoinHandle<()>>,
     demos: BTreeMap<SocketAddr, AbortHandle>,
 }
 
@@ -54,9 +58,9 @@ struct Up {
 pub async fn up(dir: &Path) -> Result<(), UpError> {
     let sockets = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
     let plane = Plane::open(dir, Some(sockets.path().to_owned())).await?;
-    plane.serve_status(sockets.path())?;
+    let Some(state) = plane.state.clone() else { return Err(UpError::NotReady(format!("{} must be writable", dir.display()))) };
     let program = std::env::current_exe()?.with_file_name("ringfence-proxy");
-    let mut up = Up { plane, program, sockets, sidecars: BTreeMap::new(), demos: BTreeMap::new() };
+    let mut up = Up { plane, program, state, sockets, sidecars: BTreeMap::new(), stopping: BTreeMap::new(), demos: BTreeMap::new() };
     let outcome = up.run().await;
     up.stop().await;
     outcome
@@ -93,15 +97,22 @@ impl Up {
             self.sidecars.keys().filter(|name| workloads.iter().all(|object| *object.key.name != ***name)).cloned().collect();
         for name in gone {
             if let Some(sidecar) = self.sidecars.remove(&name) {
-                sidecar.stop().await;
-                say(format_args!("{name}: stopped"));
+                let workload = name.clone();
+                let stop = async move {
+                    sidecar.stop().await;
+                    say(format_args!("{workload}: stopped"));
+                };
+                self.stopping.insert(name, tokio::spawn(stop));
             }
         }
         for object in &workloads {
             self.demonstrate(object).await;
             let name = &*object.key.name;
             if !self.sidecars.contains_key(name) {
-                let paths = Paths::new(&self.plane.dir.join(STATE_DIR), self.sockets.path(), name);
+                if let Some(predecessor) = self.stopping.remove(name) {
+                    let _ = predecessor.await;
+                }
+                let paths = Paths::new(&self.state, self.sockets.path(), name);
                 let start = |error| UpError::Start { workload: name.into(), program: self.program.clone(), error };
                 self.sidecars.insert(name.into(), Sidecar::start(&self.program, name, paths).await.map_err(start)?);
             }
@@ -166,7 +177,7 @@ impl Up {
 
     async fn stop(self) {
         let sidecars: Vec<_> = self.sidecars.into_values().map(|sidecar| tokio::spawn(sidecar.stop())).collect();
-        for sidecar in sidecars {
+        for sidecar in sidecars.into_iter().chain(self.stopping.into_values()) {
             let _ = sidecar.await;
         }
     }

@@ -1,7 +1,7 @@
 //! What one stream asked for of one kind, what it was sent of it, and what it answered.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -181,6 +181,18 @@ impl Subscription {
             self.dirty.entry(name.to_owned()).or_insert(false);
         }
         concerned
+    }
+
+    /// As `touch` of each.
+    pub(super) fn touch_each(&mut self, changed: &HashSet<&str>, sees: impl Fn(&str) -> bool) -> bool {
+        if self.wildcard || changed.len() <= self.names.len() {
+            return changed.iter().filter(|name| self.touch(name, sees(name))).count() > 0;
+        }
+        let mine: Vec<&String> = self.names.iter().filter(|name| changed.contains(name.as_str())).collect();
+        for name in &mine {
+            self.dirty.entry((*name).clone()).or_insert(false);
+        }
+        !mine.is_empty()
     }
 
     pub(super) fn touch_all(&mut self) {

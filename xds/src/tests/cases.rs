@@ -16,6 +16,7 @@ enum Case {
 }
 
 const SOCKETS: &str = "about the transport: for tests/scenarios, through real sockets";
+const FLEET: &str = "about the transport: played by control-plane's fleet::tests, through real sockets";
 
 const CASES: &[(&str, Case)] = &[
     ("xds-server-001", Played(&[subscriptions::the_first_request_brings_what_it_names])),
@@ -52,7 +53,7 @@ const CASES: &[(&str, Case)] = &[
             bounds::what_is_published_for_others_costs_a_stream_nothing,
         ]),
     ),
-    ("xds-server-026", Excused(SOCKETS)),
+    ("xds-server-026", Excused(FLEET)),
     ("xds-server-027", Played(&[resume::what_a_client_holds_is_not_sent_again])),
     ("xds-server-028", Played(&[resume::what_a_client_holds_in_another_version_is])),
     ("xds-server-029", Played(&[resume::a_nonce_of_a_dead_stream_makes_no_answer])),
@@ -82,9 +83,9 @@ const CASES: &[(&str, Case)] = &[
     ("xds-server-050", Played(&[answers::answers_may_come_in_any_order, answers::an_answer_to_a_version_sent_anew_is_no_news])),
     ("xds-server-051", Played(&[answers::streams_of_one_node_are_independent])),
     ("xds-server-052", Played(&[answers::kinds_are_independent])),
-    ("xds-server-053", Excused(SOCKETS)),
-    ("xds-server-054", Excused("a stream is one value without locks: what is concurrent is the fleet: for its own tests")),
-    ("xds-server-055", Excused(SOCKETS)),
+    ("xds-server-053", Excused(FLEET)),
+    ("xds-server-054", Excused(FLEET)),
+    ("xds-server-055", Excused(FLEET)),
     ("xds-client-056", Played(&[client::what_can_be_used_is_acknowledged])),
     ("xds-client-057", Played(&[client::what_cannot_is_refused_and_the_version_before_stays])),
     ("xds-client-058", Played(&[client::what_cannot_is_refused_and_the_version_before_stays])),

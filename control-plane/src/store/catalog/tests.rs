@@ -116,7 +116,7 @@ fn a_key_set_that_changed_changes_its_issuer_and_a_broken_one_does_not() {
     dir.load();
     let version = |dir: &mut Dir| {
         let loaded = dir.catalog.load().unwrap();
-        let issuer = loaded.resources.iter().find(|r| &*r.name == "sso").unwrap().version.clone();
+        let issuer = dir.catalog.resources().find(|r| &*r.name == "sso").unwrap().version.clone();
         (issuer, loaded.faults.len())
     };
     let before = version(&mut dir);

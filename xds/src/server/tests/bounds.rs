@@ -6,6 +6,7 @@ use crate::{
     tests::fixtures::binding,
 };
 use prost::Message;
+use std::collections::{BTreeMap, HashSet};
 
 fn numbered(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("t{i:05}")).collect()
@@ -233,4 +234,41 @@ pub(crate) fn a_dedicated_wildcard_looks_only_at_what_it_may_see() {
     assert_eq!(served.view().names(Kind::Workload), [NODE]);
     assert_eq!(served.view().names(Kind::Platform), ["platform"]);
     assert_eq!(served.view().names(Kind::Binding), NOTHING);
+}
+
+/// Many changes at once are told as they would be one by one, whether they are more than what was asked for, fewer, or the workload's own.
+#[test]
+pub(crate) fn changes_told_together_are_as_one_by_one() {
+    let names = ["acme", "globex", "initech", "umbrella"];
+    for tenants_served in [&["acme", "globex"][..], &["*"]] {
+        for subscribed in [&["acme"][..], &["acme", "globex", "umbrella", "missing"], &["*"]] {
+            for changed in [&[][..], &["globex"], &["acme", "initech"], &names] {
+                for workload_too in [false, true] {
+                    let told = |together: bool| {
+                        let mut served = Served::new(tenants_served, &names);
+                        served.send(tenants().subscribe(subscribed));
+                        served.ack();
+                        let mut resources: Vec<Resource> = changed.iter().map(|name| tenant(name, 2)).collect();
+                        resources.extend(workload_too.then(|| workload(NODE, &["acme", "umbrella"])));
+                        let keys: Vec<_> = resources.iter().map(|resource| (resource.kind, resource.name.clone())).collect();
+                        for resource in resources {
+                            served.set.insert(resource);
+                        }
+                        let view = served.set.view(NODE);
+                        let concerned = if together {
+                            let mut changed: BTreeMap<Kind, HashSet<&str>> = BTreeMap::new();
+                            for (kind, name) in &keys {
+                                changed.entry(*kind).or_default().insert(name);
+                            }
+                            served.stream.touch_each(&changed, &view)
+                        } else {
+                            keys.iter().fold(false, |concerned, (kind, name)| served.stream.touch(*kind, name, &view) || concerned)
+                        };
+                        (concerned, served.tell())
+                    };
+                    assert_eq!(told(true), told(false), "{tenants_served:?} {subscribed:?} {changed:?} {workload_too}");
+                }
+            }
+        }
+    }
 }
