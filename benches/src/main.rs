@@ -3,6 +3,8 @@
 //! This process only directs. The programs under test, the origin behind them and the load before them are processes of their own: the
 //! CPU of one is told from that of the others by the kernel. Origin, relay and load are this program again, with a subcommand.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report is for whoever reads it")]
+
 mod load;
 mod measure;
 mod origin;

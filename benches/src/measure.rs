@@ -2,8 +2,6 @@
 
 use std::{fs, time::Duration};
 
-use serde::Serialize;
-
 use crate::Error;
 
 /// User and system time of all threads of a process so far, also of those that have ended. In ticks, of 10 ms as a rule: what is
@@ -20,25 +18,24 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration, Error> {
 }
 
 /// In KiB.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
-    /// Resident, pages of files and of other processes included.
+    /// Resident, the program's own text and its libraries included.
     pub(crate) rss: u64,
     /// The same, each page divided by those who share it.
     pub(crate) pss: u64,
-    /// Pages of its own: what one more such process takes.
-    pub(crate) private: u64,
+    /// Written to: what another such process on the same host takes, which shares the rest.
+    pub(crate) dirty: u64,
 }
 
 pub(crate) fn memory(pid: u32) -> Result<Memory, Error> {
     let rollup = read(pid, "smaps_rollup")?;
-    let sum =
-        |names: &[&str]| rollup.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| names.contains(name)).map(kib).sum();
-    Ok(Memory { rss: sum(&["Rss"]), pss: sum(&["Pss"]), private: sum(&["Private_Clean", "Private_Dirty"]) })
-}
-
-fn kib((_, value): (&str, &str)) -> u64 {
-    value.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+    let of = |wanted: &str| {
+        let value = rollup.lines().find_map(|line| line.strip_prefix(wanted)?.strip_prefix(':'));
+        let kib = value.and_then(|value| value.trim().strip_suffix(" kB")?.parse().ok());
+        kib.ok_or_else(|| Error::Unexpected(format!("/proc/{pid}/smaps_rollup has no {wanted}")))
+    };
+    Ok(Memory { rss: of("Rss")?, pss: of("Pss")?, dirty: of("Private_Dirty")? })
 }
 
 /// How often threads of the process have been given a processor. Over a time of rest: its wake-ups.

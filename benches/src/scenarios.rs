@@ -226,7 +226,7 @@ fn flood(plan: Plan, field: &Field, report: &mut Report) -> Result<(), Error> {
 
 /// A sidecar that has nothing to do, what a hundred connections add to it, and how soon it can begin.
 fn rest(plan: Plan, installation: &mut Installation, report: &mut Report) -> Result<(), Error> {
-    let table = report.table("At rest", &["resident KiB", "proportional KiB", "private KiB", "wake-ups/s"]);
+    let table = report.table("At rest", &["resident KiB", "proportional KiB", "of these written to", "wake-ups/s"]);
     let (sidecar, first) = installation.start_sidecar()?;
     idle("after its start", sidecar.pid(), plan, table)?;
     let heads = installation.policy.requests("held", HELD)?;
@@ -259,7 +259,7 @@ fn idle(name: &str, pid: u32, plan: Plan, table: &mut Table) -> Result<(), Error
 }
 
 fn add_memory(name: &str, memory: Memory, woken: Option<f64>, table: &mut Table) {
-    let Memory { rss, pss, private } = memory;
-    let figures: Vec<f64> = [rss, pss, private].map(|kib| kib as f64).into_iter().chain(woken).collect();
+    let Memory { rss, pss, dirty } = memory;
+    let figures: Vec<f64> = [rss, pss, dirty].map(|kib| kib as f64).into_iter().chain(woken).collect();
     table.add(name, &figures);
 }

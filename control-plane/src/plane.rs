@@ -12,7 +12,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use ringfence_xds::decode::Rejection;
+use ringfence_xds::{
+    decode::Rejection,
+    resource::{Kind as ResourceKind, Resource},
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -22,6 +25,8 @@ use tokio::{
 
 use crate::{
     admin,
+    compile::Delta,
+    feed::{self, FeedEvent, Feeds},
     fleet::{Fleet, FleetEvent, ads},
     say::say,
     spec::{Kind, Object, ObjectKey},
@@ -56,6 +61,10 @@ pub(crate) struct Plane {
     pub(crate) catalog: Catalog,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) events: mpsc::Receiver<FleetEvent>,
+    feeds: Feeds,
+    fed: mpsc::Receiver<FeedEvent>,
+    /// The issuers whose keys are fetched, as compiled: without.
+    unfilled: BTreeMap<Arc<str>, Resource>,
     /// Our own directory, below the real one that is served; none where nothing can be written there (a mounted ConfigMap).
     pub(crate) state: Option<PathBuf>,
     /// Directory of the workloads' sockets, if they have any.
@@ -63,6 +72,8 @@ pub(crate) struct Plane {
     served: BTreeMap<String, AbortHandle>,
     /// Faults of the present files, for `status`; each was printed when it came.
     faults: Arc<Mutex<BTreeSet<String>>>,
+    /// Of the feeds, by issuer; for `status` too.
+    unfed: BTreeMap<String, String>,
     /// Locked: two control planes on one directory would start its sidecars twice.
     _lock: Option<fs::File>,
     interrupt: Signal,
@@ -73,6 +84,8 @@ pub(crate) struct Plane {
 pub(crate) enum Step {
     /// An edit was taken up: the objects in force may have changed.
     Reloaded,
+    /// Keys were fetched, or asked for.
+    Fed,
     Event(FleetEvent),
     /// SIGINT or SIGTERM.
     Stop,
@@ -80,7 +93,7 @@ pub(crate) enum Step {
 
 impl Plane {
     /// Reads the directory, publishes it and serves each workload's socket. Faults are printed, and are an error here.
-    pub(crate) fn open(dir: &Path, sockets: Option<PathBuf>) -> Result<Self, PlaneError> {
+    pub(crate) async fn open(dir: &Path, sockets: Option<PathBuf>) -> Result<Self, PlaneError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |error| PlaneError::Path { path, error }
@@ -104,21 +117,29 @@ impl Plane {
             }
         };
         let (fleet, events) = Fleet::new();
+        let (feeds, fed) = Feeds::new(state.as_deref().unwrap_or(&dir.join(STATE_DIR)));
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let mut plane = Self {
             dir,
             catalog,
             fleet,
             events,
+            feeds,
+            fed,
+            unfilled: BTreeMap::new(),
             state,
             sockets,
             served: BTreeMap::new(),
             faults: Default::default(),
+            unfed: BTreeMap::new(),
             _lock: lock,
             interrupt,
             terminate,
         };
         say(format_args!("ringfence: {} objects in {}", plane.catalog.objects().count(), plane.dir.display()));
+        // No sidecar is told of an issuer without keys because it asked a moment too early.
+        plane.feeds.reconcile(feed::wanted(plane.catalog.objects()));
+        plane.feeds.tried().await;
         plane.publish(loaded).into_iter().next().map_or(Ok(()), Err)?;
         plane.serve_status()?;
         Ok(plane)
@@ -165,7 +186,17 @@ impl Plane {
                     Step::Stop
                 }
             },
-            event = self.events.recv() => event.map_or(Step::Stop, Step::Event),
+            event = self.events.recv() => match event {
+                Some(FleetEvent::KeysWanted { issuers }) => {
+                    issuers.iter().for_each(|issuer| self.feeds.refresh(issuer));
+                    Step::Fed
+                }
+                event => event.map_or(Step::Stop, Step::Event),
+            },
+            Some(event) = self.fed.recv() => {
+                self.on_feed(event);
+                Step::Fed
+            }
             _ = self.interrupt.recv() => Step::Stop,
             _ = self.terminate.recv() => Step::Stop,
         }
@@ -173,28 +204,76 @@ impl Plane {
 
     fn reload(&mut self) {
         let loaded = self.catalog.load();
-        let faults: BTreeSet<String> = match &loaded {
+        let mut faults: BTreeSet<String> = match &loaded {
             Ok(loaded) => loaded.faults.iter().map(ToString::to_string).collect(),
             Err(error) => BTreeSet::from([format!("ringfence: {}: {error}; nothing was changed", self.dir.display())]),
         };
-        {
-            let mut told = self.faults.lock();
-            for fault in faults.difference(&told) {
-                say(fault);
-            }
-            if faults.is_empty() && !told.is_empty() {
-                say("ringfence: all faults are mended");
-            }
-            *told = faults;
-        }
+        let issuers = &self.catalog;
+        self.unfed.retain(|issuer, _| issuers.object(&issuer_key(issuer)).is_some());
+        faults.extend(self.unfed.values().cloned());
+        self.tell_faults(faults);
         for error in loaded.map(|loaded| self.publish(loaded)).unwrap_or_default() {
             say(format_args!("ringfence: {error}"));
         }
     }
 
+    /// Prints the faults that are new.
+    fn tell_faults(&self, faults: BTreeSet<String>) {
+        let mut told = self.faults.lock();
+        for fault in faults.difference(&told) {
+            say(fault);
+        }
+        if faults.is_empty() && !told.is_empty() {
+            say("ringfence: all faults are mended");
+        }
+        *told = faults;
+    }
+
+    fn on_feed(&mut self, event: FeedEvent) {
+        match event {
+            FeedEvent::Changed { issuer, set_aside } => {
+                for key in set_aside {
+                    say(format_args!("Issuer/{issuer}: keys[{}] is not used: {}", key.index, key.reason));
+                }
+                if let Some(resource) = self.unfilled.get(&*issuer) {
+                    let mut upserts = vec![resource.clone()];
+                    self.feeds.fill(&mut upserts);
+                    self.fleet.publish(Delta { upserts, removed: Vec::new() });
+                }
+            }
+            FeedEvent::Failed { issuer, message } => {
+                let Some(object) = self.catalog.object(&issuer_key(&issuer)) else { return };
+                let fault = object.fault("spec.jwks.uri", message).to_string();
+                let mut faults = self.faults.lock().clone();
+                if let Some(old) = self.unfed.insert(issuer.to_string(), fault.clone()) {
+                    faults.remove(&old);
+                }
+                faults.insert(fault);
+                self.tell_faults(faults);
+            }
+            FeedEvent::Recovered { issuer } => {
+                let mut faults = self.faults.lock().clone();
+                if let Some(fault) = self.unfed.remove(&*issuer) {
+                    faults.remove(&fault);
+                }
+                self.tell_faults(faults);
+            }
+        }
+    }
+
     /// Pushes what is in force, one socket for each workload that is. Errors are those of single sockets.
     fn publish(&mut self, loaded: Loaded) -> Vec<PlaneError> {
-        self.fleet.publish(loaded.delta);
+        let mut delta = loaded.delta;
+        let fetched = feed::wanted(self.catalog.objects());
+        self.unfilled.retain(|issuer, _| fetched.contains_key(issuer));
+        for resource in
+            delta.upserts.iter().filter(|resource| resource.kind == ResourceKind::Issuer && fetched.contains_key(&resource.name))
+        {
+            self.unfilled.insert(resource.name.clone(), resource.clone());
+        }
+        self.feeds.reconcile(fetched);
+        self.feeds.fill(&mut delta.upserts);
+        self.fleet.publish(delta);
         let mut errors = Vec::new();
         let Some(sockets) = &self.sockets else { return errors };
         let names: BTreeSet<String> = self.workloads().map(|object| object.key.name.to_string()).collect();
@@ -241,6 +320,10 @@ impl Plane {
             }
         }
     }
+}
+
+fn issuer_key(name: &str) -> ObjectKey {
+    ObjectKey { kind: Kind::Issuer, name: name.into() }
 }
 
 /// The socket of a workload's sidecar.

@@ -22,7 +22,7 @@ pub struct ServeConfig {
 
 /// Runs until SIGINT or SIGTERM.
 pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
-    let mut plane = Plane::open(dir, config.sockets.clone())?;
+    let mut plane = Plane::open(dir, config.sockets.clone()).await?;
     if let Some(sockets) = &config.sockets {
         say(format_args!("ringfence: sockets in {}", sockets.display()));
     }
@@ -34,7 +34,8 @@ pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
         match plane.step().await {
             Step::Event(FleetEvent::Rejected { workload, rejections }) => plane.tell(&workload, &rejections),
             Step::Event(FleetEvent::Disconnected { workload }) => say(format_args!("{workload}: a sidecar left")),
-            Step::Reloaded => {}
+            // Keys were seen to by the plane.
+            Step::Event(FleetEvent::KeysWanted { .. }) | Step::Reloaded | Step::Fed => {}
             Step::Stop => break,
         }
     }

@@ -167,7 +167,7 @@ fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        eprintln!("ringfence-proxy: the limit on open files stays as it was: {error}");
+        notice(format_args!("the limit on open files stays as it was: {error}"));
     }
 }
 

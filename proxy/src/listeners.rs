@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     inbound::{
         listener::{self, Drain},
-        tls,
+        tls::{self, TlsIdentity},
     },
     telemetry::notice,
 };
@@ -72,13 +72,13 @@ struct Listener {
     sockets: Vec<TcpListener>,
     address: SocketAddr,
     /// Loaded when the policy was prepared, used from its commit on.
-    next_tls: Option<Arc<ServerConfig>>,
+    next_tls: Option<TlsIdentity>,
     serving: Option<Serving>,
 }
 
 struct Serving {
     policy: InboundPolicy,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<TlsIdentity>,
     drain: watch::Sender<Option<Instant>>,
 }
 
@@ -99,7 +99,7 @@ impl Listeners {
         let (mut fresh, mut certificates) = (Vec::new(), Vec::new());
         for (i, (key, policy)) in ListenerKey::of(workload).enumerate() {
             let fault = |field: &str, message: String| Fault { path: format!("inbound[{i}].{field}"), message };
-            let tls = match policy.tls.as_ref().map(|files| tls::server_config(&files.certificate, &files.key)).transpose() {
+            let tls = match policy.tls.as_ref().map(|files| tls::identity(&files.certificate, &files.key)).transpose() {
                 Ok(tls) => tls,
                 Err(error) => {
                     faults.push(fault("tls", error.to_string()));
@@ -180,15 +180,14 @@ impl Listener {
         threads: &[mpsc::UnboundedSender<Serve>],
         until: Instant,
     ) -> io::Result<()> {
-        let tls = policy.tls.is_some().then(|| self.next_tls.clone()).flatten();
-        let same_tls = |serving: &Serving| match (&serving.tls, &tls) {
-            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-            (None, None) => true,
-            _ => false,
+        let tls = match (&policy.tls, &self.next_tls) {
+            (None, _) => None,
+            (Some(_), Some(identity)) => Some(identity.clone()),
+            (Some(_), None) => return Err(io::Error::other("its certificate was never read; it stays as it was")),
         };
         // Paths that need no token are read from the snapshot at each request; only what a connection holds asks for new connections.
         let same = |serving: &Serving| {
-            serving.policy.upstream == policy.upstream && serving.policy.forward_token == policy.forward_token && same_tls(serving)
+            serving.policy.upstream == policy.upstream && serving.policy.forward_token == policy.forward_token && serving.tls == tls
         };
         if self.serving.as_ref().is_some_and(same) {
             return Ok(());
@@ -201,7 +200,7 @@ impl Listener {
                 key,
                 socket,
                 upstream: policy.upstream,
-                tls: tls.clone(),
+                tls: tls.as_ref().map(|identity| identity.config.clone()),
                 forward_token: policy.forward_token,
                 drain: Drain::new(draining.clone()),
             };

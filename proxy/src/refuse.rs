@@ -1,7 +1,7 @@
 //! The one door out: a `Deny` becomes a response.
 //!
 //! The body is a problem document (RFC 9457) and `Proxy-Status` (RFC 9209) says that it was this proxy that answered. Both
-//! carry the reason and nothing else: rules, tenants and details are the operator's, who finds them in the access log by `id`.
+//! carry the reason and nothing else: tenant and rule are the operator's, who finds them in the access log by `id`.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -35,11 +35,11 @@ pub fn refuse(deny: &Deny, id: RequestId) -> Response<Bytes> {
 /// The error type of RFC 9209 §2.3 that fits best.
 fn proxy_error(reason: Reason) -> &'static str {
     match reason {
-        Reason::RequestMalformed | Reason::RequestTooLarge | Reason::HeadersTooLarge | Reason::RequestTimeout => "http_request_error",
+        Reason::RequestMalformed | Reason::HeadersTooLarge | Reason::RequestTimeout => "http_request_error",
         Reason::UpstreamConnect => "destination_unavailable",
         Reason::UpstreamProtocol => "http_protocol_error",
         Reason::UpstreamTimeout => "http_response_timeout",
-        Reason::ConfigAbsent | Reason::Draining => "proxy_internal_response",
+        Reason::ConfigAbsent => "proxy_internal_response",
         _ => "http_request_denied",
     }
 }

@@ -26,8 +26,17 @@ const MAX_NODE_BYTES: usize = 512;
 /// What a sidecar did, told to whoever speaks with the operator.
 #[derive(Clone, Debug)]
 pub enum FleetEvent {
-    Rejected { workload: String, rejections: Vec<Rejection> },
-    Disconnected { workload: String },
+    Rejected {
+        workload: String,
+        rejections: Vec<Rejection>,
+    },
+    Disconnected {
+        workload: String,
+    },
+    /// Tokens name keys that these issuers have not got.
+    KeysWanted {
+        issuers: Vec<String>,
+    },
 }
 
 /// Shared by the streams and the publisher. The lock is held for one state-machine step at a time and never across an await.
@@ -210,6 +219,10 @@ impl Session {
                     for name in names {
                         connected.rejections.remove(&(kind, name));
                     }
+                }
+                // Of no other kind is there anything fresher than what is published.
+                Event::Refresh { kind: Kind::Issuer, names } => {
+                    self.fleet.tell(FleetEvent::KeysWanted { issuers: names });
                 }
                 Event::Refresh { .. } => {}
                 Event::Rejected(mut rejections) => {

@@ -5,8 +5,9 @@ mod sidecar;
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -55,8 +56,8 @@ struct Up {
 
 /// Runs until SIGINT or SIGTERM.
 pub async fn up(dir: &Path) -> Result<(), UpError> {
-    let sockets = tempfile::Builder::new().prefix("ringfence-").tempdir()?; // 0700
-    let plane = Plane::open(dir, Some(sockets.path().to_owned()))?;
+    let sockets = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
+    let plane = Plane::open(dir, Some(sockets.path().to_owned())).await?;
     let Some(state) = plane.state.clone() else { return Err(UpError::NotReady(format!("{} must be writable", dir.display()))) };
     let program = std::env::current_exe()?.with_file_name("ringfence-proxy");
     let mut up = Up { plane, program, state, sockets, sidecars: BTreeMap::new(), stopping: BTreeMap::new(), demos: BTreeMap::new() };
@@ -80,6 +81,7 @@ impl Up {
                     }
                 }
                 Step::Event(event) => self.tell(&event),
+                Step::Fed => {}
                 Step::Stop => {
                     say("ringfence: draining");
                     return Ok(());
@@ -160,7 +162,7 @@ impl Up {
                         self.tell(&event);
                         return Err(UpError::NotReady("a sidecar refused its configuration".into()));
                     }
-                    Step::Event(FleetEvent::Disconnected { .. }) => {}
+                    Step::Event(_) | Step::Fed => {}
                     Step::Stop => return Err(UpError::NotReady("stopped before it was ready".into())),
                 },
                 () = &mut deadline => return Err(UpError::NotReady(format!("not acknowledged in time: {}", waiting.join(", ")))),
@@ -171,7 +173,8 @@ impl Up {
     fn tell(&self, event: &FleetEvent) {
         match event {
             FleetEvent::Rejected { workload, rejections } => self.plane.tell(workload, rejections),
-            FleetEvent::Disconnected { .. } => {} // a sidecar that dies is told by whoever keeps it running
+            // A sidecar that dies is told by whoever keeps it running.
+            FleetEvent::Disconnected { .. } | FleetEvent::KeysWanted { .. } => {}
         }
     }
 

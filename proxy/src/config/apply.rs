@@ -37,6 +37,10 @@ use crate::{
 const MAX_LEARNT: usize = 50_000;
 /// An issuer's keys are asked for at most this often, however many unknown keys its tokens name.
 const KEYS_EVERY: Duration = Duration::from_secs(10);
+/// A workload whose listeners could not be had is asked for again: a port may be freed, a certificate written. The wait doubles from the
+/// first to the last of these.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LAST: Duration = Duration::from_secs(60);
 
 /// Tenants that had a request since the last sweep; marked by the data threads of a workload that serves any tenant.
 #[derive(Debug, Default)]
@@ -77,6 +81,14 @@ pub struct Learning {
     changed: bool,
     waiting: HashMap<String, Vec<oneshot::Sender<Learnt>>>,
     keys_asked: HashMap<IssuerName, Instant>,
+    retry: Option<Retry>,
+}
+
+/// When to ask again for a workload that could not be put in force.
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    at: tokio::time::Instant,
+    wait: Duration,
 }
 
 impl Apply {
@@ -125,6 +137,7 @@ impl Apply {
                 },
                 // An idle sidecar that has learnt nobody does not wake up.
                 _ = sweep.tick(), if !self.learning.learnt.is_empty() => self.forget_idle(),
+                () = due(self.learning.retry) => self.retry(),
             }
             // A burst of questions is one change of subscription and one snapshot.
             while let Ok(question) = questions.try_recv() {
@@ -174,6 +187,7 @@ impl Apply {
             // A listener that cannot be bound is a fault of its Workload, told to the author like any other.
             if let Decoded::Workload(policy) = &upsert.decoded {
                 let faults = self.listeners.prepare(policy);
+                self.learning.retry = (!faults.is_empty()).then(|| Retry::after(self.learning.retry));
                 if !faults.is_empty() {
                     update.rejections.push(Rejection { kind: Kind::Workload, name: policy.name.to_string(), faults });
                 }
@@ -220,7 +234,7 @@ impl Apply {
 
     /// Makes what is known the policy in force, if it is complete; else the old one stays.
     fn swap(&mut self) -> bool {
-        let previous = self.current.pin_owned();
+        let previous = self.current.pin();
         let generation = self.learning.generation + 1;
         let Some(snapshot) = assemble::assemble(&self.workload, &self.client, generation, previous.as_deref()) else { return false };
         self.learning.generation = generation;
@@ -239,6 +253,16 @@ impl Apply {
         {
             // The peer does not read. Dropping our end ends the stream; a new one begins with everything said again.
             self.learning.outbound = None;
+        }
+    }
+
+    fn retry(&mut self) {
+        if let Some(retry) = &mut self.learning.retry {
+            // Until the answer says how it went.
+            retry.at += RETRY_LAST;
+        }
+        if let Some(request) = self.client.refresh(Kind::Workload, &self.workload) {
+            self.send(request);
         }
     }
 
@@ -305,6 +329,20 @@ impl Apply {
         });
         self.want();
         self.swap();
+    }
+}
+
+impl Retry {
+    fn after(earlier: Option<Retry>) -> Self {
+        let wait = earlier.map_or(RETRY_FIRST, |earlier| (earlier.wait * 2).min(RETRY_LAST));
+        Self { at: tokio::time::Instant::now() + wait, wait }
+    }
+}
+
+async fn due(retry: Option<Retry>) {
+    match retry {
+        Some(retry) => tokio::time::sleep_until(retry.at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::ArcSwapOption;
 use ringfence_policy::Snapshot;
 
 /// Pinned once per request, connection or query; what was pinned stays whole however often it is swapped meanwhile.
@@ -11,11 +11,7 @@ pub struct Current(ArcSwapOption<Snapshot>);
 
 impl Current {
     /// `None`: there is no policy, which denies.
-    pub fn pin(&self) -> Guard<Option<Arc<Snapshot>>> {
-        self.0.load()
-    }
-
-    pub fn pin_owned(&self) -> Option<Arc<Snapshot>> {
+    pub fn pin(&self) -> Option<Arc<Snapshot>> {
         self.0.load_full()
     }
 

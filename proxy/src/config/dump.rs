@@ -20,7 +20,7 @@ pub fn config(current: Arc<Current>, bound: Bound) -> Box<dyn Fn() -> Value + Se
     Box::new(move || {
         let listeners: Vec<Value> =
             bound.lock().iter().map(|(listen, address)| json!({ "listen": listen.to_string(), "address": address.to_string() })).collect();
-        match current.pin_owned() {
+        match current.pin() {
             Some(snapshot) => snapshot_value(&snapshot, listeners),
             None => json!({ "generation": 0, "listeners": listeners }),
         }

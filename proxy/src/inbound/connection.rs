@@ -42,7 +42,6 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
 /// What the requests of one downstream connection share.
 pub struct Downstream {
     pub(super) inbound: Rc<Inbound>,
-    pub(super) peer: SocketAddr,
     pub(super) origin: Origin,
     pub(super) signals: Rc<Signals>,
     /// The upstream's half of a WebSocket, left here by the request that opened it.
@@ -62,7 +61,6 @@ impl Downstream {
         let origin = Origin { peer: address, is_tls: inbound.tls.is_some(), forward_token: inbound.forward_token };
         Ok(Self {
             inbound,
-            peer,
             origin,
             signals: Rc::default(),
             tunnel: Cell::new(None),
@@ -77,11 +75,6 @@ impl Downstream {
     pub(super) fn begin(&self) -> u64 {
         self.requests.update(|requests| requests + 1);
         self.requests.get()
-    }
-
-    /// Whose connection this is.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
     }
 
     /// How long nothing has been asked for; `None` while a request is in flight.

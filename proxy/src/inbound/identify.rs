@@ -158,7 +158,7 @@ impl Identify {
             Ok(Some(Learnt::Unknown)) => return Err(unknown()),
             Ok(Some(Learnt::Known)) => {}
         }
-        let snapshot = self.current.pin_owned().ok_or_else(|| absent("there is no policy"))?;
+        let snapshot = self.current.pin().ok_or_else(|| absent("there is no policy"))?;
         let token = self.verify(text, &snapshot, now)?;
         let TenantAnswer::Known(tenant) = snapshot.tenant_of(&token.claims)? else { return Err(unknown()) };
         let tenant = tenant.clone();

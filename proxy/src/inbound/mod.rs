@@ -179,7 +179,7 @@ async fn route(
 async fn decide(request: &Request<Incoming>, inbound: &Inbound, exchange: &mut Exchange) -> Result<Authorized, Refusal> {
     let absent = |detail| Deny::new(Reason::ConfigAbsent, detail);
     let Enforce { shared, identify } = &*inbound.enforce;
-    let snapshot = shared.current.pin_owned().ok_or_else(|| absent("there is no policy yet"))?;
+    let snapshot = shared.current.pin().ok_or_else(|| absent("there is no policy yet"))?;
     let listener = inbound.key.policy(&snapshot.workload).ok_or_else(|| absent("this listener's policy is withdrawn"))?;
     let path = NormalPath::new(request.uri().path()).map_err(|why| Deny::new(Reason::RequestMalformed, why))?;
     let method = request.method().as_str();

@@ -44,8 +44,6 @@ pub struct Metrics {
     in_flight: Gauge,
     identify_cache: Counters<1>,
     resident_memory: Gauge,
-    /// Limit keys that found the limiter's table full.
-    pub limit_overflow: Counter,
     /// Access-log lines that were never written: the queue was full or the sink failed.
     pub access_log_dropped: Counter,
     pub access_log_write_errors: Counter,
@@ -79,7 +77,6 @@ impl Metrics {
             in_flight: Gauge::default(),
             identify_cache: Counters::new([[("result", "hit")], [("result", "miss")]].into_iter()),
             resident_memory: Gauge::default(),
-            limit_overflow: Counter::default(),
             access_log_dropped: Counter::default(),
             access_log_write_errors: Counter::default(),
             trace_export_errors: Counter::default(),
@@ -103,7 +100,6 @@ impl Metrics {
         r.register("ringfence_inbound_connections", "Downstream connections open", self.connections.clone());
         r.register("ringfence_inbound_in_flight", "Requests in flight", self.in_flight.clone());
         r.register("ringfence_inbound_identify_cache", "Tokens looked up among the verified ones", self.identify_cache.clone());
-        r.register("ringfence_inbound_limit_overflow", "Limit keys that found the table full", self.limit_overflow.clone());
         r.register("ringfence_access_log_dropped", "Access-log lines that were not written", self.access_log_dropped.clone());
         r.register("ringfence_access_log_write_errors", "Failed writes of the access log", self.access_log_write_errors.clone());
         r.register("ringfence_trace_export_errors", "Batches of spans that did not reach the collector", self.trace_export_errors.clone());

@@ -78,15 +78,12 @@ reasons! {
     ScopeMissing = "scope_missing", 403, "The token lacks a scope that this request needs";
     RateLimited = "rate_limited", 429, "Too many requests";
     RequestMalformed = "request_malformed", 400, "The request is malformed or ambiguous";
-    RequestTooLarge = "request_too_large", 413, "The request's body is too large";
     HeadersTooLarge = "headers_too_large", 431, "The request's header fields are too large";
     RequestTimeout = "request_timeout", 408, "The request was not received in time";
     ConfigAbsent = "config_absent", 503, "No policy is in force yet";
     UpstreamConnect = "upstream_connect", 502, "The workload could not be reached";
     UpstreamProtocol = "upstream_protocol", 502, "The workload's reply was not valid";
     UpstreamTimeout = "upstream_timeout", 504, "The workload did not answer in time";
-    /// The sidecar is stopping.
-    Draining = "draining", 503, "The proxy is shutting down";
 }
 
 impl fmt::Display for Reason {

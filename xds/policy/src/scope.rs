@@ -62,7 +62,10 @@ impl ScopePolicy {
         }
         Err(match lacking {
             Some((rule, scope)) => Deny::new(Reason::ScopeMissing, format!("the token lacks scope {scope:?}")).by(&rule.rule),
-            None => Deny::new(Reason::PathNotListed, "no rule of inbound.allow names this method and path"),
+            None => {
+                let list = RuleRef::new(format!("Tenant/{tenant}: inbound.allow"));
+                Deny::new(Reason::PathNotListed, "no rule names this method and path").by(&list)
+            }
         })
     }
 }
@@ -111,10 +114,10 @@ mod tests {
         let nowhere = ScopePolicy::Rules(Vec::new());
         for (policy, scopes, method, path, wanted) in [
             (&everywhere, &[][..], "PATCH", "/x", Ok(None)),
-            (&nowhere, &["admin"], "GET", "/", Err((Reason::PathNotListed, None))),
+            (&nowhere, &["admin"], "GET", "/", Err((Reason::PathNotListed, Some("Tenant/acme: inbound.allow")))),
             (&rules, &[], "GET", "/tenants/acme/x", Ok(Some("read"))),
-            (&rules, &["admin"], "GET", "/tenants/globex/x", Err((Reason::PathNotListed, None))),
-            (&rules, &[], "POST", "/tenants/acme/x", Err((Reason::PathNotListed, None))),
+            (&rules, &["admin"], "GET", "/tenants/globex/x", Err((Reason::PathNotListed, Some("Tenant/acme: inbound.allow")))),
+            (&rules, &[], "POST", "/tenants/acme/x", Err((Reason::PathNotListed, Some("Tenant/acme: inbound.allow")))),
             (&rules, &["admin", "write"], "DELETE", "/tenants/acme/x", Ok(Some("delete"))),
             (&rules, &["admin"], "DELETE", "/tenants/acme/x", Err((Reason::ScopeMissing, Some("delete")))),
             (&rules, &[], "DELETE", "/tenants/acme/cache/1", Err((Reason::ScopeMissing, Some("delete")))),

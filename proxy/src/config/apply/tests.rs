@@ -89,7 +89,9 @@ impl Sidecar {
             ..DeltaDiscoveryResponse::default()
         };
         let (done, mut applied) = oneshot::channel();
-        self.apply.on_stream(StreamEvent::Response { response, done });
+        if self.apply.on_stream(StreamEvent::Response { response, done }) {
+            self.apply.store();
+        }
         assert!(applied.try_recv().is_ok(), "the next response is read when this one is applied");
     }
 
@@ -106,7 +108,7 @@ impl Sidecar {
     }
 
     fn in_force(&self) -> Option<(u64, Vec<String>)> {
-        let snapshot = self.apply.current.pin_owned()?;
+        let snapshot = self.apply.current.pin()?;
         let mut tenants: Vec<String> = snapshot.tenants.keys().map(ToString::to_string).collect();
         tenants.sort();
         Some((snapshot.generation, tenants))
@@ -185,8 +187,31 @@ fn a_listener_that_cannot_be_bound_is_refused_at_its_field_and_the_old_policy_st
     sidecar.give(workload(&taken.local_addr().unwrap().to_string(), "acme"));
     let asked = sidecar.asked();
     assert!(asked[0].starts_with("NACK Workload/api: inbound[0].listen: cannot listen on 127.0.0.1:"), "{asked:?}");
-    let listen = sidecar.apply.current.pin_owned().unwrap().workload.inbound[0].listen;
+    let listen = sidecar.apply.current.pin().unwrap().workload.inbound[0].listen;
     assert_eq!(listen, "127.0.0.1:0".parse().unwrap());
+}
+
+#[test]
+fn a_listener_that_could_not_be_bound_is_tried_again_and_had_when_its_port_is_free() {
+    let mut sidecar = Sidecar::new();
+    sidecar.settle();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let moved = workload(&taken.local_addr().unwrap().to_string(), "acme");
+    let waits: Vec<Duration> = (0..10)
+        .map(|_| {
+            sidecar.give(moved.clone());
+            sidecar.apply.learning.retry.unwrap().wait
+        })
+        .collect();
+    assert_eq!(waits[..3], [1, 2, 4].map(Duration::from_secs));
+    assert_eq!(waits[9], RETRY_LAST);
+    sidecar.asked();
+    sidecar.apply.retry();
+    assert_eq!(sidecar.asked(), ["Workload +api"], "which the control plane answers though nothing changed");
+    drop(taken);
+    sidecar.give(moved);
+    assert!(sidecar.apply.learning.retry.is_none());
+    assert_ne!(sidecar.apply.current.pin().unwrap().workload.inbound[0].listen, "127.0.0.1:0".parse().unwrap());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use super::peers::{Origin, Peer, Sidecar, run};
-use crate::inbound::tls::{H2, HTTP1, server_config};
+use crate::inbound::tls::{H2, HTTP1, identity};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -40,7 +40,7 @@ async fn connect(sidecar: &Sidecar, config: Arc<ClientConfig>) -> TlsStream<TcpS
 fn the_protocol_is_chosen_by_alpn_and_no_session_is_resumed() {
     run(async {
         let (origin, address) = Origin::bind().await;
-        let tls = server_config(&data("certificate.pem"), &data("key.pem")).unwrap();
+        let tls = identity(&data("certificate.pem"), &data("key.pem")).unwrap().config;
         let sidecar = Sidecar::with(address, |inbound| inbound.tls = Some(TlsAcceptor::from(tls)));
         let stream = connect(&sidecar, client_config(&[H2, HTTP1])).await;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(H2));
@@ -72,7 +72,7 @@ fn faults_name_the_file() {
         (empty.path(), &key, empty.path(), "at least one certificate"),
         (&certificate, &certificate, &certificate, "a private key"),
     ] {
-        let message = server_config(certificate, key).unwrap_err().to_string();
+        let message = identity(certificate, key).unwrap_err().to_string();
         assert!(message.contains(&file.display().to_string()) && message.contains(expected), "{message}");
     }
 }

@@ -92,7 +92,7 @@ fn guards_and_handles_are_what_is_exposed() {
     metrics.identify_cache(true);
     metrics.identify_cache(false);
     metrics.identify_cache(false);
-    for counter in [&metrics.limit_overflow, &metrics.access_log_dropped, &metrics.access_log_write_errors] {
+    for counter in [&metrics.access_log_dropped, &metrics.access_log_write_errors] {
         counter.inc();
     }
     metrics.config_rejections.inc_by(2);
@@ -104,7 +104,6 @@ fn guards_and_handles_are_what_is_exposed() {
         ("ringfence_inbound_in_flight", "2"),
         ("ringfence_inbound_identify_cache_total{result=\"hit\"}", "1"),
         ("ringfence_inbound_identify_cache_total{result=\"miss\"}", "2"),
-        ("ringfence_inbound_limit_overflow_total", "1"),
         ("ringfence_access_log_dropped_total", "1"),
         ("ringfence_access_log_write_errors_total", "1"),
         ("ringfence_config_rejections_total", "2"),
