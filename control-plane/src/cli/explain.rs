@@ -294,7 +294,13 @@ mod tests {
             ("acme-api", "GET", "/healthz", None, ("allow", None, None)),
             ("acme-api", "GET", "/hello", None, ("deny", Some("token_missing"), None)),
             ("acme-api", "GET", "/hello?x=1", Some(("acme", None)), ("allow", None, None)),
-            ("acme-api", "GET", "/tenants/globex/x", Some(("acme", None)), ("deny", Some("path_not_listed"), None)),
+            (
+                "acme-api",
+                "GET",
+                "/tenants/globex/x",
+                Some(("acme", None)),
+                ("deny", Some("path_not_listed"), Some("Tenant/acme: inbound.allow")),
+            ),
             ("acme-api", "GET", "/tenants/../hello", Some(("acme", None)), ("deny", Some("request_malformed"), None)),
             (
                 "acme-api",
