@@ -5,6 +5,10 @@ pub mod bootstrap;
 pub mod data;
 
 pub mod inbound;
+pub mod outbound;
+
+pub mod dns;
+
 pub mod refuse;
 
 pub mod in_flight;

@@ -109,7 +109,7 @@ pub fn platform(name: &str, body: &proto::Platform) -> Result<PlatformPolicy, Ve
         faults.add("", format!("must be named {PLATFORM:?}: there is one per installation"));
     }
     let in_flight = faults.in_flight("inFlight", body.in_flight);
-    faults.or(|| PlatformPolicy { in_flight })
+    faults.or(|| PlatformPolicy { in_flight, ..PlatformPolicy::default() })
 }
 
 /// `Binding`.

@@ -30,7 +30,7 @@ pub(super) fn of(object: &Object, issuers: &BTreeSet<&str>, faults: &mut Vec<Fau
 }
 
 fn platform(spec: &PlatformSpec) -> proto::Platform {
-    proto::Platform { in_flight: spec.in_flight.unwrap_or_default() }
+    proto::Platform { in_flight: spec.in_flight.unwrap_or_default(), egress: None }
 }
 
 fn issuer(spec: &IssuerSpec) -> proto::Issuer {
@@ -54,6 +54,7 @@ fn tenant(spec: &TenantSpec, name: &str) -> proto::Tenant {
         limits: spec.limits.iter().map(limit).collect(),
         inbound: spec.inbound.as_ref().and_then(inbound),
         in_flight: spec.in_flight.unwrap_or_default(),
+        egress: None,
     }
 }
 
@@ -94,6 +95,8 @@ fn workload(spec: &WorkloadSpec, object: &Object, issuers: &BTreeSet<&str>, faul
         tenants: list(&spec.tenants),
         issuers: issuers.iter().map(|issuer| (*issuer).to_owned()).collect(),
         inbound,
+        egress: None,
+        dns: None,
     }
 }
 

@@ -168,7 +168,7 @@ mod tests {
 
     fn resources() -> Vec<Resource> {
         vec![
-            Resource::new("platform", &proto::Platform { in_flight: 7 }),
+            Resource::new("platform", &proto::Platform { in_flight: 7, ..Default::default() }),
             Resource::new("acme-api", &proto::Workload { tenant: "acme".into(), ..Default::default() }),
         ]
     }

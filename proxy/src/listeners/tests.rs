@@ -16,7 +16,14 @@ fn tls(listen: SocketAddr) -> InboundPolicy {
 }
 
 fn with(inbound: Vec<InboundPolicy>) -> WorkloadPolicy {
-    WorkloadPolicy { name: "test".parse().unwrap(), tenants: ServedTenants::Any, issuers: Default::default(), inbound }
+    WorkloadPolicy {
+        name: "test".parse().unwrap(),
+        tenants: ServedTenants::Any,
+        issuers: Default::default(),
+        inbound,
+        outbound: None,
+        dns: None,
+    }
 }
 
 /// Listeners by address, and whether each forwards tokens.

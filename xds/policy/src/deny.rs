@@ -76,6 +76,26 @@ reasons! {
     TenantMismatch = "tenant_mismatch", 403, "The token's tenant is not served here";
     PathNotListed = "path_not_listed", 403, "This method and path are not allowed";
     ScopeMissing = "scope_missing", 403, "The token lacks a scope that this request needs";
+    /// No rule names the host or the address.
+    EgressHostNotListed = "egress_host_not_listed", 403, "This destination is not allowed";
+    EgressPortNotListed = "egress_port_not_listed", 403, "This destination is not allowed at this port";
+    /// TLS, HTTP or neither, and the destination is listed for another.
+    EgressProtocolNotAllowed = "egress_protocol_not_allowed", 403, "This protocol is not allowed to this destination";
+    /// Plain HTTP: method and path.
+    EgressRequestDenied = "egress_request_denied", 403, "This request is not allowed to this destination";
+    /// The name is allowed and leads to an address that is not, or the address is a special one.
+    EgressAddressForbidden = "egress_address_forbidden", 403, "This destination's address is not allowed";
+    /// CONNECT host, SNI, Host and `:authority` disagree.
+    EgressNameMismatch = "egress_name_mismatch", 421, "The names of the destination disagree";
+    /// TLS that does not say its host openly: no SNI, two, an address, or Encrypted Client Hello.
+    EgressNameHidden = "egress_name_hidden", 403, "The destination must be named openly";
+    /// Bytes that begin like TLS or HTTP and are neither.
+    EgressMalformed = "egress_malformed", 400, "What was sent is malformed";
+    /// A shared workload's connection that no tenant's request stands behind.
+    EgressContextMissing = "egress_context_missing", 403, "The tenant context of a request is required";
+    EgressContextInvalid = "egress_context_invalid", 403, "The tenant context is not valid";
+    EgressConnectionsLimited = "egress_connections_limited", 429, "Too many connections";
+    EgressNameUnresolved = "egress_name_unresolved", 502, "The destination's name could not be resolved";
     RateLimited = "rate_limited", 429, "Too many requests";
     RequestMalformed = "request_malformed", 400, "The request is malformed or ambiguous";
     HeadersTooLarge = "headers_too_large", 431, "The request's header fields are too large";

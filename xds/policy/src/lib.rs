@@ -5,6 +5,8 @@
 
 pub mod address;
 pub mod deny;
+pub mod egress;
+pub mod host;
 pub mod identify;
 pub mod name;
 pub mod path;

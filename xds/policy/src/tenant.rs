@@ -2,7 +2,13 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use crate::{IssuerName, TenantId, WorkloadName, path::PathPattern, ratelimit::LimitPolicy, scope::ScopePolicy};
+use crate::{
+    IssuerName, TenantId, WorkloadName,
+    egress::{EgressPolicy, PlatformEgress},
+    path::PathPattern,
+    ratelimit::LimitPolicy,
+    scope::ScopePolicy,
+};
 
 /// Requests that one tenant may have in flight at one sidecar where its spec and the Platform say nothing.
 pub const DEFAULT_IN_FLIGHT: u32 = 1024;
@@ -17,6 +23,7 @@ pub struct TenantPolicy {
     /// Requests in flight at one sidecar; `None`: the platform's default.
     pub in_flight: Option<u32>,
     pub inbound: ScopePolicy,
+    pub egress: EgressPolicy,
 }
 
 /// One `spec.identity` entry.
@@ -34,6 +41,9 @@ pub struct WorkloadPolicy {
     /// The issuers whose tokens may name one of those tenants.
     pub issuers: BTreeSet<IssuerName>,
     pub inbound: Vec<InboundPolicy>,
+    /// `None`: nothing leaves through this sidecar.
+    pub outbound: Option<OutboundPolicy>,
+    pub dns: Option<DnsPolicy>,
 }
 
 /// Whose traffic a workload carries.
@@ -60,6 +70,44 @@ pub struct InboundPolicy {
     pub forward_token: bool,
 }
 
+/// `Workload.spec.egress`: how what leaves the workload comes here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundPolicy {
+    pub listen: SocketAddr,
+    pub capture: Capture,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capture {
+    /// The workload asks: an explicit proxy.
+    None,
+    /// The kernel redirects too.
+    Redirect,
+}
+
+/// `Workload.spec.dns`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsPolicy {
+    /// UDP and TCP. `None`: no queries are served, and the upstreams are for the sidecar's own.
+    pub listen: Option<SocketAddr>,
+    /// Empty: the host's resolvers.
+    pub upstreams: Vec<DnsUpstream>,
+}
+
+/// One of `dns.upstreams`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DnsUpstream {
+    pub transport: DnsTransport,
+    pub address: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DnsTransport {
+    /// With TCP where an answer is cut.
+    Udp,
+    Tcp,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     pub certificate: PathBuf,
@@ -71,6 +119,7 @@ pub struct TlsFiles {
 pub struct PlatformPolicy {
     /// Default of `TenantPolicy::in_flight`.
     pub in_flight: Option<u32>,
+    pub egress: PlatformEgress,
 }
 
 impl PlatformPolicy {

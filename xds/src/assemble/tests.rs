@@ -40,8 +40,14 @@ impl Knows {
     /// A tenant that one issuer's values mean.
     fn tenant(&mut self, name: &str, values: &[&str]) -> &mut Self {
         let identities = vec![Identity { issuer: "sso".parse().unwrap(), values: values.iter().map(|v| (*v).into()).collect() }];
-        let policy =
-            TenantPolicy { id: name.parse().unwrap(), identities, limits: Vec::new(), in_flight: None, inbound: Default::default() };
+        let policy = TenantPolicy {
+            id: name.parse().unwrap(),
+            identities,
+            limits: Vec::new(),
+            in_flight: None,
+            inbound: Default::default(),
+            egress: Default::default(),
+        };
         self.that(Kind::Tenant, name, Known::Held(Decoded::Tenant(policy.into())))
     }
 
@@ -179,7 +185,14 @@ fn a_value_that_two_tenants_list_means_neither() {
 fn a_value_of_an_issuer_that_the_workload_does_not_trust_means_nobody() {
     let mut knows = knows(&["acme"]);
     let identities = vec![Identity { issuer: "other".parse().unwrap(), values: vec!["org_acme".into()] }];
-    let policy = TenantPolicy { id: "acme".parse().unwrap(), identities, limits: vec![], in_flight: None, inbound: Default::default() };
+    let policy = TenantPolicy {
+        id: "acme".parse().unwrap(),
+        identities,
+        limits: vec![],
+        in_flight: None,
+        inbound: Default::default(),
+        egress: Default::default(),
+    };
     knows.that(Kind::Tenant, "acme", Known::Held(Decoded::Tenant(policy.into())));
     assert_eq!(bindings(&assemble("api", &knows, 1, None).unwrap()), [""; 0]);
 }

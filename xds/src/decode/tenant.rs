@@ -27,7 +27,7 @@ pub fn tenant(name: &str, body: &proto::Tenant) -> Result<TenantPolicy, Vec<Faul
         Some(inbound) => ScopePolicy::Rules(allow_rules(name, &inbound.allow, &mut faults)),
     };
     let in_flight = faults.in_flight("inFlight", body.in_flight);
-    faults.or_some(id.map(|id| TenantPolicy { id, identities, limits, in_flight, inbound }))
+    faults.or_some(id.map(|id| TenantPolicy { id, identities, limits, in_flight, inbound, egress: Default::default() }))
 }
 
 fn identities(bodies: &[proto::Identity], faults: &mut Faults) -> Vec<Identity> {

@@ -38,6 +38,7 @@ fn good_tenant() -> proto::Tenant {
             allow: vec![proto::AllowRule { methods: strings(&["GET"]), paths: strings(&["/a"]), scopes: strings(&["read"]) }],
         }),
         in_flight: 0,
+        egress: None,
     }
 }
 
@@ -68,8 +69,8 @@ const LABEL: &str = "must be a DNS label: 1 to 63 of a-z, 0-9 and '-', neither b
 
 #[test]
 fn platform_faults() {
-    assert_eq!(faults(PLATFORM, &proto::Platform { in_flight: 1_000_000 }), [""; 0]);
-    assert_eq!(faults(PLATFORM, &proto::Platform { in_flight: 1_000_001 }), ["inFlight: must be from 1 to 1000000"]);
+    assert_eq!(faults(PLATFORM, &proto::Platform { in_flight: 1_000_000, ..Default::default() }), [""; 0]);
+    assert_eq!(faults(PLATFORM, &proto::Platform { in_flight: 1_000_001, ..Default::default() }), ["inFlight: must be from 1 to 1000000"]);
     assert_eq!(faults("other", &proto::Platform::default()), ["must be named \"platform\": there is one per installation"]);
 }
 

@@ -15,7 +15,7 @@ pub fn workload(name: &str, body: &proto::Workload) -> Result<WorkloadPolicy, Ve
     let tenants = tenants(body, &mut faults);
     let issuers = body.issuers.iter().enumerate().filter_map(|(i, text)| faults.parse(format!("issuers[{i}]"), text)).collect();
     let inbound = inbound(&body.inbound, &mut faults);
-    let policy = name.zip(tenants).map(|(name, tenants)| WorkloadPolicy { name, tenants, issuers, inbound });
+    let policy = name.zip(tenants).map(|(name, tenants)| WorkloadPolicy { name, tenants, issuers, inbound, outbound: None, dns: None });
     faults.or_some(policy)
 }
 

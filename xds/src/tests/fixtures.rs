@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) fn platform(in_flight: u32) -> Resource {
-    Resource::new(PLATFORM, &proto::Platform { in_flight })
+    Resource::new(PLATFORM, &proto::Platform { in_flight, ..Default::default() })
 }
 
 pub(crate) fn tenant(name: &str, in_flight: u32) -> Resource {

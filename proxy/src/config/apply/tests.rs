@@ -136,7 +136,7 @@ impl Sidecar {
 fn workload(listen: &str, tenants: &str) -> Resource {
     let inbound = vec![proto::InboundListener { listen: listen.into(), upstream: "127.0.0.1:9".into(), ..Default::default() }];
     let (tenant, tenants) = if tenants == "*" { (String::new(), vec!["*".into()]) } else { (tenants.into(), vec![]) };
-    Resource::new("api", &proto::Workload { tenant, tenants, issuers: vec!["sso".into()], inbound })
+    Resource::new("api", &proto::Workload { tenant, tenants, issuers: vec!["sso".into()], inbound, ..Default::default() })
 }
 
 fn issuer() -> Resource {

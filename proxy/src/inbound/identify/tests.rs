@@ -57,6 +57,7 @@ fn snapshot(generation: u64, issuer: Arc<IssuerPolicy>, tenants: &[&str]) -> Arc
         limits: Vec::new(),
         in_flight: None,
         inbound: ScopePolicy::Everywhere,
+        egress: Default::default(),
     };
     let values: HashMap<_, _> = tenants.iter().map(|name| (name.to_string(), name.parse().unwrap())).collect();
     Arc::new(Snapshot {
@@ -67,6 +68,8 @@ fn snapshot(generation: u64, issuer: Arc<IssuerPolicy>, tenants: &[&str]) -> Arc
             tenants: ServedTenants::Any,
             issuers: [issuer.name.clone()].into(),
             inbound: Vec::new(),
+            outbound: None,
+            dns: None,
         }),
         platform: Default::default(),
         tenants: tenants.iter().map(|name| (name.parse().unwrap(), Arc::new(tenant(name)))).collect(),

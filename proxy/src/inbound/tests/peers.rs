@@ -140,6 +140,8 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
             tls: None,
             forward_token: false,
         }],
+        outbound: None,
+        dns: None,
     };
     let snapshot = Snapshot {
         generation: 1,

@@ -1,0 +1,3 @@
+//! Names: the sidecar's own questions, and the queries of its workload.
+
+pub mod resolve;

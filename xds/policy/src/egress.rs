@@ -1,0 +1,250 @@
+//! Where a tenant's workload may connect to.
+//!
+//! A decision is taken in two steps, and the second cannot be taken without the first:
+//!
+//! 1. [`EgressPolicy::permit`]: which rule lists the host, port, protocol and, of plain HTTP, method and path. Yields a [`Permit`].
+//! 2. [`Permit::destinations`]: given what the host resolved to, the addresses that may be dialled. Yields [`AllowedDestination`]s, the only
+//!    thing that the sidecar's `connect` takes. A name is resolved once, between the two; nothing is resolved again after them.
+//!
+//! In this order, for an enforced policy:
+//!
+//! 1. a rule must list the host: by name for a name, by prefix for an address (`egress_host_not_listed`)
+//! 2. such a rule must list the port (`egress_port_not_listed`)
+//! 3. such a rule must be of the protocol that was seen (`egress_protocol_not_allowed`)
+//! 4. of plain HTTP, such a rule must list the request (`egress_request_denied`)
+//! 5. the address must not be the sidecar's own or in the platform's `deny`, and must be public or opened by the platform
+//!    (`dangerousAllowPrivate`), or be private and lie in a prefix of the rule that is itself all private (`egress_address_forbidden`)
+//!
+//! Shadow mode suspends 1 to 4. It never suspends 5: those addresses are the platform's and other tenants'.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::{
+    Deny, Reason, RuleRef, TenantId,
+    address::AddressClass,
+    host::{Host, HostPattern},
+    path::NormalPath,
+    ratelimit::{Mode, Rate},
+    scope::RequestMatch,
+};
+
+/// `Tenant.spec.egress`. The default allows nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EgressPolicy {
+    pub mode: Mode,
+    pub rules: Vec<EgressRule>,
+    /// Connections open at once at one sidecar; `None`: [`DEFAULT_CONNECTIONS`].
+    pub max_connections: Option<u32>,
+    /// New connections; `None`: [`DEFAULT_CONNECTION_RATE`] a second.
+    pub connection_rate: Option<Rate>,
+}
+
+pub const DEFAULT_CONNECTIONS: u32 = 1024;
+pub const DEFAULT_CONNECTION_RATE: u32 = 200;
+
+/// One `allow` entry. `hosts` alone: these names. `cidrs` alone: these addresses, asked for as addresses. Both: these names, as long as they
+/// lead to these addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EgressRule {
+    pub hosts: Vec<HostPattern>,
+    pub cidrs: Vec<IpNet>,
+    pub ports: Vec<u16>,
+    pub protocol: Protocol,
+    /// Of plain HTTP; empty: every request.
+    pub requests: Vec<RequestMatch>,
+    pub rule: RuleRef,
+}
+
+/// What a rule lets a connection speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TLS whose ClientHello names the host openly. It is not terminated.
+    Tls,
+    /// Plain HTTP/1 or HTTP/2, looked at request by request.
+    Http,
+    /// Anything.
+    Tcp,
+}
+
+/// `Platform.spec.egress`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlatformEgress {
+    pub deny: Vec<IpNet>,
+    /// Ranges that are not public and may be reached all the same, if a rule allows it.
+    pub dangerous_allow_private: Vec<IpNet>,
+}
+
+/// What was seen of a connection so far.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// CONNECT, before its tunnel carries anything: some rule must list host and port.
+    Nothing,
+    Tls,
+    Http(HttpRequest<'a>),
+    /// Neither TLS nor HTTP, or the other side speaks first.
+    Opaque,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct HttpRequest<'a> {
+    pub method: &'a str,
+    pub path: &'a NormalPath<'a>,
+}
+
+/// Leave to resolve a host and to dial one of its addresses.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Permit<'a> {
+    /// Empty where shadow mode lets through what no rule lists.
+    rules: Vec<&'a EgressRule>,
+    port: u16,
+    /// What would have been refused, in shadow mode.
+    pub shadow: Option<Deny>,
+}
+
+/// An address that may be dialled for one connection. Only [`Permit::destinations`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedDestination {
+    address: SocketAddr,
+    rule: Option<RuleRef>,
+}
+
+impl AllowedDestination {
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `None`: let through by shadow mode alone.
+    pub fn rule(&self) -> Option<&RuleRef> {
+        self.rule.as_ref()
+    }
+}
+
+impl EgressPolicy {
+    /// Whether `host` may be asked for at `port`, by what was seen. `tenant`: for `{tenant}` in paths, and for the operator's eyes.
+    pub fn permit<'a>(&'a self, host: &Host, port: u16, seen: Seen<'_>, tenant: &TenantId) -> Result<Permit<'a>, Deny> {
+        match self.rules_for(host, port, seen, tenant) {
+            Ok(rules) => Ok(Permit { rules, port, shadow: None }),
+            Err(deny) if self.mode == Mode::Shadow => Ok(Permit { rules: Vec::new(), port, shadow: Some(deny) }),
+            Err(deny) => Err(deny),
+        }
+    }
+
+    fn rules_for<'a>(&'a self, host: &Host, port: u16, seen: Seen<'_>, tenant: &TenantId) -> Result<Vec<&'a EgressRule>, Deny> {
+        let by =
+            |reason, what: &str| Deny::new(reason, format!("{host}:{port} {what}")).by(&RuleRef::new(format!("Tenant/{tenant}: egress")));
+        let mut rules: Vec<&EgressRule> = self.rules.iter().filter(|rule| rule.lists(host)).collect();
+        if rules.is_empty() {
+            return Err(by(Reason::EgressHostNotListed, "is in no rule"));
+        }
+        rules.retain(|rule| rule.ports.contains(&port));
+        if rules.is_empty() {
+            return Err(by(Reason::EgressPortNotListed, "is listed with other ports"));
+        }
+        rules.retain(|rule| rule.speaks(seen));
+        if rules.is_empty() {
+            return Err(by(Reason::EgressProtocolNotAllowed, "is listed for another protocol than was seen"));
+        }
+        if let Seen::Http(request) = seen {
+            rules.retain(|rule| rule.lists_request(request, tenant));
+            if rules.is_empty() {
+                return Err(by(Reason::EgressRequestDenied, "is listed for other requests"));
+            }
+        }
+        Ok(rules)
+    }
+
+    /// Names that rules of protocol `tcp` list one by one for `port`: an opaque connection that was captured says no name, and may go where
+    /// one of these leads.
+    pub fn opaque_names(&self, port: u16) -> impl Iterator<Item = &crate::host::HostName> {
+        let rules = self.rules.iter().filter(move |rule| rule.protocol == Protocol::Tcp && rule.ports.contains(&port));
+        rules.flat_map(|rule| &rule.hosts).filter_map(|pattern| match pattern {
+            HostPattern::Exact(name) => Some(name),
+            HostPattern::Below(_) => None,
+        })
+    }
+}
+
+impl EgressRule {
+    fn lists(&self, host: &Host) -> bool {
+        match host {
+            Host::Name(name) => self.hosts.iter().any(|pattern| pattern.matches(name)),
+            Host::Address(address) => self.hosts.is_empty() && self.cidrs.iter().any(|prefix| prefix.contains(address)),
+        }
+    }
+
+    fn speaks(&self, seen: Seen<'_>) -> bool {
+        match seen {
+            Seen::Nothing => true,
+            Seen::Tls => matches!(self.protocol, Protocol::Tls | Protocol::Tcp),
+            Seen::Http(_) => matches!(self.protocol, Protocol::Http | Protocol::Tcp),
+            Seen::Opaque => self.protocol == Protocol::Tcp,
+        }
+    }
+
+    fn lists_request(&self, request: HttpRequest<'_>, tenant: &TenantId) -> bool {
+        self.requests.is_empty() || self.requests.iter().any(|matcher| matcher.matches(request.method, request.path, tenant))
+    }
+}
+
+impl Permit<'_> {
+    /// Those of `addresses` that may be dialled, in their order and never none; the reason why not, where none may. `is_own`: whether it is
+    /// one of the sidecar's own listeners.
+    pub fn destinations(
+        &self,
+        addresses: &[IpAddr],
+        platform: &PlatformEgress,
+        is_own: impl Fn(SocketAddr) -> bool,
+    ) -> Result<Vec<AllowedDestination>, Deny> {
+        let mut allowed = Vec::with_capacity(addresses.len());
+        let mut refused = None;
+        for &ip in addresses {
+            let address = SocketAddr::new(ip, self.port);
+            if is_own(address) {
+                refused = Some(Deny::new(Reason::EgressAddressForbidden, format!("{address} is this sidecar's own")));
+                continue;
+            }
+            match self.rule_for(ip, platform) {
+                Ok(rule) => allowed.push(AllowedDestination { address, rule }),
+                Err(deny) => refused = Some(deny),
+            }
+        }
+        match refused {
+            _ if !allowed.is_empty() => Ok(allowed),
+            Some(deny) => Err(deny),
+            None => Err(Deny::new(Reason::EgressNameUnresolved, "the name has no address")),
+        }
+    }
+
+    fn rule_for(&self, address: IpAddr, platform: &PlatformEgress) -> Result<Option<RuleRef>, Deny> {
+        let forbidden = |why: String| Deny::new(Reason::EgressAddressForbidden, format!("{address} {why}"));
+        if let Some(prefix) = platform.deny.iter().find(|prefix| prefix.contains(&address)) {
+            return Err(forbidden(format!("lies in {prefix}")).by(&RuleRef::new("Platform/platform: egress.deny.cidrs")));
+        }
+        let class = AddressClass::of(address);
+        let is_open = class == AddressClass::Public || platform.dangerous_allow_private.iter().any(|prefix| prefix.contains(&address));
+        if self.shadow.is_some() && is_open {
+            return Ok(None);
+        }
+        let lists = |rule: &&&EgressRule| rule.cidrs.is_empty() || rule.cidrs.iter().any(|prefix| prefix.contains(&address));
+        let names = |rule: &&&EgressRule| rule.cidrs.iter().any(|prefix| prefix.contains(&address) && is_all_private(prefix));
+        let rule = match class {
+            _ if is_open => self.rules.iter().find(lists),
+            AddressClass::Private => self.rules.iter().find(names),
+            _ => None,
+        };
+        match rule {
+            Some(rule) => Ok(Some(rule.rule.clone())),
+            None if is_open => Err(forbidden("is in none of the rule's cidrs".into())),
+            None => Err(forbidden(format!("is {}", class.as_str()))),
+        }
+    }
+}
+
+/// Whether a prefix says by itself that a private network is meant: `10.20.0.0/16`, and not `0.0.0.0/0`.
+fn is_all_private(prefix: &IpNet) -> bool {
+    const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
+    PRIVATE.iter().filter_map(|text| text.parse::<IpNet>().ok()).any(|private| private.contains(prefix))
+}
