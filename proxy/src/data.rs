@@ -6,7 +6,8 @@ use tokio::{runtime::LocalRuntime, sync::mpsc, task::JoinSet};
 
 use crate::{
     config::{Current, apply::Used, learn::Learner},
-    inbound::{Enforce, Inbound, Timeouts, listener},
+    hop::Timeouts,
+    inbound::{Enforce, Inbound, listener},
     limiter::Limiter,
     listeners::Serve,
     telemetry::{RequestIds, access_log::AccessLog, metrics::Metrics, notice, trace::Tracing},

@@ -18,8 +18,9 @@ use tokio::{
 use crate::{
     config::{Current, learn::Learner},
     data::Shared,
+    hop::{Timeouts, Upstream},
     inbound::{
-        Enforce, Inbound, Timeouts, Upstream,
+        Enforce, Inbound,
         listener::{self, Drain},
     },
     limiter::{Bounds, Limiter},
