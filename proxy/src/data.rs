@@ -6,6 +6,7 @@ use tokio::{runtime::LocalRuntime, sync::mpsc, task::JoinSet};
 
 use crate::{
     config::{Current, apply::Used, learn::Learner},
+    context::Contexts,
     hop::Timeouts,
     inbound::{Enforce, Inbound, listener},
     limiter::Limiter,
@@ -24,6 +25,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub tracing: Tracing,
     pub ids: Arc<RequestIds>,
+    pub contexts: Arc<Contexts>,
 }
 
 /// Runs until the control side has hung up and every listener has drained.

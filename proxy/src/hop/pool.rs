@@ -1,5 +1,5 @@
-//! Connections to one upstream: idle HTTP/1 ones, and a multiplexed HTTP/2 one for each tenant. One pool per listener and thread, so
-//! nothing here is shared between threads.
+//! Connections to one upstream: idle HTTP/1 ones, and a multiplexed HTTP/2 one for each tenant. One pool per inbound listener and thread,
+//! and on the outbound route one per downstream connection and destination: nothing here is shared between threads.
 //!
 //! A connection carries one tenant's requests for all its life; those of public paths have connections of their own. A workload that
 //! answers twice, late, shifts the answers of its connection by one, which nobody in front of it can tell: they stay with the tenant.
@@ -81,10 +81,12 @@ impl ConnectError {
     }
 }
 
-/// The workload's address and the connections to it.
+/// An upstream's address and the connections to it.
 #[derive(Debug)]
 pub struct Upstream {
     address: SocketAddr,
+    /// Connected already; the first to need a connection takes it.
+    connected: RefCell<Option<TcpStream>>,
     connect: Duration,
     /// The longest at rest first.
     idle: RefCell<VecDeque<Idle>>,
@@ -110,10 +112,30 @@ struct Idle {
     since: Instant,
 }
 
+impl Idle {
+    fn is_fit(&self, tenant: Option<&TenantId>) -> bool {
+        // Not ready: it was closed, or the end of its last exchange is still being written.
+        self.connection.tenant.as_ref() == tenant && self.connection.sender.is_ready()
+    }
+}
+
 impl Upstream {
     /// `connect`: how long to wait for a connection.
     pub fn new(address: SocketAddr, connect: Duration) -> Self {
-        Self { address, connect, idle: RefCell::default(), http2: RefCell::default() }
+        Self { address, connected: RefCell::default(), connect, idle: RefCell::default(), http2: RefCell::default() }
+    }
+
+    /// Takes a connection to it that was made elsewhere.
+    pub(crate) fn add(&self, stream: TcpStream) {
+        self.connected.replace(Some(stream));
+    }
+
+    /// Whether a request of the tenant's finds a connection that stands.
+    pub(crate) fn is_connected(&self, tenant: Option<&TenantId>) -> bool {
+        let now = Instant::now();
+        let is_fit = |idle: &Idle| idle.is_fit(tenant) && now - idle.since < UPSTREAM_IDLE;
+        self.idle.borrow().iter().any(is_fit)
+            || self.http2.borrow().iter().any(|(of, shared)| of.as_ref() == tenant && shared.is_usable(now))
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -128,9 +150,7 @@ impl Upstream {
         while idle.front().is_some_and(|oldest| now - oldest.since >= UPSTREAM_IDLE) {
             idle.pop_front();
         }
-        // Not ready: it was closed, or the end of its last exchange is still being written.
-        let is_fit = |idle: &Idle| idle.connection.tenant.as_ref() == tenant && idle.connection.sender.is_ready();
-        let at = idle.iter().rposition(is_fit)?;
+        let at = idle.iter().rposition(|idle| idle.is_fit(tenant))?;
         idle.remove(at).map(|idle| idle.connection)
     }
 
@@ -175,6 +195,9 @@ impl Upstream {
     }
 
     async fn dial(&self) -> Result<TcpStream, ConnectError> {
+        if let Some(stream) = self.connected.take() {
+            return Ok(stream);
+        }
         let stream = timeout(self.connect, TcpStream::connect(self.address)).await.map_err(|_| ConnectError::Timeout(self.connect))??;
         stream.set_nodelay(true)?;
         Ok(stream)

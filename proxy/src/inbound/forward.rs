@@ -25,7 +25,9 @@ pub(super) async fn forward(
     let is_grpc = is_http2 && is_grpc(&parts.headers);
     // hyper's own entries (the pending upgrade) belong to the downstream connection.
     parts.extensions.clear();
-    headers::prepare_request(&mut parts.headers, is_http2, authorized.identity(), &downstream.origin);
+    let contexts = &downstream.inbound.enforce.shared.contexts;
+    let context = authorized.context_for().and_then(|tenant| contexts.mint(tenant, exchange.unix_seconds()));
+    headers::prepare_request(&mut parts.headers, is_http2, authorized.identity(context.as_ref()), &downstream.origin);
     exchange.inject_trace(&mut parts.headers);
     let timeouts = &downstream.inbound.timeouts;
     let body = RequestBody::new(incoming, &downstream.activity, timeouts.stall);

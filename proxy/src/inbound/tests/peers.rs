@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     config::{Current, learn::Learner},
+    context::Contexts,
     data::Shared,
     hop::{Timeouts, Upstream},
     inbound::{
@@ -165,5 +166,6 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
         metrics: Default::default(),
         tracing: Tracing::off(),
         ids: Default::default(),
+        contexts: Contexts::new().unwrap().into(),
     }
 }
