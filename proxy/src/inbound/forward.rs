@@ -34,7 +34,7 @@ pub(super) async fn forward(
     if let Some(octets) = body.progress().octets() {
         exchange.count_in(octets);
     }
-    let to = To { upstream: &downstream.inbound.upstream, tenant: authorized.tenant(), signals: &downstream.signals, timeouts };
+    let to = To { upstream: &downstream.inbound.upstream, tenant: authorized.tenant(), signals: &downstream.signals, timeouts, peer: None };
     if is_grpc {
         // Boxed, so that the ordinary request does not carry its state about.
         return timed(Box::pin(send::http2(parts, body, to)), exchange).await;

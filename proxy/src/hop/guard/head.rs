@@ -174,10 +174,10 @@ impl Head {
             (None, _) if request.is_connect && !request.is_http11 => {}
             // HTTP/1.0 allows a request without Host; a proxy that speaks 1.1 on its behalf would have to make one up.
             (None, _) => return malformed("Host must be present"),
-            (Some(host), Some(authority)) if self.targets == Targets::Server => {
-                if !octets[authority.clone()].eq_ignore_ascii_case(&octets[host.clone()]) {
-                    return malformed("Host must equal the authority of an absolute-form target");
-                }
+            (Some(host), Some(authority))
+                if self.targets == Targets::Server && !octets[authority.clone()].eq_ignore_ascii_case(&octets[host.clone()]) =>
+            {
+                return malformed("Host must equal the authority of an absolute-form target");
             }
             _ => {}
         }
