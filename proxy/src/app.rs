@@ -34,6 +34,7 @@ use crate::{
         learn::Learner,
         stream,
     },
+    context::Contexts,
     data::{self, Shared},
     limiter::{Bounds, Limiter},
     listeners::Listeners,
@@ -64,6 +65,8 @@ pub enum StartError {
     State(LastGoodError),
     #[error("accessLog: {0}")]
     AccessLog(io::Error),
+    #[error("the system has no random numbers")]
+    Random,
     #[error("workload: {0}")]
     Workload(#[from] ringfence_policy::NameError),
     #[error(transparent)]
@@ -96,6 +99,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         metrics: metrics.clone(),
         tracing: tracing.clone(),
         ids: Arc::new(RequestIds::default()),
+        contexts: Arc::new(Contexts::new().map_err(|_| StartError::Random)?),
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
     let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds));

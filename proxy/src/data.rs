@@ -6,7 +6,9 @@ use tokio::{runtime::LocalRuntime, sync::mpsc, task::JoinSet};
 
 use crate::{
     config::{Current, apply::Used, learn::Learner},
-    inbound::{Enforce, Inbound, Timeouts, listener},
+    context::Contexts,
+    hop::Timeouts,
+    inbound::{Enforce, Inbound, listener},
     limiter::Limiter,
     listeners::Serve,
     telemetry::{RequestIds, access_log::AccessLog, metrics::Metrics, notice, trace::Tracing},
@@ -23,6 +25,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub tracing: Tracing,
     pub ids: Arc<RequestIds>,
+    pub contexts: Arc<Contexts>,
 }
 
 /// Runs until the control side has hung up and every listener has drained.

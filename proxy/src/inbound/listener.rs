@@ -15,7 +15,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Inbound, connection, limits::MAX_CONNECTIONS};
+use super::{Inbound, connection};
+use crate::hop::limits::MAX_CONNECTIONS;
 
 /// Connections that the kernel completes and keeps while the loop is busy.
 const BACKLOG: i32 = 1024;
@@ -43,7 +44,7 @@ impl Drain {
     }
 
     /// Resolves once draining has begun. A sender that is gone cannot ask for it any more.
-    pub(super) async fn begun(&mut self) {
+    pub(crate) async fn begun(&mut self) {
         if self.0.wait_for(Option::is_some).await.is_err() {
             std::future::pending().await
         }

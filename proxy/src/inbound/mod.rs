@@ -7,7 +7,7 @@
 //!    |
 //! connection  which protocol is it?  ----------------+
 //!    |                                               |
-//!  guard      HTTP/1: one reading or none          check   HTTP/2: the same rules
+//!  guard      HTTP/1: one reading or none          check   HTTP/2: the same rules   (`hop`)
 //!    |                                               |
 //!  hyper      -------------------- handle -----------+
 //!                                    |
@@ -30,37 +30,26 @@ pub mod listener;
 pub mod tls;
 // In the order of the route.
 mod authorize;
-mod check;
 mod connection;
 mod exchange;
-mod guard;
 mod headers;
 mod identify;
 mod limit;
-pub mod limits;
 
-mod body;
 mod forward;
-mod pool;
 mod upgrade;
 
-use std::rc::Rc;
+use std::{net::SocketAddr, rc::Rc};
 
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
 use ringfence_policy::{Deny, Reason, path::NormalPath};
 use tokio_rustls::TlsAcceptor;
 
-use self::{authorize::Authorized, body::Content, exchange::Exchange, identify::Identify};
-pub use self::{
-    body::{BodyError, ResponseBody},
-    connection::Downstream,
-    headers::Identity,
-    limits::Timeouts,
-    pool::Upstream,
-};
+use self::{authorize::Authorized, connection::Downstream, exchange::Exchange, identify::Identify};
 use crate::{
     data::Shared,
+    hop::{ResponseBody, Timeouts, Upstream, body::Content, check},
     limiter::Exceeded,
     listeners::{ListenerKey, Serve},
     refuse::refuse,
@@ -70,6 +59,7 @@ use crate::{
 pub struct Inbound {
     key: ListenerKey,
     upstream: Rc<Upstream>,
+    upstream_address: SocketAddr,
     /// `None`: cleartext.
     tls: Option<TlsAcceptor>,
     /// Whether the workload sees the caller's `Authorization`.
@@ -96,6 +86,7 @@ impl Inbound {
         Self {
             key: serve.key,
             upstream: Rc::new(Upstream::new(serve.upstream, timeouts.connect)),
+            upstream_address: serve.upstream,
             tls: serve.tls.clone().map(TlsAcceptor::from),
             forward_token: serve.forward_token,
             timeouts,
@@ -123,12 +114,12 @@ impl From<Exceeded> for Refusal {
 }
 
 /// Answers one request. The route ends here either way: with the workload's response, or with a refusal.
-pub async fn handle(request: Request<Incoming>, downstream: &Rc<Downstream>) -> Response<ResponseBody> {
-    let number = downstream.begin();
-    let mut exchange = Exchange::begin(&request, downstream);
+async fn handle(request: Request<Incoming>, downstream: Rc<Downstream>) -> Response<ResponseBody<Exchange>> {
+    let number = downstream.activity.begin();
+    let mut exchange = Exchange::begin(&request, &downstream);
     let is_upgrade = downstream.signals.asks_for_upgrade(number);
     let is_http1 = request.version() != Version::HTTP_2;
-    let response = match route(request, number, is_upgrade, downstream, &mut exchange).await {
+    let response = match route(request, number, is_upgrade, &downstream, &mut exchange).await {
         Ok(response) => response,
         Err(refusal) => {
             let deny = match &refusal {
@@ -162,7 +153,7 @@ async fn route(
     request: Request<Incoming>,
     number: u64,
     is_upgrade: bool,
-    downstream: &Rc<Downstream>,
+    downstream: &Downstream,
     exchange: &mut Exchange,
 ) -> Result<Response<Content>, Refusal> {
     if let Some(violation) = downstream.signals.refusal_of(number) {
@@ -184,7 +175,7 @@ async fn decide(request: &Request<Incoming>, inbound: &Inbound, exchange: &mut E
     let path = NormalPath::new(request.uri().path()).map_err(|why| Deny::new(Reason::RequestMalformed, why))?;
     let method = request.method().as_str();
     // On a connection from before an edit the workload may be another than the one that these patterns were written for.
-    if inbound.upstream.address() == listener.upstream
+    if inbound.upstream_address == listener.upstream
         && let Some(authorized) = authorize::public(&path, listener)
     {
         return Ok(authorized);

@@ -17,9 +17,11 @@ use tokio::{
 
 use crate::{
     config::{Current, learn::Learner},
+    context::Contexts,
     data::Shared,
+    hop::{Timeouts, Upstream},
     inbound::{
-        Enforce, Inbound, Timeouts, Upstream,
+        Enforce, Inbound,
         listener::{self, Drain},
     },
     limiter::{Bounds, Limiter},
@@ -50,8 +52,9 @@ impl Sidecar {
         let timeouts = Timeouts::default();
         let key = ListenerKey { listen: "127.0.0.1:0".parse().unwrap(), nth: 0 };
         let enforce = Rc::new(Enforce::new(public(key, upstream)));
+        let upstream_address = upstream;
         let upstream = Rc::new(Upstream::new(upstream, timeouts.connect));
-        let mut inbound = Inbound { key, upstream, tls: None, forward_token: false, timeouts, enforce };
+        let mut inbound = Inbound { key, upstream, upstream_address, tls: None, forward_token: false, timeouts, enforce };
         change(&mut inbound);
         let listener = listener::bind(key.listen, false).unwrap();
         let address = listener.local_addr().unwrap();
@@ -164,5 +167,6 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
         metrics: Default::default(),
         tracing: Tracing::off(),
         ids: Default::default(),
+        contexts: Contexts::new().unwrap().into(),
     }
 }
