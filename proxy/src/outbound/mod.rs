@@ -22,6 +22,7 @@
 
 pub mod connect;
 pub mod decide;
+pub mod sniff;
 
 use std::net::SocketAddr;
 
