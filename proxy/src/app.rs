@@ -96,6 +96,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         metrics: metrics.clone(),
         tracing: tracing.clone(),
         ids: Arc::new(RequestIds::default()),
+        bindings: Arc::default(),
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
     let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds));

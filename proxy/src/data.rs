@@ -5,6 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use tokio::{runtime::LocalRuntime, sync::mpsc, task::JoinSet};
 
 use crate::{
+    bindings::Bindings,
     config::{Current, apply::Used, learn::Learner},
     inbound::{Enforce, Inbound, Timeouts, listener},
     limiter::Limiter,
@@ -23,6 +24,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub tracing: Tracing,
     pub ids: Arc<RequestIds>,
+    pub bindings: Arc<Bindings>,
 }
 
 /// Runs until the control side has hung up and every listener has drained.

@@ -9,6 +9,8 @@ pub mod outbound;
 
 pub mod dns;
 
+pub mod bindings;
+
 pub mod refuse;
 
 pub mod in_flight;

@@ -43,7 +43,7 @@ impl Drain {
     }
 
     /// Resolves once draining has begun. A sender that is gone cannot ask for it any more.
-    pub(super) async fn begun(&mut self) {
+    pub(crate) async fn begun(&mut self) {
         if self.0.wait_for(Option::is_some).await.is_err() {
             std::future::pending().await
         }

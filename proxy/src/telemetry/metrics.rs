@@ -9,6 +9,8 @@
 //! the control plane decodes with the same code, so that the count stays zero unless the two differ in version, which is the
 //! operator's alarm and no tenant's edit.
 
+mod dns;
+
 use std::{
     fmt,
     sync::{
@@ -25,6 +27,7 @@ use prometheus_client::{
 };
 use ringfence_policy::Reason;
 
+pub use self::dns::DnsMetrics;
 use super::Decision;
 
 /// `Content-Type` of what [`Metrics::render`] gives.
@@ -43,6 +46,7 @@ pub struct Metrics {
     connections: Gauge,
     in_flight: Gauge,
     identify_cache: Counters<1>,
+    pub dns: DnsMetrics,
     resident_memory: Gauge,
     /// Access-log lines that were never written: the queue was full or the sink failed.
     pub access_log_dropped: Counter,
@@ -67,15 +71,13 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             registry: Registry::default(),
-            requests: Counters::new(decisions().map(|decision| {
-                let reason = decision.reason().map_or("none", Reason::as_str);
-                [("decision", decision.as_str()), ("reason", reason)]
-            })),
+            requests: by_decision(),
             request_duration: Durations::default(),
             upstream_duration: Durations::default(),
             connections: Gauge::default(),
             in_flight: Gauge::default(),
             identify_cache: Counters::new([[("result", "hit")], [("result", "miss")]].into_iter()),
+            dns: DnsMetrics::default(),
             resident_memory: Gauge::default(),
             access_log_dropped: Counter::default(),
             access_log_write_errors: Counter::default(),
@@ -100,6 +102,7 @@ impl Metrics {
         r.register("ringfence_inbound_connections", "Downstream connections open", self.connections.clone());
         r.register("ringfence_inbound_in_flight", "Requests in flight", self.in_flight.clone());
         r.register("ringfence_inbound_identify_cache", "Tokens looked up among the verified ones", self.identify_cache.clone());
+        self.dns.register(r);
         r.register("ringfence_access_log_dropped", "Access-log lines that were not written", self.access_log_dropped.clone());
         r.register("ringfence_access_log_write_errors", "Failed writes of the access log", self.access_log_write_errors.clone());
         r.register("ringfence_trace_export_errors", "Batches of spans that did not reach the collector", self.trace_export_errors.clone());
@@ -162,6 +165,13 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+fn by_decision() -> Counters<2> {
+    Counters::new(decisions().map(|decision| {
+        let reason = decision.reason().map_or("none", Reason::as_str);
+        [("decision", decision.as_str()), ("reason", reason)]
+    }))
 }
 
 /// Every decision there is, in the order of [`position`].

@@ -14,7 +14,10 @@ use ringfence_policy::WorkloadName;
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
-use super::record::{AccessRecord, Clipped};
+use super::{
+    query,
+    record::{AccessRecord, Clipped, Record},
+};
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -52,8 +55,15 @@ struct Line<'a> {
 }
 
 /// Appends `record` and a newline.
-pub(super) fn append(record: &AccessRecord, workload: &WorkloadName, lines: &mut Vec<u8>) {
-    let line = Line {
+pub(super) fn append(record: &Record, workload: &WorkloadName, lines: &mut Vec<u8>) {
+    match record {
+        Record::Request(record) => write(&request(record, workload), lines),
+        Record::Query(record) => write(&query::line(record, workload), lines),
+    }
+}
+
+fn request<'a>(record: &'a AccessRecord, workload: &'a WorkloadName) -> Line<'a> {
+    Line {
         time: Text(humantime::format_rfc3339_micros(printable(record.time))),
         id: Text(record.id),
         workload: workload.as_str(),
@@ -75,7 +85,10 @@ pub(super) fn append(record: &AccessRecord, workload: &WorkloadName, lines: &mut
         upstream_us: record.timings.upstream.map(micros),
         upstream_error: record.upstream_error.map(|error| error.as_str()),
         trace_id: record.trace_id.map(Text),
-    };
+    }
+}
+
+fn write(line: &impl Serialize, lines: &mut Vec<u8>) {
     let start = lines.len();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *lines, Ascii);
     match line.serialize(&mut serializer) {
@@ -101,18 +114,18 @@ fn protocol(version: http::Version) -> &'static str {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The nearest time that RFC 3339 can write and humantime does: years 1970 to 9999. A clock may be wrong; a line must be.
-fn printable(time: SystemTime) -> SystemTime {
+pub(super) fn printable(time: SystemTime) -> SystemTime {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST)
 }
 
 /// A JSON string of what a value displays.
-struct Text<T>(T);
+pub(super) struct Text<T>(pub(super) T);
 
 impl<T: Display> Serialize for Text<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

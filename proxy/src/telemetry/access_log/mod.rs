@@ -5,6 +5,7 @@
 //! It waits without a timer when there is nothing to write: an idle sidecar has no wake-ups from here.
 
 mod line;
+mod query;
 mod record;
 mod sink;
 
@@ -20,7 +21,8 @@ use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 use ringfence_policy::WorkloadName;
 
-pub use record::{AccessRecord, Clipped, ConnectError, Timings, subject_hash};
+pub use query::{QueryName, QueryRecord};
+pub use record::{AccessRecord, Clipped, ConnectError, Record, Timings, subject_hash};
 pub use sink::{LogFile, stdout};
 
 use super::metrics::Metrics;
@@ -58,7 +60,7 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    records: Vec<AccessRecord>,
+    records: Vec<Record>,
     closed: bool,
 }
 
@@ -108,14 +110,14 @@ impl AccessLog {
     }
 
     /// Never blocks on the sink: a record that finds the queue full is dropped and counted.
-    pub fn record(&self, record: AccessRecord) {
+    pub fn record(&self, record: impl Into<Record>) {
         let mut state = self.0.state.lock();
         if state.closed || state.records.len() >= CAPACITY {
             drop(state);
             self.0.dropped.inc();
             return;
         }
-        state.records.push(record);
+        state.records.push(record.into());
         let queued = state.records.len();
         drop(state);
         // Where nobody waits, as during a nap, telling costs one atomic load.
@@ -142,7 +144,7 @@ impl AccessLogWriter {
 
 impl Queue {
     /// Waits for records and swaps them into `batch`, which is empty; `false` once the log is closed and nothing is left.
-    fn take(&self, batch: &mut Vec<AccessRecord>) -> bool {
+    fn take(&self, batch: &mut Vec<Record>) -> bool {
         let mut state = self.state.lock();
         if state.records.is_empty() {
             batch.shrink_to(IDLE_CAPACITY);
