@@ -1,4 +1,5 @@
-//! The sidecar. `app` puts it together; each route is a folder, read in the order of its `mod` lines.
+//! The sidecar. `app` puts it together; each route is a folder, read in the order of its `mod` lines;
+//! what the routes share of HTTP is `hop`.
 
 pub mod app;
 pub mod bootstrap;
@@ -6,6 +7,8 @@ pub mod data;
 
 pub mod inbound;
 pub mod outbound;
+
+pub mod hop;
 
 pub mod dns;
 

@@ -11,7 +11,7 @@ pub(super) const UDP_QUERY: usize = 4096;
 /// UDP queries answered in a row before whatever else the thread has to do.
 pub(super) const UDP_BATCH: usize = 64;
 
-/// TCP connections open at one listener of one thread. More wait in the kernel's backlog.
+/// TCP connections open on one thread. One more is closed at once: the client comes back over UDP or later.
 pub(super) const MAX_CONNECTIONS: usize = 256;
 /// Queries of one TCP connection that wait for their answers; the next is not read before one of them is answered (RFC 7766 §6.2.1.1).
 pub(super) const MAX_PIPELINED: usize = 64;

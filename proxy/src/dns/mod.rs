@@ -39,7 +39,10 @@ mod ede;
 pub mod exchange;
 mod limits;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use hickory_proto::op::ResponseCode;
 use ringfence_policy::{Reason, tenant::DnsPolicy};
@@ -58,6 +61,8 @@ pub struct Dns {
     shared: Shared,
     recorder: Recorder,
     in_force: RefCell<Option<InForce>>,
+    /// TCP connections open.
+    connections: Cell<usize>,
 }
 
 struct InForce {
@@ -84,7 +89,7 @@ pub struct Pending {
 
 impl Dns {
     pub fn new(shared: Shared) -> Self {
-        Self { recorder: Recorder::new(shared.clone()), shared, in_force: RefCell::default() }
+        Self { recorder: Recorder::new(shared.clone()), shared, in_force: RefCell::default(), connections: Cell::new(0) }
     }
 
     /// Takes one packet; appends its answer to `out` where that can be had at once.
@@ -158,7 +163,8 @@ impl Dns {
         }
         *in_force = None;
         let policy = policy?.clone();
-        let forwarder = Rc::new(Forwarder::new(&policy, |_| false, self.shared.clone()));
+        let own = &self.shared.own;
+        let forwarder = Rc::new(Forwarder::new(&policy, |address| own.holds(address), self.shared.clone()));
         *in_force = Some(InForce { generation: snapshot.generation, policy, forwarder: forwarder.clone() });
         Some(forwarder)
     }

@@ -13,9 +13,9 @@ use super::{
     Dns, Pending, Step,
     answer::Transport,
     exchange::Exchange,
-    limits::{MAX_PIPELINED, TCP_IDLE},
+    limits::{MAX_CONNECTIONS, MAX_PIPELINED, TCP_IDLE},
 };
-use crate::inbound::listener::Drain;
+use crate::listeners::Drain;
 
 /// Octets of the length before each message (RFC 1035 §4.2.2).
 const PREFIX: usize = 2;
@@ -26,6 +26,7 @@ const KEPT: usize = 4096;
 
 /// Serves one connection until the client has closed it and has its answers, is idle, or `drain` begins.
 pub(super) async fn serve(mut stream: TcpStream, listener: SocketAddr, dns: Rc<Dns>, mut drain: Drain) -> io::Result<()> {
+    let Some(_open) = Open::new(&dns) else { return Ok(()) };
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.split();
     let (mut received, mut answers) = (Vec::new(), Vec::new());
@@ -70,6 +71,25 @@ pub(super) async fn serve(mut stream: TcpStream, listener: SocketAddr, dns: Rc<D
             // A query that does not become whole is as good as none.
             () = sleep_until(idle_at), if waiting.is_empty() => return Ok(()),
         }
+    }
+}
+
+/// A place among the connections of this thread.
+struct Open<'a>(&'a Dns);
+
+impl<'a> Open<'a> {
+    fn new(dns: &'a Dns) -> Option<Self> {
+        let open = dns.connections.get();
+        (open < MAX_CONNECTIONS).then(|| {
+            dns.connections.set(open + 1);
+            Self(dns)
+        })
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections.update(|open| open - 1);
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     limits::{MAX_WAITING, UDP_BATCH, UDP_QUERY},
     listener::SCARCE,
 };
-use crate::inbound::listener::Drain;
+use crate::listeners::Drain;
 
 /// Answers until `drain` begins.
 ///

@@ -10,13 +10,14 @@ use std::{
 use http::{HeaderMap, Request, StatusCode, Version};
 use ringfence_policy::{Deny, Reason, RuleRef, TenantId};
 
-use super::{Downstream, Enforce, connection::InFlight, identify::Identified};
+use super::{Downstream, Enforce, identify::Identified};
 use crate::{
+    hop::{Account, connection::InFlight},
     in_flight::InFlightGuard,
     listeners::ListenerKey,
     telemetry::{
         Decision, RequestId,
-        access_log::{AccessRecord, Clipped, ConnectError, Timings},
+        access_log::{AccessRecord, Clipped, ConnectError, Route, Timings},
         metrics::Counted,
         trace::RequestTrace,
     },
@@ -53,7 +54,7 @@ struct Line {
 }
 
 impl Exchange {
-    pub(super) fn begin<B>(request: &Request<B>, downstream: &Rc<Downstream>) -> Self {
+    pub(super) fn begin<B>(request: &Request<B>, downstream: &Downstream) -> Self {
         let enforce = downstream.inbound.enforce.clone();
         let line = enforce.shared.access_log.as_ref().map(|_| Line {
             method: Clipped::method(request.method().as_str().as_bytes()),
@@ -77,7 +78,7 @@ impl Exchange {
             bytes_in: None,
             bytes_out: 0,
             trace: Some(enforce.shared.tracing.start(request.headers(), request.method())),
-            in_flight: (downstream.in_flight(), enforce.shared.metrics.in_flight()),
+            in_flight: (downstream.activity.in_flight(), enforce.shared.metrics.in_flight()),
             _admitted: None,
             enforce,
         }
@@ -112,12 +113,6 @@ impl Exchange {
         self.status = Some(status);
     }
 
-    /// A piece of the reply's body was taken.
-    pub(super) fn sent(&mut self, octets: usize) {
-        self.bytes_out += octets as u64;
-        self.in_flight.0.moved();
-    }
-
     /// Octets of the request's body, counted where they pass.
     pub(super) fn count_in(&mut self, octets: Rc<Cell<u64>>) {
         self.bytes_in = Some(octets);
@@ -148,6 +143,13 @@ impl Exchange {
     }
 }
 
+impl Account for Exchange {
+    fn sent(&mut self, octets: usize) {
+        self.bytes_out += octets as u64;
+        self.in_flight.0.moved();
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         let decision = self.decision();
@@ -158,7 +160,9 @@ impl Drop for Exchange {
             log.record(AccessRecord {
                 time: self.time,
                 id: self.id,
+                route: Route::Inbound,
                 listener: self.listener.listen,
+                destination: None,
                 tenant: self.tenant.take(),
                 subject_hash: self.subject_hash,
                 method: line.method,

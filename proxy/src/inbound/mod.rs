@@ -7,7 +7,7 @@
 //!    |
 //! connection  which protocol is it?  ----------------+
 //!    |                                               |
-//!  guard      HTTP/1: one reading or none          check   HTTP/2: the same rules
+//!  guard      HTTP/1: one reading or none          check   HTTP/2: the same rules   (`hop`)
 //!    |                                               |
 //!  hyper      -------------------- handle -----------+
 //!                                    |
@@ -30,18 +30,13 @@ pub mod listener;
 pub mod tls;
 // In the order of the route.
 mod authorize;
-mod check;
 mod connection;
 mod exchange;
-mod guard;
 mod headers;
 mod identify;
 mod limit;
-pub mod limits;
 
-mod body;
 mod forward;
-mod pool;
 mod upgrade;
 
 use std::rc::Rc;
@@ -51,18 +46,12 @@ use hyper::body::Incoming;
 use ringfence_policy::{Deny, Reason, path::NormalPath};
 use tokio_rustls::TlsAcceptor;
 
-use self::{authorize::Authorized, body::Content, exchange::Exchange, identify::Identify};
-pub use self::{
-    body::{BodyError, ResponseBody},
-    connection::Downstream,
-    headers::Identity,
-    limits::Timeouts,
-    pool::Upstream,
-};
+use self::{authorize::Authorized, connection::Downstream, exchange::Exchange, identify::Identify};
 use crate::{
     data::Shared,
+    hop::{ResponseBody, Timeouts, Upstream, body::Content, check},
     limiter::Exceeded,
-    listeners::{ListenerKey, Serve},
+    listeners::{InboundRoute, ListenerKey},
     refuse::refuse,
 };
 
@@ -92,12 +81,12 @@ impl Enforce {
 }
 
 impl Inbound {
-    pub fn new(serve: &Serve, timeouts: Timeouts, enforce: Rc<Enforce>) -> Self {
+    pub fn new(key: ListenerKey, route: &InboundRoute, timeouts: Timeouts, enforce: Rc<Enforce>) -> Self {
         Self {
-            key: serve.key,
-            upstream: Rc::new(Upstream::new(serve.upstream, timeouts.connect)),
-            tls: serve.tls.clone().map(TlsAcceptor::from),
-            forward_token: serve.forward_token,
+            key,
+            upstream: Rc::new(Upstream::new(route.upstream, timeouts.connect)),
+            tls: route.tls.as_ref().map(|identity| identity.config.clone().into()),
+            forward_token: route.forward_token,
             timeouts,
             enforce,
         }
@@ -123,12 +112,12 @@ impl From<Exceeded> for Refusal {
 }
 
 /// Answers one request. The route ends here either way: with the workload's response, or with a refusal.
-pub async fn handle(request: Request<Incoming>, downstream: &Rc<Downstream>) -> Response<ResponseBody> {
-    let number = downstream.begin();
-    let mut exchange = Exchange::begin(&request, downstream);
+async fn handle(request: Request<Incoming>, downstream: Rc<Downstream>) -> Response<ResponseBody<Exchange>> {
+    let number = downstream.activity.begin();
+    let mut exchange = Exchange::begin(&request, &downstream);
     let is_upgrade = downstream.signals.asks_for_upgrade(number);
     let is_http1 = request.version() != Version::HTTP_2;
-    let response = match route(request, number, is_upgrade, downstream, &mut exchange).await {
+    let response = match route(request, number, is_upgrade, &downstream, &mut exchange).await {
         Ok(response) => response,
         Err(refusal) => {
             let deny = match &refusal {
@@ -162,7 +151,7 @@ async fn route(
     request: Request<Incoming>,
     number: u64,
     is_upgrade: bool,
-    downstream: &Rc<Downstream>,
+    downstream: &Downstream,
     exchange: &mut Exchange,
 ) -> Result<Response<Content>, Refusal> {
     if let Some(violation) = downstream.signals.refusal_of(number) {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::hop::headers::{prepare_response, prepare_trailers};
 
 const ORIGIN: Origin = Origin { peer: HeaderValue::from_static("192.0.2.7"), is_tls: false, forward_token: false };
 const ACME: Identity<'static> = Identity { tenant: "acme", subject: Some("user-1") };

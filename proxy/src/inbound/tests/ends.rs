@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Duration};
 
 use super::peers::{Origin, Sidecar, run};
-use crate::inbound::Upstream;
+use crate::hop::Upstream;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::peers::{Origin, Sidecar, run};
-use crate::inbound::{
+use crate::hop::{
     Timeouts, Upstream,
     body::RequestBody,
     connection::LocalExecutor,

@@ -6,7 +6,7 @@ use http::Request;
 use tokio::task::spawn_local;
 
 use super::peers::{Origin, Sidecar, run};
-use crate::inbound::{Upstream, body::RequestBody, pool::Lease};
+use crate::hop::{Upstream, body::RequestBody, pool::Lease};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// What a workload that ignores bodies would take for a request of another tenant.

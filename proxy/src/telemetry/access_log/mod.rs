@@ -1,6 +1,6 @@
-//! One canonical JSON line per request, formatted and written off the hot path.
+//! One canonical JSON line per request, or per connection that leaves the workload, formatted and written off the hot path.
 //!
-//! A data thread hands over an [`AccessRecord`]: values that it has anyway, not yet text. The writer thread takes the whole queue at
+//! A data thread hands over a [`Record`]: values that it has anyway, not yet text. The writer thread takes the whole queue at
 //! once, formats, writes, and then naps while more gathers, so that under load a producer pays an uncontended lock and no system call.
 //! It waits without a timer when there is nothing to write: an idle sidecar has no wake-ups from here.
 
@@ -22,7 +22,7 @@ use prometheus_client::metrics::counter::Counter;
 use ringfence_policy::WorkloadName;
 
 pub use query::{QueryName, QueryRecord};
-pub use record::{AccessRecord, Clipped, ConnectError, Record, Timings, subject_hash};
+pub use record::{AccessRecord, Clipped, ConnectError, ConnectionRecord, Destination, Record, Route, Timings, subject_hash};
 pub use sink::{LogFile, stdout};
 
 use super::metrics::Metrics;

@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{connection::Downstream, exchange::Exchange, headers::prepare_trailers, pool::Lease};
+use super::{connection::Activity, headers::prepare_trailers, pool::Lease};
 
 /// Why a body broke off. The message that it belongs to must not look complete to anybody.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum BodyError {
 }
 
 /// A client's body, as the upstream connection reads it.
-pub(super) struct RequestBody {
+pub(crate) struct RequestBody {
     /// `None`: there is no body.
     flow: Option<Flow>,
     progress: Progress,
@@ -33,10 +33,10 @@ pub(super) struct RequestBody {
 
 /// How far a request's body came; without one, nothing. The wait for the response's head counts from its last move.
 #[derive(Clone)]
-pub(super) struct Progress(Option<Rc<Moved>>);
+pub(crate) struct Progress(Option<Rc<Moved>>);
 
 struct Moved {
-    downstream: Rc<Downstream>,
+    activity: Rc<Activity>,
     last: Cell<Instant>,
     octets: Rc<Cell<u64>>,
     /// Nobody reads the body any more: it was written to its end, or the connection broke.
@@ -44,37 +44,35 @@ struct Moved {
 }
 
 impl Progress {
-    pub(super) fn last(&self) -> Option<Instant> {
+    pub(crate) fn last(&self) -> Option<Instant> {
         self.0.as_ref().map(|moved| moved.last.get())
     }
 
     /// Whether all of the request has been written.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.0.as_ref().is_none_or(|moved| moved.done.get())
     }
 
     /// Octets that passed, now and later.
-    pub(super) fn octets(&self) -> Option<Rc<Cell<u64>>> {
+    pub(crate) fn octets(&self) -> Option<Rc<Cell<u64>>> {
         self.0.as_ref().map(|moved| moved.octets.clone())
     }
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, downstream: &Rc<Downstream>) -> Self {
+    pub(crate) fn new(incoming: Incoming, activity: &Rc<Activity>, stall: Duration) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        let stall = downstream.inbound.timeouts.stall;
-        let moved =
-            Moved { downstream: downstream.clone(), last: Cell::new(Instant::now()), octets: Rc::default(), done: Cell::new(false) };
+        let moved = Moved { activity: activity.clone(), last: Cell::new(Instant::now()), octets: Rc::default(), done: Cell::new(false) };
         Self { flow: Some(Flow::new(incoming, stall)), progress: Progress(Some(Rc::new(moved))) }
     }
 
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self { flow: None, progress: Progress(None) }
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         self.progress.clone()
     }
 }
@@ -97,7 +95,7 @@ impl Body for RequestBody {
         if let (Poll::Ready(frame), Some(moved)) = (&polled, &self.progress.0) {
             let now = Instant::now();
             moved.last.set(now);
-            moved.downstream.moved(now);
+            moved.activity.moved(now);
             if let Some(Ok(frame)) = frame
                 && let Some(data) = frame.data_ref()
             {
@@ -116,43 +114,48 @@ impl Body for RequestBody {
     }
 }
 
-/// What a client gets: the workload's body, or a refusal's text.
-pub struct ResponseBody {
-    content: Content,
-    /// Held until the last octet is gone, so that an idle connection is one that owes nothing. `None` where a tunnel goes on with it.
-    exchange: Option<Exchange>,
+/// One exchange's account: it is told what goes to the downstream, and dropping it ends the exchange.
+pub trait Account {
+    fn sent(&mut self, octets: usize);
 }
 
-pub(super) enum Content {
-    Workload(WorkloadBody),
+/// What a downstream gets: the upstream's body, or a refusal's text.
+pub struct ResponseBody<A> {
+    content: Content,
+    /// Held until the last octet is gone, so that an idle connection is one that owes nothing. `None` where a tunnel goes on with it.
+    exchange: Option<A>,
+}
+
+pub(crate) enum Content {
+    Upstream(UpstreamBody),
     Text(Bytes),
 }
 
-pub(super) struct WorkloadBody {
+pub(crate) struct UpstreamBody {
     flow: Flow,
     /// The upstream connection, to be used again once the body has ended.
     lease: Option<Lease>,
 }
 
-impl WorkloadBody {
-    pub(super) fn new(incoming: Incoming, stall: Duration, lease: Option<Lease>) -> Self {
+impl UpstreamBody {
+    pub(crate) fn new(incoming: Incoming, stall: Duration, lease: Option<Lease>) -> Self {
         Self { flow: Flow::new(incoming, stall), lease }
     }
 }
 
-impl ResponseBody {
-    pub(super) fn new(content: Content, exchange: Option<Exchange>) -> Self {
+impl<A> ResponseBody<A> {
+    pub(crate) fn new(content: Content, exchange: Option<A>) -> Self {
         Self { content, exchange }
     }
 }
 
-impl Body for ResponseBody {
+impl<A: Account + Unpin> Body for ResponseBody<A> {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = match &mut self.content {
-            Content::Workload(body) => body.flow.poll_frame(cx),
+            Content::Upstream(body) => body.flow.poll_frame(cx),
             Content::Text(text) if text.is_empty() => Poll::Ready(None),
             Content::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
         };
@@ -166,20 +169,20 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Workload(body) => body.flow.has_ended(),
+            Content::Upstream(body) => body.flow.has_ended(),
             Content::Text(text) => text.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Workload(body) => body.flow.incoming.size_hint(),
+            Content::Upstream(body) => body.flow.incoming.size_hint(),
             Content::Text(text) => SizeHint::with_exact(text.len() as u64),
         }
     }
 }
 
-impl Drop for WorkloadBody {
+impl Drop for UpstreamBody {
     fn drop(&mut self) {
         if self.flow.has_ended()
             && let Some(lease) = self.lease.take()

@@ -26,7 +26,7 @@ const READ: usize = 4 * 1024;
 
 /// What the guard of a connection and its requests tell each other. Both live on one thread.
 #[derive(Debug, Default)]
-pub(in crate::inbound) struct Signals {
+pub(crate) struct Signals {
     /// The number of the request, counted from 1, for which `REFUSED_HEAD` stands, and why.
     refused: Cell<Option<(u64, Violation)>>,
     /// What was found in a body whose head had gone.
@@ -39,22 +39,22 @@ pub(in crate::inbound) struct Signals {
 
 impl Signals {
     /// Why the `number`th request (from 1) of this connection is to be refused.
-    pub(in crate::inbound) fn refusal_of(&self, number: u64) -> Option<Violation> {
+    pub(crate) fn refusal_of(&self, number: u64) -> Option<Violation> {
         self.refused.get().filter(|&(refused, _)| refused == number).map(|(_, violation)| violation)
     }
 
     /// Why a body broke off, where that was the guard's doing.
-    pub(in crate::inbound) fn broken_body(&self) -> Option<Violation> {
+    pub(crate) fn broken_body(&self) -> Option<Violation> {
         self.broken.get()
     }
 
     /// Whether the `number`th request is a complete WebSocket handshake.
-    pub(in crate::inbound) fn asks_for_upgrade(&self, number: u64) -> bool {
+    pub(crate) fn asks_for_upgrade(&self, number: u64) -> bool {
         self.asked.get() == Some(number)
     }
 
     /// A request that asked for an upgrade was answered without one: what follows it is HTTP.
-    pub(in crate::inbound) fn upgrade_declined(&self) {
+    pub(crate) fn upgrade_declined(&self) {
         self.declined.set(true);
         if let Some(waker) = self.waiting.borrow_mut().take() {
             waker.wake();
@@ -63,7 +63,7 @@ impl Signals {
 }
 
 /// A stream whose reader sees sound HTTP/1 only.
-pub(in crate::inbound) struct Guarded<S> {
+pub(crate) struct Guarded<S> {
     stream: S,
     guard: Guard,
     signals: Rc<Signals>,
@@ -79,12 +79,12 @@ pub(in crate::inbound) struct Guarded<S> {
 
 impl<S> Guarded<S> {
     /// HTTP/1. `initial`: octets that were read from the stream already.
-    pub(in crate::inbound) fn http1(stream: S, initial: Vec<u8>, signals: Rc<Signals>, head_timeout: Duration) -> Self {
+    pub(crate) fn http1(stream: S, initial: Vec<u8>, signals: Rc<Signals>, head_timeout: Duration) -> Self {
         Self::new(stream, initial, Guard::http1(), signals, head_timeout)
     }
 
     /// HTTP/2 from the preface on.
-    pub(in crate::inbound) fn http2(stream: S, initial: Vec<u8>, signals: Rc<Signals>) -> Self {
+    pub(crate) fn http2(stream: S, initial: Vec<u8>, signals: Rc<Signals>) -> Self {
         Self::new(stream, initial, Guard::http2(), signals, Duration::ZERO)
     }
 
@@ -96,7 +96,7 @@ impl<S> Guarded<S> {
     }
 
     /// The stream, and the octets behind the request that upgraded it.
-    pub(in crate::inbound) fn into_parts(self) -> (S, Vec<u8>) {
+    pub(crate) fn into_parts(self) -> (S, Vec<u8>) {
         (self.stream, self.held)
     }
 

@@ -6,7 +6,7 @@ use super::{
     Framing, Violation,
     syntax::{is_authority, is_field_value, is_origin_form, is_token, line_end},
 };
-use crate::inbound::limits::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
+use crate::hop::limits::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
 
 /// A head on its way in. Offsets count from the head's first octet.
 #[derive(Debug)]

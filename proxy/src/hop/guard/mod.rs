@@ -15,9 +15,9 @@ mod stream;
 mod syntax;
 mod trailers;
 
-pub(super) use frames::PREFACE;
-pub(super) use stream::{Guarded, Signals};
-pub(super) use syntax::is_authority;
+pub(crate) use frames::PREFACE;
+pub(crate) use stream::{Guarded, Signals};
+pub(crate) use syntax::is_authority;
 
 use std::fmt;
 

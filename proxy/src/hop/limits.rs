@@ -1,4 +1,4 @@
-//! Every default of the inbound route in one place: how long it waits and how much it takes.
+//! Every default of a hop in one place: how long it waits and how much it takes.
 
 use std::time::Duration;
 

@@ -114,7 +114,7 @@ pub(super) fn is_origin_form(target: &[u8]) -> bool {
 
 /// `uri-host [ ":" port ]` (RFC 9110 §7.2): a name without empty labels or escapes (one trailing dot is the root), an
 /// address, an IPv6 address in brackets without a zone. No userinfo. The port may be empty, as RFC 3986 has it.
-pub(in crate::inbound) fn is_authority(octets: &[u8]) -> bool {
+pub(crate) fn is_authority(octets: &[u8]) -> bool {
     let (host, port) = if octets.first() == Some(&b'[') {
         let Some(end) = memchr::memchr(b']', octets) else { return false };
         let is_address = std::str::from_utf8(&octets[1..end]).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());

@@ -6,7 +6,7 @@ use ringfence_policy::{Deny, Reason};
 use super::{guard::is_authority, limits::MAX_FIELDS};
 
 /// Refuses an HTTP/2 request that an HTTP/1 workload could be made to read differently.
-pub(super) fn check_http2<B>(request: &Request<B>) -> Result<(), Deny> {
+pub(crate) fn check_http2<B>(request: &Request<B>) -> Result<(), Deny> {
     debug_assert_eq!(request.version(), Version::HTTP_2);
     let malformed = |what: &'static str| Err(Deny::new(Reason::RequestMalformed, what));
     let (uri, headers) = (request.uri(), request.headers());

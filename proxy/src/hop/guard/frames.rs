@@ -4,7 +4,7 @@
 use super::Violation;
 
 /// The client's connection preface (RFC 9113 §3.4).
-pub(in crate::inbound) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Idle frames that a connection may send at all, and more for every request: browsers reorder priorities, clients
 /// adapt their windows by SETTINGS. PING is not counted: a stream that rests for days is kept alive by it.

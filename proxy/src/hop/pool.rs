@@ -32,21 +32,21 @@ use super::{
 };
 use crate::telemetry::access_log;
 
-pub(super) type Http2 = http2::SendRequest<RequestBody>;
+pub(crate) type Http2 = http2::SendRequest<RequestBody>;
 
 /// An HTTP/1 connection. Dropping it closes it, whatever was under way: a request that is still being written would go on without anybody
 /// who counts it, and the workload may have long stopped reading it as one.
 #[derive(Debug)]
-pub(super) struct Http1 {
+pub(crate) struct Http1 {
     tenant: Option<TenantId>,
-    pub(super) sender: http1::SendRequest<RequestBody>,
+    pub(crate) sender: http1::SendRequest<RequestBody>,
     /// `None`: it lives on as a tunnel.
     task: Option<JoinHandle<hyper::Result<()>>>,
 }
 
 impl Http1 {
     /// Leaves the connection to what `hyper::upgrade` makes of it.
-    pub(super) fn detach(mut self) {
+    pub(crate) fn detach(mut self) {
         self.task = None;
     }
 }
@@ -61,7 +61,7 @@ impl Drop for Http1 {
 
 /// Why there is no connection to the upstream.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     #[error("not connected within {0:?}")]
     Timeout(Duration),
     #[error(transparent)]
@@ -72,7 +72,7 @@ pub(super) enum ConnectError {
 
 impl ConnectError {
     /// For the access log.
-    pub(super) fn class(&self) -> access_log::ConnectError {
+    pub(crate) fn class(&self) -> access_log::ConnectError {
         match self {
             ConnectError::Timeout(_) => access_log::ConnectError::TimedOut,
             ConnectError::Io(error) => error.kind().into(),
@@ -116,13 +116,13 @@ impl Upstream {
         Self { address, connect, idle: RefCell::default(), http2: RefCell::default() }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// An idle HTTP/1 connection of the tenant's, the one used last: the others grow old and are dropped in turn. Age is looked at here
     /// and not by a timer, so that an idle sidecar sleeps; the upstream may close a connection whenever it likes.
-    pub(super) fn reuse(&self, tenant: Option<&TenantId>) -> Option<Http1> {
+    pub(crate) fn reuse(&self, tenant: Option<&TenantId>) -> Option<Http1> {
         let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
         while idle.front().is_some_and(|oldest| now - oldest.since >= UPSTREAM_IDLE) {
@@ -146,7 +146,7 @@ impl Upstream {
     }
 
     /// A new HTTP/1 connection.
-    pub(super) async fn connect_http1(&self, tenant: Option<TenantId>) -> Result<Http1, ConnectError> {
+    pub(crate) async fn connect_http1(&self, tenant: Option<TenantId>) -> Result<Http1, ConnectError> {
         let stream = self.dial().await?;
         let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
         let task = tokio::task::spawn_local(connection.with_upgrades());
@@ -155,7 +155,7 @@ impl Upstream {
 
     /// The tenant's HTTP/2 connection, made anew when it has died or rested too long. Requests that find none at the same time each make
     /// one and the last stays; the others end with their requests. That is cheaper than making requests wait for each other.
-    pub(super) async fn http2(&self, tenant: Option<TenantId>) -> Result<Http2, ConnectError> {
+    pub(crate) async fn http2(&self, tenant: Option<TenantId>) -> Result<Http2, ConnectError> {
         let now = Instant::now();
         if let Some(shared) = self.http2.borrow_mut().get_mut(&tenant).filter(|shared| shared.is_usable(now)) {
             shared.used = now;
@@ -182,7 +182,7 @@ impl Upstream {
 }
 
 /// A connection that goes back to its pool when its exchange is over.
-pub(super) struct Lease {
+pub(crate) struct Lease {
     upstream: Rc<Upstream>,
     connection: Http1,
     /// The request had been written to its end when the response began. A workload that answers earlier may never read the rest as a body:
@@ -191,12 +191,12 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(upstream: Rc<Upstream>, connection: Http1, reusable: bool) -> Self {
+    pub(crate) fn new(upstream: Rc<Upstream>, connection: Http1, reusable: bool) -> Self {
         Self { upstream, connection, reusable }
     }
 
     /// The exchange has ended as it should. A lease that is dropped instead closes its connection.
-    pub(super) fn give_back(self) {
+    pub(crate) fn give_back(self) {
         if self.reusable {
             self.upstream.keep(self.connection);
         }

@@ -4,7 +4,7 @@ use super::{
     Violation,
     syntax::{is_field_value, is_token, line_end},
 };
-use crate::inbound::{
+use crate::hop::{
     headers::is_forbidden_trailer,
     limits::{MAX_FIELDS, MAX_TRAILERS},
 };
