@@ -10,6 +10,7 @@ pub mod outbound;
 
 pub mod hop;
 
+pub mod capture;
 pub mod dns;
 
 pub mod refuse;

@@ -24,9 +24,9 @@
 //!
 //! One thread serves a connection from accept to close: nothing here is `Send`.
 
-mod capture;
 pub mod listener;
 // In the order of the route.
+pub mod capture;
 mod connection;
 pub mod sniff;
 
