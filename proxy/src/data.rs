@@ -6,6 +6,7 @@ use tokio::{runtime::LocalRuntime, sync::mpsc, task::JoinSet};
 
 use crate::{
     config::{Current, apply::Used, learn::Learner},
+    context::Contexts,
     dns::resolve::Resolvers,
     hop::Timeouts,
     inbound::{self, Enforce, Inbound},
@@ -26,6 +27,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub tracing: Tracing,
     pub ids: Arc<RequestIds>,
+    pub contexts: Arc<Contexts>,
     pub resolvers: Arc<Resolvers>,
     pub own: Arc<Own>,
 }

@@ -10,6 +10,8 @@ pub mod outbound;
 
 pub mod hop;
 
+pub mod context;
+
 pub mod capture;
 pub mod dns;
 

@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     config::{Current, learn::Learner},
+    context::Contexts,
     data::Shared,
     hop::{Timeouts, Upstream},
     inbound::{Enforce, Inbound, listener},
@@ -48,8 +49,9 @@ impl Sidecar {
         let timeouts = Timeouts::default();
         let key = ListenerKey { listen: "127.0.0.1:0".parse().unwrap(), role: Role::Inbound, nth: 0 };
         let enforce = Rc::new(Enforce::new(public(key, upstream)));
+        let upstream_address = upstream;
         let upstream = Rc::new(Upstream::new(upstream, timeouts.connect));
-        let mut inbound = Inbound { key, upstream, tls: None, forward_token: false, timeouts, enforce };
+        let mut inbound = Inbound { key, upstream, upstream_address, tls: None, forward_token: false, timeouts, enforce };
         change(&mut inbound);
         let listener = accept::bind(key.listen, false).unwrap();
         let address = listener.local_addr().unwrap();
@@ -164,5 +166,6 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
         resolvers: Default::default(),
         own: Default::default(),
         ids: Default::default(),
+        contexts: Contexts::new().unwrap().into(),
     }
 }
