@@ -101,7 +101,7 @@ impl Outbound {
     }
 
     fn places(&self) -> Places<'_> {
-        Places { resolvers: &self.shared.resolvers, own: &self.shared.own }
+        Places { resolvers: &self.shared.resolvers, own: &self.shared.own, bindings: &self.shared.bindings }
     }
 
     async fn decide(&self, ask: Ask, snapshot: &Arc<Snapshot>) -> Result<Decided, Deny> {
