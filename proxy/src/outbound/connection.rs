@@ -71,7 +71,7 @@ pub(super) async fn tunnel(mut stream: Stream, initial: Vec<u8>, tunnel: Tunnel,
     let decided = match verdict {
         Verdict::Is(Sniffed::Http1 | Sniffed::Http2) => {
             // Its requests may be tunnels no more, which the compiler cannot know.
-            return Box::pin(http::serve(stream, initial, Origin::Tunnel(tunnel), outbound, drain)).await;
+            return Box::pin(http::serve(stream, initial, Origin::Tunnel(tunnel.into()), outbound, drain)).await;
         }
         Verdict::Is(sniffed) => outbound.decide_tunnelled(&sniffed, &tunnel, address),
         Verdict::Refuse(deny) => Err(deny),

@@ -68,7 +68,7 @@ enum Origin {
     /// The workload asks a proxy.
     Explicit,
     /// Inside a CONNECT, whose tunnel speaks HTTP.
-    Tunnel(Tunnel),
+    Tunnel(Box<Tunnel>),
     /// The kernel brought it; where it was going.
     Captured(SocketAddr),
 }
