@@ -34,6 +34,7 @@ use crate::{
         learn::Learner,
         stream,
     },
+    context::Contexts,
     data::{self, Shared},
     dns::resolve::Resolvers,
     limiter::{Bounds, Limiter},
@@ -66,6 +67,8 @@ pub enum StartError {
     State(LastGoodError),
     #[error("accessLog: {0}")]
     AccessLog(io::Error),
+    #[error("the system has no random numbers")]
+    Random,
     #[error("workload: {0}")]
     Workload(#[from] ringfence_policy::NameError),
     #[error(transparent)]
@@ -100,12 +103,13 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         metrics: metrics.clone(),
         tracing: tracing.clone(),
         ids: Arc::new(RequestIds::default()),
+        contexts: Arc::new(Contexts::new().map_err(|_| StartError::Random)?),
         bindings: Arc::default(),
         resolvers: Arc::new(Resolvers::default()),
         own: own.clone(),
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
-    let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own);
+    let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own, bootstrap.capture_dir);
     let readiness = Readiness::default();
     let admin = admin.map(|listener| {
         let config = dump::config(shared.current.clone(), listeners.bound());

@@ -7,6 +7,7 @@ use tokio::{runtime::LocalRuntime, sync::mpsc, task::JoinSet};
 use crate::{
     bindings::Bindings,
     config::{Current, apply::Used, learn::Learner},
+    context::Contexts,
     dns::{self, Dns, resolve::Resolvers},
     hop::Timeouts,
     inbound::{self, Enforce, Inbound},
@@ -27,6 +28,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub tracing: Tracing,
     pub ids: Arc<RequestIds>,
+    pub contexts: Arc<Contexts>,
     pub bindings: Arc<Bindings>,
     pub resolvers: Arc<Resolvers>,
     pub own: Arc<Own>,

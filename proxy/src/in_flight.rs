@@ -14,6 +14,12 @@ pub struct InFlight(Arc<Estimator>);
 #[must_use = "the request counts as ended when the guard is dropped"]
 pub struct InFlightGuard(Arc<Estimator>);
 
+impl std::fmt::Debug for InFlightGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("InFlightGuard")
+    }
+}
+
 impl InFlight {
     pub fn new() -> Self {
         Self(Arc::new(Estimator::new(1, 1)))

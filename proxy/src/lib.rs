@@ -10,6 +10,9 @@ pub mod outbound;
 
 pub mod hop;
 
+pub mod context;
+
+pub mod capture;
 pub mod dns;
 
 pub mod bindings;

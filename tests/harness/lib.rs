@@ -11,6 +11,7 @@
 //! ads             a sidecar's or an outsider's delta stream, message by message
 //! collector       an OTLP collector
 //! process  procfs processes, their output, their memory
+//! netns           a pod and the world outside of it: two network namespaces (needs root)
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails the test")]
 #![allow(clippy::print_stderr, reason = "a failed test shows what its processes said")]
@@ -21,6 +22,7 @@ pub mod binaries;
 pub mod collector;
 pub mod control_plane;
 pub mod http;
+pub mod netns;
 pub mod process;
 pub mod procfs;
 pub mod raw;
@@ -32,6 +34,7 @@ pub mod wait;
 
 pub use acme::Acme;
 pub use control_plane::{Serve, Up, ringfence};
+pub use netns::Net;
 pub use sidecar::Sidecar;
 pub use site::Site;
 pub use upstream::Upstream;

@@ -1,6 +1,8 @@
 //! The one decoder: resource to policy. The control plane's validation, `ringfence validate` and the sidecar all call it, so that what
 //! one accepts the others cannot refuse, and all say the same words.
 
+mod dns;
+mod egress;
 mod identity;
 mod limits;
 mod tenant;
@@ -109,7 +111,8 @@ pub fn platform(name: &str, body: &proto::Platform) -> Result<PlatformPolicy, Ve
         faults.add("", format!("must be named {PLATFORM:?}: there is one per installation"));
     }
     let in_flight = faults.in_flight("inFlight", body.in_flight);
-    faults.or(|| PlatformPolicy { in_flight, ..PlatformPolicy::default() })
+    let egress = body.egress.as_ref().map(|egress| egress::platform(egress, &mut faults)).unwrap_or_default();
+    faults.or(|| PlatformPolicy { in_flight, egress })
 }
 
 /// `Binding`.
@@ -155,6 +158,10 @@ impl Faults {
             MAX_FAULTS => self.0.extend(whole("has more faults than are told here")),
             _ => {}
         }
+    }
+
+    fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// Parses a field; a fault stands at `path` and says what would be right.

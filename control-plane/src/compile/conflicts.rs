@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::place;
-use crate::spec::{Fault, Object, Spec, quoted};
+use crate::spec::{Fault, Object, Spec, WorkloadSpec, quoted};
 
 /// A field of a tenant that claims a value: the tenant's place among the objects, and the indices in `identity` and its `values`.
 type Claimant<'a> = (usize, &'a Object, usize, Option<usize>);
@@ -48,11 +48,13 @@ pub(super) fn identities(standing: &[(usize, &Object)], faults: &mut [Vec<Fault>
 /// (SO_REUSEPORT): the kernel would deal one workload's connections out to the other.
 pub(super) fn listeners(standing: &[(usize, &Object)], faults: &mut [Vec<Fault>]) {
     let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
-    for &(i, object) in standing {
+    for &(owner, object) in standing {
         let Spec::Workload(workload) = &object.spec else { continue };
-        for (n, listener) in workload.inbound.iter().enumerate() {
-            match listener.listen.parse::<SocketAddr>() {
-                Ok(address) if address.port() != 0 => ports.entry(address.port()).or_default().add((i, object, n, address)),
+        for (field, text) in listens(workload) {
+            match text.parse::<SocketAddr>() {
+                Ok(address) if address.port() != 0 => {
+                    ports.entry(address.port()).or_default().add(Listener { owner, object, field, address })
+                }
                 // Port 0 is any free one; what is no address is the decoder's to tell.
                 _ => {}
             }
@@ -60,17 +62,46 @@ pub(super) fn listeners(standing: &[(usize, &Object)], faults: &mut [Vec<Fault>]
     }
     for port in ports.values() {
         for listener in port.all() {
-            let (i, object, n, _) = listener;
-            if let Some((_, other, _, its)) = port.conflict(listener) {
-                let message = format!("{} ({}) listens on {its}: choose another port", other.key, place(other));
-                faults[*i].push(object.fault(format!("spec.inbound[{n}].listen"), message));
+            if let Some(Listener { object: other, address, .. }) = port.conflict(listener) {
+                let message = format!("{} ({}) listens on {address}: choose another port", other.key, place(other));
+                faults[listener.owner].push(listener.object.fault(listener.field.path(), message));
             }
         }
     }
 }
 
-/// A workload's place among the objects, and the index in its `inbound`.
-type Listener<'a> = (usize, &'a Object, usize, SocketAddr);
+/// Where a workload listens: for TCP at each of them, for UDP at `dns.listen` too.
+fn listens(workload: &WorkloadSpec) -> impl Iterator<Item = (Field, &str)> {
+    let inbound = workload.inbound.iter().enumerate().map(|(i, inbound)| (Field::Inbound(i), inbound.listen.as_str()));
+    let egress = workload.egress.iter().map(|egress| (Field::Egress, egress.listen.as_str()));
+    let dns = workload.dns.iter().filter_map(|dns| dns.listen.as_deref()).map(|listen| (Field::Dns, listen));
+    inbound.chain(egress).chain(dns)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Inbound(usize),
+    Egress,
+    Dns,
+}
+
+impl Field {
+    fn path(self) -> String {
+        match self {
+            Field::Inbound(i) => format!("spec.inbound[{i}].listen"),
+            Field::Egress => "spec.egress.listen".to_owned(),
+            Field::Dns => "spec.dns.listen".to_owned(),
+        }
+    }
+}
+
+struct Listener<'a> {
+    /// The workload's place among the objects.
+    owner: usize,
+    object: &'a Object,
+    field: Field,
+    address: SocketAddr,
+}
 
 /// The listeners of one port.
 #[derive(Default)]
@@ -81,7 +112,7 @@ struct Port<'a> {
 
 impl<'a> Port<'a> {
     fn add(&mut self, listener: Listener<'a>) {
-        match listener.3.ip() {
+        match listener.address.ip() {
             ip if ip.is_unspecified() => self.unspecified.push(listener),
             ip => self.specified.entry(ip).or_default().push(listener),
         }
@@ -92,12 +123,12 @@ impl<'a> Port<'a> {
     }
 
     fn conflict(&self, listener: &Listener<'a>) -> Option<&Listener<'a>> {
-        let (i, _, n, address) = listener;
-        let conflicts = |(j, _, m, other): &&Listener<'_>| match (i == j, n == m) {
+        let Listener { owner, field, address, .. } = listener;
+        let conflicts = |other: &&Listener<'_>| match (*owner == other.owner, *field == other.field) {
             (true, true) => false,
             // The very same address twice in one workload is the decoder's to tell.
-            (true, false) => address != other && overlap(*address, *other),
-            (false, _) => overlap(*address, *other),
+            (true, false) => *address != other.address && overlap(*address, other.address),
+            (false, _) => overlap(*address, other.address),
         };
         if address.ip().is_unspecified() {
             return self.all().find(conflicts);

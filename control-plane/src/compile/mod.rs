@@ -4,6 +4,7 @@
 //! other objects can tell (references, conflicts); what a field means is the decoder's to judge, the same that the sidecars run.
 
 mod conflicts;
+mod public_suffix;
 mod references;
 mod resources;
 
@@ -139,6 +140,7 @@ impl Compiler {
 fn by_itself(object: &Object, issuers: &BTreeSet<&str>) -> Own {
     let mut faults = object.faults().to_vec();
     let resources = resources::of(object, issuers, &mut faults);
+    public_suffix::check(object, &mut faults);
     faults.extend(resources.iter().flat_map(|resource| check_one(object, resource)));
     Own { issuers: issuers.iter().map(|issuer| (*issuer).into()).collect(), resources: resources.into(), faults }
 }

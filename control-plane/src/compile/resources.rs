@@ -8,7 +8,8 @@ use ringfence_xds::{
 };
 
 use crate::spec::{
-    AllowSpec, Fault, IssuerSpec, LimitSpec, MatchSpec, Object, PlatformSpec, Spec, TenantInboundSpec, TenantSpec, TlsSpec, WorkloadSpec,
+    AllowSpec, EgressRuleSpec, Fault, IssuerSpec, LimitSpec, MatchSpec, Object, PlatformEgressSpec, PlatformSpec, Spec, TenantEgressSpec,
+    TenantInboundSpec, TenantSpec, TlsSpec, WorkloadDnsSpec, WorkloadEgressSpec, WorkloadSpec,
 };
 
 /// `issuers`: of a workload's tenants.
@@ -30,7 +31,11 @@ pub(super) fn of(object: &Object, issuers: &BTreeSet<&str>, faults: &mut Vec<Fau
 }
 
 fn platform(spec: &PlatformSpec) -> proto::Platform {
-    proto::Platform { in_flight: spec.in_flight.unwrap_or_default(), egress: None }
+    let egress = |spec: &PlatformEgressSpec| proto::PlatformEgress {
+        deny: spec.deny.as_ref().map(|deny| proto::Prefixes { cidrs: deny.cidrs.clone() }),
+        dangerous_allow_private: spec.dangerous_allow_private.clone(),
+    };
+    proto::Platform { in_flight: spec.in_flight.unwrap_or_default(), egress: spec.egress.as_ref().map(egress) }
 }
 
 fn issuer(spec: &IssuerSpec) -> proto::Issuer {
@@ -54,21 +59,24 @@ fn tenant(spec: &TenantSpec, name: &str) -> proto::Tenant {
         limits: spec.limits.iter().map(limit).collect(),
         inbound: spec.inbound.as_ref().and_then(inbound),
         in_flight: spec.in_flight.unwrap_or_default(),
-        egress: None,
+        egress: spec.egress.as_ref().map(egress),
     }
 }
 
 fn limit(spec: &LimitSpec) -> proto::Limit {
-    let matches = |spec: &MatchSpec| proto::Match { methods: list(&spec.methods), paths: list(&spec.paths) };
     proto::Limit {
         name: spec.name.clone(),
         rate: spec.rate.clone(),
         burst: spec.burst.unwrap_or_default(),
         key: spec.key.clone().unwrap_or_default(),
-        r#match: spec.matches.as_ref().map(matches),
+        r#match: spec.matches.as_ref().map(request_match),
         mode: spec.mode.clone().unwrap_or_default(),
         scope: spec.scope.clone().unwrap_or_default(),
     }
+}
+
+fn request_match(spec: &MatchSpec) -> proto::Match {
+    proto::Match { methods: list(&spec.methods), paths: list(&spec.paths) }
 }
 
 /// No list is everywhere (`None`); an empty one is nowhere.
@@ -77,11 +85,32 @@ fn inbound(spec: &TenantInboundSpec) -> Option<proto::TenantInbound> {
     spec.allow.as_ref().map(|allow| proto::TenantInbound { allow: allow.iter().map(rule).collect() })
 }
 
+fn egress(spec: &TenantEgressSpec) -> proto::TenantEgress {
+    let rule = |spec: &EgressRuleSpec| proto::EgressRule {
+        name: spec.name.clone(),
+        hosts: list(&spec.hosts),
+        cidrs: list(&spec.cidrs),
+        ports: spec.ports.iter().flatten().map(|port| u32::from(*port)).collect(),
+        protocol: spec.protocol.clone().unwrap_or_default(),
+        requests: spec.requests.iter().flatten().map(request_match).collect(),
+    };
+    proto::TenantEgress {
+        mode: spec.mode.clone().unwrap_or_default(),
+        allow: spec.allow.iter().map(rule).collect(),
+        max_connections: spec.max_connections.unwrap_or_default(),
+        connection_rate: spec.connection_rate.clone().unwrap_or_default(),
+    }
+}
+
 fn list(list: &Option<Vec<String>>) -> Vec<String> {
     list.clone().unwrap_or_default()
 }
 
 fn workload(spec: &WorkloadSpec, object: &Object, issuers: &BTreeSet<&str>, faults: &mut Vec<Fault>) -> proto::Workload {
+    let listens_for_dns = spec.dns.as_ref().is_some_and(|dns| dns.listen.is_some());
+    if spec.inbound.is_empty() && spec.egress.is_none() && !listens_for_dns {
+        faults.push(object.fault("spec", "must have inbound, egress or dns.listen: without one its sidecar has nothing to do"));
+    }
     let mut listener = |(i, spec): (usize, &crate::spec::InboundSpec)| proto::InboundListener {
         listen: spec.listen.clone(),
         upstream: spec.upstream.clone(),
@@ -95,9 +124,17 @@ fn workload(spec: &WorkloadSpec, object: &Object, issuers: &BTreeSet<&str>, faul
         tenants: list(&spec.tenants),
         issuers: issuers.iter().map(|issuer| (*issuer).to_owned()).collect(),
         inbound,
-        egress: None,
-        dns: None,
+        egress: spec.egress.as_ref().map(workload_egress),
+        dns: spec.dns.as_ref().map(workload_dns),
     }
+}
+
+fn workload_egress(spec: &WorkloadEgressSpec) -> proto::WorkloadEgress {
+    proto::WorkloadEgress { listen: spec.listen.clone(), capture: spec.capture.clone().unwrap_or_default() }
+}
+
+fn workload_dns(spec: &WorkloadDnsSpec) -> proto::WorkloadDns {
+    proto::WorkloadDns { listen: spec.listen.clone().unwrap_or_default(), upstreams: list(&spec.upstreams) }
 }
 
 /// Absolute, for a sidecar need not run where the operator's command did.

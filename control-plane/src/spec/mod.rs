@@ -56,8 +56,8 @@ impl Kind {
     /// Fields of the contract that nothing enforces yet: refused by name, lest an operator believe in them.
     const fn not_built(self) -> &'static [&'static str] {
         match self {
-            Kind::Platform | Kind::Tenant | Kind::Workload => &["spec.egress", "spec.dns"],
-            Kind::Issuer => &[],
+            Kind::Platform | Kind::Tenant => &["spec.dns"],
+            Kind::Issuer | Kind::Workload => &[],
         }
     }
 

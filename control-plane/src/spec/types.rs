@@ -92,6 +92,8 @@ pub struct TenantSpec {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub in_flight: Option<u32>,
     pub inbound: Option<TenantInboundSpec>,
+    /// Absent: nowhere.
+    pub egress: Option<TenantEgressSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -155,6 +157,46 @@ pub struct AllowSpec {
     pub scopes: Option<Vec<String>>,
 }
 
+/// Where the tenant's workloads may connect to.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TenantEgressSpec {
+    /// enforce or shadow.
+    pub mode: Option<String>,
+    /// Absent or empty: nowhere.
+    #[serde(default)]
+    pub allow: Vec<EgressRuleSpec>,
+    /// Connections open at once at one sidecar; default: 1024.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: Option<u32>,
+    /// New connections at one sidecar: N/s, N/m or N/h; default: 200/s.
+    pub connection_rate: Option<String>,
+}
+
+/// `hosts` alone: these names. `cidrs` alone: these addresses. Both: these names, as long as they lead to these addresses.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EgressRuleSpec {
+    /// Unique within the tenant.
+    pub name: String,
+    /// Exact names, or *.suffix: all below it, and not itself.
+    #[schemars(length(min = 1))]
+    pub hosts: Option<Vec<String>>,
+    #[schemars(length(min = 1))]
+    pub cidrs: Option<Vec<String>>,
+    /// Default: 443 for tls, 80 for http.
+    #[schemars(length(min = 1), inner(range(min = 1, max = 65535)))]
+    pub ports: Option<Vec<u16>>,
+    /// tls, http or tcp; default: tls.
+    pub protocol: Option<String>,
+    /// Of protocol http; absent: every request.
+    #[schemars(length(min = 1))]
+    pub requests: Option<Vec<MatchSpec>>,
+    /// Whether a host may be everything below a public suffix, such as *.com, where anyone may have a name.
+    #[serde(default)]
+    pub dangerous_public_suffix: bool,
+}
+
 /// One sidecar's job. Either `tenant` or `tenants`.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -163,8 +205,11 @@ pub struct WorkloadSpec {
     /// `*` alone: any.
     #[schemars(length(min = 1))]
     pub tenants: Option<Vec<String>>,
-    #[schemars(length(min = 1))]
+    #[serde(default)]
     pub inbound: Vec<InboundSpec>,
+    /// Absent: nothing leaves through the sidecar.
+    pub egress: Option<WorkloadEgressSpec>,
+    pub dns: Option<WorkloadDnsSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -189,6 +234,24 @@ pub struct TlsSpec {
     pub key: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadEgressSpec {
+    pub listen: String,
+    /// none: an explicit proxy; redirect: transparent too. Default: none.
+    pub capture: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadDnsSpec {
+    /// UDP and TCP; absent: no queries are served.
+    pub listen: Option<String>,
+    /// udp:// or tcp:// and an address; default: the host's resolvers.
+    #[schemars(length(min = 1))]
+    pub upstreams: Option<Vec<String>>,
+}
+
 /// What holds for the whole installation.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -196,4 +259,21 @@ pub struct PlatformSpec {
     /// Default of the tenants' `inFlight`.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub in_flight: Option<u32>,
+    pub egress: Option<PlatformEgressSpec>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlatformEgressSpec {
+    /// What no tenant reaches, besides the special-purpose addresses.
+    pub deny: Option<PrefixesSpec>,
+    /// Ranges that are not public and that an allow rule may reach all the same.
+    #[serde(default)]
+    pub dangerous_allow_private: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrefixesSpec {
+    pub cidrs: Vec<String>,
 }

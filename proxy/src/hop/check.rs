@@ -5,7 +5,32 @@ use ringfence_policy::{Deny, Reason};
 
 use super::{guard::is_authority, limits::MAX_FIELDS};
 
-/// Refuses an HTTP/2 request that an HTTP/1 workload could be made to read differently.
+/// Refuses an HTTP/2 CONNECT that is more than a host and a port (RFC 9113 §8.5).
+pub(crate) fn check_connect<B>(request: &Request<B>) -> Result<(), Deny> {
+    let malformed = |what: &'static str| Err(Deny::new(Reason::RequestMalformed, what));
+    let (uri, headers) = (request.uri(), request.headers());
+    if request.extensions().get::<hyper::ext::Protocol>().is_some() {
+        return malformed("extended CONNECT is not served");
+    }
+    if headers.len() > MAX_FIELDS {
+        return Err(Deny::new(Reason::HeadersTooLarge, "more header fields than the limit"));
+    }
+    if uri.scheme().is_some() || uri.path_and_query().is_some() {
+        return malformed("CONNECT must have :authority alone");
+    }
+    if !uri.authority().is_some_and(|authority| is_authority(authority.as_str().as_bytes())) {
+        return malformed(":authority of CONNECT must be a host and a port");
+    }
+    if headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING) {
+        return malformed("CONNECT must have no body and no field that announces one");
+    }
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return malformed("host must stand once");
+    }
+    Ok(())
+}
+
+/// Refuses an HTTP/2 request that an HTTP/1 upstream could be made to read differently.
 pub(crate) fn check_http2<B>(request: &Request<B>) -> Result<(), Deny> {
     debug_assert_eq!(request.version(), Version::HTTP_2);
     let malformed = |what: &'static str| Err(Deny::new(Reason::RequestMalformed, what));

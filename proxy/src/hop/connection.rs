@@ -40,13 +40,15 @@ pub(crate) struct Activity {
     /// Requests begun.
     requests: Cell<u64>,
     in_flight: Cell<usize>,
+    /// Streams that became tunnels, which may rest for as long as they like.
+    tunnels: Cell<usize>,
     /// When a request last began or ended, or a body moved.
     moved: Cell<Instant>,
 }
 
 impl Activity {
     pub(crate) fn new() -> Self {
-        Self { requests: Cell::new(0), in_flight: Cell::new(0), moved: Cell::new(Instant::now()) }
+        Self { requests: Cell::new(0), in_flight: Cell::new(0), tunnels: Cell::new(0), moved: Cell::new(Instant::now()) }
     }
 
     /// The number of the request that begins now, counted from 1.
@@ -55,15 +57,15 @@ impl Activity {
         self.requests.get()
     }
 
-    /// How long nothing has been asked for; `None` while a request is in flight.
+    /// How long nothing has been asked for; `None` while a request is in flight or a tunnel open.
     fn idle_for(&self) -> Option<Duration> {
-        (self.in_flight.get() == 0).then(|| self.moved.get().elapsed())
+        (self.in_flight.get() == 0 && self.tunnels.get() == 0).then(|| self.moved.get().elapsed())
     }
 
     /// Whether requests are in flight and none of them moves: longer than an upstream is ever waited for, so it is the client who takes
     /// nothing. An HTTP/2 client can keep its windows shut for as long as it likes, and no body is asked for until they open.
     fn stands_still(&self, timeouts: &Timeouts) -> bool {
-        self.in_flight.get() > 0 && self.moved.get().elapsed() > timeouts.stall + timeouts.response_head
+        self.tunnels.get() == 0 && self.in_flight.get() > 0 && self.moved.get().elapsed() > timeouts.stall + timeouts.response_head
     }
 
     pub(crate) fn moved(&self, now: Instant) {
@@ -75,6 +77,22 @@ impl Activity {
         self.in_flight.update(|count| count + 1);
         self.moved(Instant::now());
         InFlight(self.clone())
+    }
+
+    /// Keeps the connection from counting as idle or standing still.
+    pub(crate) fn tunnel(self: &Rc<Self>) -> OpenTunnel {
+        self.tunnels.update(|count| count + 1);
+        OpenTunnel(self.clone())
+    }
+}
+
+/// A tunnel that is open. Dropping it ends it.
+pub(crate) struct OpenTunnel(Rc<Activity>);
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.0.tunnels.update(|count| count - 1);
+        self.0.moved(Instant::now());
     }
 }
 

@@ -1,5 +1,5 @@
-//! Connections to one upstream: idle HTTP/1 ones, and a multiplexed HTTP/2 one for each tenant. One pool per listener and thread, so
-//! nothing here is shared between threads.
+//! Connections to one upstream: idle HTTP/1 ones, and a multiplexed HTTP/2 one for each tenant. One pool per inbound listener and thread,
+//! and on the outbound route one per downstream connection and destination: nothing here is shared between threads.
 //!
 //! A connection carries one tenant's requests for all its life; those of public paths have connections of their own. A workload that
 //! answers twice, late, shifts the answers of its connection by one, which nobody in front of it can tell: they stay with the tenant.
@@ -12,14 +12,17 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
-use ringfence_policy::TenantId;
+use ringfence_policy::{Deny, TenantId};
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     task::JoinHandle,
     time::{Instant, timeout},
@@ -30,15 +33,30 @@ use super::{
     connection::LocalExecutor,
     limits::{BUFFER, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, MAX_IDLE_UPSTREAM, UPSTREAM_IDLE},
 };
-use crate::telemetry::access_log;
+use crate::{in_flight::InFlightGuard, telemetry::access_log};
 
-pub(crate) type Http2 = http2::SendRequest<RequestBody>;
+/// A share in an HTTP/2 connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Http2 {
+    pub(crate) peer: SocketAddr,
+    pub(crate) sender: http2::SendRequest<RequestBody>,
+}
+
+/// A connection to an upstream, before anything was asked on it.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// It counts for a tenant until it ends.
+    counted: Option<InFlightGuard>,
+}
 
 /// An HTTP/1 connection. Dropping it closes it, whatever was under way: a request that is still being written would go on without anybody
 /// who counts it, and the workload may have long stopped reading it as one.
 #[derive(Debug)]
 pub(crate) struct Http1 {
     tenant: Option<TenantId>,
+    pub(crate) peer: SocketAddr,
     pub(crate) sender: http1::SendRequest<RequestBody>,
     /// `None`: it lives on as a tunnel.
     task: Option<JoinHandle<hyper::Result<()>>>,
@@ -59,6 +77,49 @@ impl Drop for Http1 {
     }
 }
 
+impl Connected {
+    /// `counted`: kept for as long as the connection lasts.
+    pub(crate) fn new(stream: TcpStream, peer: SocketAddr, counted: Option<InFlightGuard>) -> Self {
+        Self { stream, peer, counted }
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub(crate) fn into_parts(self) -> (TcpStream, Option<InFlightGuard>) {
+        (self.stream, self.counted)
+    }
+}
+
+impl AsyncRead for Connected {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connected {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 /// Why there is no connection to the upstream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
@@ -68,6 +129,9 @@ pub(crate) enum ConnectError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
+    /// The upstream may not be connected to.
+    #[error("{0}")]
+    Refused(Deny),
 }
 
 impl ConnectError {
@@ -76,15 +140,37 @@ impl ConnectError {
         match self {
             ConnectError::Timeout(_) => access_log::ConnectError::TimedOut,
             ConnectError::Io(error) => error.kind().into(),
-            ConnectError::Http(_) => access_log::ConnectError::Other,
+            ConnectError::Http(_) | ConnectError::Refused(_) => access_log::ConnectError::Other,
         }
     }
 }
 
-/// The workload's address and the connections to it.
+/// Opens connections to an upstream.
+pub(crate) trait Dial {
+    fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Connected, ConnectError>> + '_>>;
+}
+
+/// The workload, which has one address.
 #[derive(Debug)]
-pub struct Upstream {
+struct Workload {
     address: SocketAddr,
+    limit: Duration,
+}
+
+impl Dial for Workload {
+    fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Connected, ConnectError>> + '_>> {
+        Box::pin(async {
+            let connected = timeout(self.limit, TcpStream::connect(self.address)).await;
+            let stream = connected.map_err(|_| ConnectError::Timeout(self.limit))??;
+            stream.set_nodelay(true)?;
+            Ok(Connected::new(stream, self.address, None))
+        })
+    }
+}
+
+/// An upstream and the connections to it.
+pub struct Upstream {
+    dial: Box<dyn Dial>,
     connect: Duration,
     /// The longest at rest first.
     idle: RefCell<VecDeque<Idle>>,
@@ -92,7 +178,6 @@ pub struct Upstream {
     http2: RefCell<HashMap<Option<TenantId>, Shared>>,
 }
 
-#[derive(Debug)]
 struct Shared {
     connection: Http2,
     used: Instant,
@@ -100,24 +185,31 @@ struct Shared {
 
 impl Shared {
     fn is_usable(&self, now: Instant) -> bool {
-        !self.connection.is_closed() && now - self.used < UPSTREAM_IDLE
+        !self.connection.sender.is_closed() && now - self.used < UPSTREAM_IDLE
     }
 }
 
-#[derive(Debug)]
 struct Idle {
     connection: Http1,
     since: Instant,
 }
 
+impl Idle {
+    fn is_fit(&self, tenant: Option<&TenantId>) -> bool {
+        // Not ready: it was closed, or the end of its last exchange is still being written.
+        self.connection.tenant.as_ref() == tenant && self.connection.sender.is_ready()
+    }
+}
+
 impl Upstream {
-    /// `connect`: how long to wait for a connection.
+    /// The workload's. `connect`: how long to wait for a connection.
     pub fn new(address: SocketAddr, connect: Duration) -> Self {
-        Self { address, connect, idle: RefCell::default(), http2: RefCell::default() }
+        Self::dialled_by(Box::new(Workload { address, limit: connect }), connect)
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// `connect`: how long to wait for HTTP/2 on a new connection.
+    pub(crate) fn dialled_by(dial: Box<dyn Dial>, connect: Duration) -> Self {
+        Self { dial, connect, idle: RefCell::default(), http2: RefCell::default() }
     }
 
     /// An idle HTTP/1 connection of the tenant's, the one used last: the others grow old and are dropped in turn. Age is looked at here
@@ -128,9 +220,7 @@ impl Upstream {
         while idle.front().is_some_and(|oldest| now - oldest.since >= UPSTREAM_IDLE) {
             idle.pop_front();
         }
-        // Not ready: it was closed, or the end of its last exchange is still being written.
-        let is_fit = |idle: &Idle| idle.connection.tenant.as_ref() == tenant && idle.connection.sender.is_ready();
-        let at = idle.iter().rposition(is_fit)?;
+        let at = idle.iter().rposition(|idle| idle.is_fit(tenant))?;
         idle.remove(at).map(|idle| idle.connection)
     }
 
@@ -147,10 +237,11 @@ impl Upstream {
 
     /// A new HTTP/1 connection.
     pub(crate) async fn connect_http1(&self, tenant: Option<TenantId>) -> Result<Http1, ConnectError> {
-        let stream = self.dial().await?;
+        let stream = self.dial.dial().await?;
+        let peer = stream.peer();
         let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
         let task = tokio::task::spawn_local(connection.with_upgrades());
-        Ok(Http1 { tenant, sender, task: Some(task) })
+        Ok(Http1 { tenant, peer, sender, task: Some(task) })
     }
 
     /// The tenant's HTTP/2 connection, made anew when it has died or rested too long. Requests that find none at the same time each make
@@ -161,23 +252,19 @@ impl Upstream {
             shared.used = now;
             return Ok(shared.connection.clone());
         }
-        let stream = self.dial().await?;
+        let stream = self.dial.dial().await?;
+        let peer = stream.peer();
         let mut builder = http2::Builder::new(LocalExecutor);
         builder.initial_connection_window_size(H2_CONNECTION_WINDOW).initial_stream_window_size(H2_STREAM_WINDOW).max_send_buf_size(BUFFER);
         let (sender, connection) =
             timeout(self.connect, builder.handshake(TokioIo::new(stream))).await.map_err(|_| ConnectError::Timeout(self.connect))??;
         tokio::task::spawn_local(connection);
+        let connection = Http2 { peer, sender };
         let mut http2 = self.http2.borrow_mut();
         // Streams that are open on a forgotten connection go on until they end.
         http2.retain(|_, shared| shared.is_usable(now));
-        http2.insert(tenant, Shared { connection: sender.clone(), used: now });
-        Ok(sender)
-    }
-
-    async fn dial(&self) -> Result<TcpStream, ConnectError> {
-        let stream = timeout(self.connect, TcpStream::connect(self.address)).await.map_err(|_| ConnectError::Timeout(self.connect))??;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+        http2.insert(tenant, Shared { connection: connection.clone(), used: now });
+        Ok(connection)
     }
 }
 

@@ -8,7 +8,7 @@
 //! An upstream that ignores a body and keeps its connection reads that body as the next request, which nobody has judged. So content where
 //! nobody expects it comes with `Connection: close`, and no octet of a request follows the end of its response.
 
-use std::{error::Error, rc::Rc};
+use std::{cell::Cell, error::Error, net::SocketAddr, rc::Rc};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
@@ -37,6 +37,19 @@ pub(crate) struct To<'a> {
     pub(crate) tenant: Option<&'a TenantId>,
     pub(crate) signals: &'a Signals,
     pub(crate) timeouts: &'a Timeouts,
+    /// Where it is told which of the upstream's addresses is asked.
+    pub(crate) peer: Option<&'a Peer>,
+}
+
+/// The address that a request went to.
+pub(crate) type Peer = Cell<Option<SocketAddr>>;
+
+impl To<'_> {
+    fn goes_to(&self, peer: SocketAddr) {
+        if let Some(told) = self.peer {
+            told.set(Some(peer));
+        }
+    }
 }
 
 /// Why an upstream gave no answer.
@@ -62,6 +75,7 @@ impl From<Failed> for Deny {
         match failed {
             Failed::Deny(deny) => deny,
             Failed::Connect(error @ ConnectError::Timeout(_)) => Deny::new(Reason::UpstreamTimeout, error.to_string()),
+            Failed::Connect(ConnectError::Refused(deny)) => deny,
             Failed::Connect(error) => Deny::new(Reason::UpstreamConnect, error.to_string()),
         }
     }
@@ -120,14 +134,16 @@ pub(crate) async fn http2(mut parts: Parts, body: RequestBody, to: To<'_>) -> Re
     parts.version = Version::HTTP_2;
     let progress = body.progress();
     let mut connection = to.upstream.http2(to.tenant.cloned()).await?;
-    let response = match within(connection.try_send_request(Request::from_parts(parts, body)), progress, to).await? {
+    to.goes_to(connection.peer);
+    let response = match within(connection.sender.try_send_request(Request::from_parts(parts, body)), progress, to).await? {
         Ok(response) => response,
         Err(mut refused) => {
             // The connection died before anything was written on it: once more, on a new one.
             let Some(request) = refused.take_message() else { return Err(failed(refused.error(), to).into()) };
             let progress = request.body().progress();
             let mut connection = to.upstream.http2(to.tenant.cloned()).await?;
-            within(connection.send_request(request), progress, to).await?.map_err(|error| failed(&error, to))?
+            to.goes_to(connection.peer);
+            within(connection.sender.send_request(request), progress, to).await?.map_err(|error| failed(&error, to))?
         }
     };
     Ok(respond(response, None, to))
@@ -160,6 +176,7 @@ fn address_http1(parts: &mut Parts) -> Result<(), Deny> {
 async fn send_http1(mut request: Request<RequestBody>, to: To<'_>) -> Result<(Response<Incoming>, Http1), Failed> {
     let progress = request.body().progress();
     if let Some(mut connection) = to.upstream.reuse(to.tenant) {
+        to.goes_to(connection.peer);
         let copy = is_repeatable(&request).then(|| copy(&request));
         match within(connection.sender.try_send_request(request), progress.clone(), to).await? {
             Ok(response) => return Ok((response, connection)),
@@ -178,6 +195,7 @@ async fn send_http1(mut request: Request<RequestBody>, to: To<'_>) -> Result<(Re
 
 async fn send_fresh(request: Request<RequestBody>, progress: Progress, to: To<'_>) -> Result<(Response<Incoming>, Http1), Failed> {
     let mut connection = to.upstream.connect_http1(to.tenant.cloned()).await?;
+    to.goes_to(connection.peer);
     let response = within(connection.sender.send_request(request), progress, to).await?;
     Ok((response.map_err(|error| failed(&error, to))?, connection))
 }

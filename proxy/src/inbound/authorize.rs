@@ -1,6 +1,11 @@
 //! Fourth stage. Takes an identified and admitted request; yields the permit that `forward` asks for. Never knows tokens or counters.
 
-use ringfence_policy::{Deny, TenantId, path::NormalPath, tenant::InboundPolicy};
+use http::HeaderValue;
+use ringfence_policy::{
+    Deny, TenantId,
+    path::NormalPath,
+    tenant::{InboundPolicy, ServedTenants},
+};
 
 use super::{headers::Identity, identify::Identified};
 
@@ -13,9 +18,18 @@ impl Authorized {
         self.0.as_ref().map(|identified| &identified.tenant.id)
     }
 
+    /// The tenant for whom the workload needs a context: one that several share and that may reach out.
+    pub(super) fn context_for(&self) -> Option<&TenantId> {
+        let identified = self.0.as_ref()?;
+        let workload = &identified.snapshot.workload;
+        let needs_context = workload.outbound.is_some() && !matches!(workload.tenants, ServedTenants::One(_));
+        needs_context.then_some(&identified.tenant.id)
+    }
+
     /// What the workload is told of the caller; `None` on a public path.
-    pub(super) fn identity(&self) -> Option<Identity<'_>> {
-        self.0.as_ref().map(|identified| Identity { tenant: identified.tenant.id.as_str(), subject: identified.token.claims.subject() })
+    pub(super) fn identity<'a>(&'a self, context: Option<&'a HeaderValue>) -> Option<Identity<'a>> {
+        let identified = self.0.as_ref()?;
+        Some(Identity { tenant: identified.tenant.id.as_str(), subject: identified.token.claims.subject(), context })
     }
 }
 

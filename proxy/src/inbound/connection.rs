@@ -14,7 +14,7 @@ use super::{Inbound, exchange::Exchange, handle, headers::Origin, tls, upgrade};
 use crate::{
     hop::{
         connection::{self as hop, Activity},
-        guard::{Guarded, Signals},
+        guard::{Guarded, Signals, Targets},
     },
     listeners::Drain,
 };
@@ -74,7 +74,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     drain: Drain,
 ) -> io::Result<()> {
     let timeouts = &downstream.inbound.timeouts;
-    let guarded = Guarded::http1(stream, initial, downstream.signals.clone(), timeouts.head);
+    let guarded = Guarded::http1(stream, initial, Targets::Server, downstream.signals.clone(), timeouts.head);
     let each = |request| handle(request, downstream.clone());
     let mut ended = hop::http1(guarded, each, &downstream.activity, timeouts, drain).await;
     match downstream.tunnel.take() {

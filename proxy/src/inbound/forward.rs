@@ -25,14 +25,16 @@ pub(super) async fn forward(
     let is_grpc = is_http2 && is_grpc(&parts.headers);
     // hyper's own entries (the pending upgrade) belong to the downstream connection.
     parts.extensions.clear();
-    headers::prepare_request(&mut parts.headers, is_http2, authorized.identity(), &downstream.origin);
+    let contexts = &downstream.inbound.enforce.shared.contexts;
+    let context = authorized.context_for().and_then(|tenant| contexts.mint(tenant, exchange.unix_seconds()));
+    headers::prepare_request(&mut parts.headers, is_http2, authorized.identity(context.as_ref()), &downstream.origin);
     exchange.inject_trace(&mut parts.headers);
     let timeouts = &downstream.inbound.timeouts;
     let body = RequestBody::new(incoming, &downstream.activity, timeouts.stall);
     if let Some(octets) = body.progress().octets() {
         exchange.count_in(octets);
     }
-    let to = To { upstream: &downstream.inbound.upstream, tenant: authorized.tenant(), signals: &downstream.signals, timeouts };
+    let to = To { upstream: &downstream.inbound.upstream, tenant: authorized.tenant(), signals: &downstream.signals, timeouts, peer: None };
     if is_grpc {
         // Boxed, so that the ordinary request does not carry its state about.
         return timed(Box::pin(send::http2(parts, body, to)), exchange).await;

@@ -22,6 +22,7 @@ use http::{
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use crate::context::CONTEXT;
 use crate::hop::headers::{TRAILERS, has_option, is_disguised_framing, is_reserved, join_cookies, remove_all, remove_hop_by_hop};
 
 const TENANT: HeaderName = HeaderName::from_static("x-ringfence-tenant");
@@ -38,6 +39,8 @@ pub(super) struct Identity<'a> {
     pub(super) tenant: &'a str,
     /// The token's `sub`, as it stands there; percent-encoded on the wire where it is not visible ASCII.
     pub(super) subject: Option<&'a str>,
+    /// For a workload that several tenants share: what it needs to ask for something outside on the caller's behalf.
+    pub(super) context: Option<&'a HeaderValue>,
 }
 
 /// What the listener and the connection add to every request.
@@ -76,6 +79,9 @@ pub(super) fn prepare_request(headers: &mut HeaderMap, is_http2: bool, identity:
         set(headers, TENANT, identity.tenant);
         if let Some(subject) = identity.subject {
             set(headers, SUBJECT, subject);
+        }
+        if let Some(context) = identity.context {
+            headers.insert(CONTEXT, context.clone());
         }
     }
 }

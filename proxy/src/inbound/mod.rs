@@ -39,7 +39,7 @@ mod limit;
 mod forward;
 mod upgrade;
 
-use std::rc::Rc;
+use std::{net::SocketAddr, rc::Rc};
 
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
@@ -52,13 +52,14 @@ use crate::{
     hop::{ResponseBody, Timeouts, Upstream, body::Content, check},
     limiter::Exceeded,
     listeners::{InboundRoute, ListenerKey},
-    refuse::refuse,
+    refuse::{ends_connection, refuse},
 };
 
 /// One inbound listener, as one thread has it.
 pub struct Inbound {
     key: ListenerKey,
     upstream: Rc<Upstream>,
+    upstream_address: SocketAddr,
     /// `None`: cleartext.
     tls: Option<TlsAcceptor>,
     /// Whether the workload sees the caller's `Authorization`.
@@ -85,6 +86,7 @@ impl Inbound {
         Self {
             key,
             upstream: Rc::new(Upstream::new(route.upstream, timeouts.connect)),
+            upstream_address: route.upstream,
             tls: route.tls.as_ref().map(|identity| identity.config.clone().into()),
             forward_token: route.forward_token,
             timeouts,
@@ -173,7 +175,7 @@ async fn decide(request: &Request<Incoming>, inbound: &Inbound, exchange: &mut E
     let path = NormalPath::new(request.uri().path()).map_err(|why| Deny::new(Reason::RequestMalformed, why))?;
     let method = request.method().as_str();
     // On a connection from before an edit the workload may be another than the one that these patterns were written for.
-    if inbound.upstream.address() == listener.upstream
+    if inbound.upstream_address == listener.upstream
         && let Some(authorized) = authorize::public(&path, listener)
     {
         return Ok(authorized);
@@ -183,11 +185,6 @@ async fn decide(request: &Request<Incoming>, inbound: &Inbound, exchange: &mut E
     let admitted = limit::limit(&identified, method, &path, &shared.limiter, exchange.started())?;
     exchange.admitted(admitted.guard, admitted.shadow);
     Ok(authorize::authorize(identified, method, &path)?)
-}
-
-/// After these the octets that follow on an HTTP/1 connection cannot be told apart into messages.
-fn ends_connection(reason: Reason) -> bool {
-    matches!(reason, Reason::RequestMalformed | Reason::HeadersTooLarge | Reason::RequestTimeout)
 }
 
 #[cfg(test)]

@@ -1,25 +1,48 @@
-//! Takes a connection; yields where it was going before the kernel brought it here.
+//! Takes an accepted connection; yields where it was going before the kernel redirected it. Never knows whether it may go there.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-};
+use std::{io, net::SocketAddr, os::fd::AsFd};
 
 use rustix::{
     io::Errno,
-    net::sockopt::{ip_original_dst, ipv6_original_dst},
+    net::{getsockname, sockopt},
 };
-use tokio::net::TcpStream;
 
-/// `None`: nobody redirected it.
-pub(super) fn original_destination(stream: &TcpStream) -> io::Result<Option<SocketAddr>> {
-    let original = match stream.local_addr()?.ip().to_canonical() {
-        IpAddr::V4(_) => ip_original_dst(stream).map(SocketAddr::V4),
-        IpAddr::V6(_) => ipv6_original_dst(stream).map(SocketAddr::V6),
+/// `None`: nobody redirected it, it was meant for this listener. A connection over IPv4 to a listener of both families has an IPv4 address.
+/// The workload chose the address; it proves nothing.
+pub fn original_destination(connection: impl AsFd) -> io::Result<Option<SocketAddr>> {
+    let connection = connection.as_fd();
+    let local = SocketAddr::try_from(getsockname(connection)?)?;
+    let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+    let original = if local.is_ipv4() {
+        sockopt::ip_original_dst(connection).map(SocketAddr::V4)
+    } else {
+        sockopt::ipv6_original_dst(connection).map(SocketAddr::V6)
     };
     match original {
-        Ok(original) => Ok(Some(original)),
-        Err(Errno::NOENT | Errno::NOTCONN | Errno::NOPROTOOPT) => Ok(None),
+        // Where conntrack looks at all connections, it has an entry of this one too.
+        Ok(original) => Ok(Some(original).filter(|original| (original.ip(), original.port()) != (local.ip(), local.port()))),
+        // No entry; no conntrack.
+        Err(Errno::NOENT | Errno::NOPROTOOPT) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_nobody_redirected_has_none() {
+        for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let bound = listener.local_addr().unwrap();
+            for ip in ["127.0.0.1", "::1"] {
+                let Ok(_stream) = TcpStream::connect(SocketAddr::new(ip.parse().unwrap(), bound.port())) else { continue };
+                let (accepted, _) = listener.accept().unwrap();
+                assert_eq!(original_destination(&accepted).unwrap(), None, "{ip} to {address}");
+            }
+        }
     }
 }

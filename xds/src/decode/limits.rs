@@ -75,7 +75,7 @@ pub(super) fn limits(tenant: &str, bodies: &[proto::Limit], faults: &mut Faults)
     limits
 }
 
-fn mode(path: String, text: &str, faults: &mut Faults) -> Mode {
+pub(super) fn mode(path: String, text: &str, faults: &mut Faults) -> Mode {
     match text {
         "" | "enforce" => Mode::Enforce,
         "shadow" => Mode::Shadow,

@@ -9,7 +9,7 @@ use ringfence_policy::{
 };
 
 use super::{
-    Fault, Faults, MAX_VALUE_BYTES, Quoted, is_claim_value,
+    Fault, Faults, MAX_VALUE_BYTES, Quoted, egress, is_claim_value,
     limits::{limits, request_match},
 };
 use crate::generated::resource as proto;
@@ -27,7 +27,8 @@ pub fn tenant(name: &str, body: &proto::Tenant) -> Result<TenantPolicy, Vec<Faul
         Some(inbound) => ScopePolicy::Rules(allow_rules(name, &inbound.allow, &mut faults)),
     };
     let in_flight = faults.in_flight("inFlight", body.in_flight);
-    faults.or_some(id.map(|id| TenantPolicy { id, identities, limits, in_flight, inbound, egress: Default::default() }))
+    let egress = body.egress.as_ref().map(|body| egress::tenant(name, body, &mut faults)).unwrap_or_default();
+    faults.or_some(id.map(|id| TenantPolicy { id, identities, limits, in_flight, inbound, egress }))
 }
 
 fn identities(bodies: &[proto::Identity], faults: &mut Faults) -> Vec<Identity> {

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use ringfence_policy::tenant::{InboundPolicy, ServedTenants, TlsFiles, WorkloadPolicy};
+use ringfence_policy::tenant::{Capture, InboundPolicy, OutboundPolicy, ServedTenants, TlsFiles, WorkloadPolicy};
 
-use super::{Fault, Faults, Quoted, limits::patterns};
+use super::{Fault, Faults, Quoted, dns::dns, limits::patterns};
 use crate::generated::resource as proto;
 
 const MAX_LISTENERS: usize = 64;
@@ -14,9 +14,27 @@ pub fn workload(name: &str, body: &proto::Workload) -> Result<WorkloadPolicy, Ve
     let name = faults.name(name);
     let tenants = tenants(body, &mut faults);
     let issuers = body.issuers.iter().enumerate().filter_map(|(i, text)| faults.parse(format!("issuers[{i}]"), text)).collect();
-    let inbound = inbound(&body.inbound, &mut faults);
-    let policy = name.zip(tenants).map(|(name, tenants)| WorkloadPolicy { name, tenants, issuers, inbound, outbound: None, dns: None });
+    let mut listeners = Listeners::default();
+    let inbound = inbound(&body.inbound, &mut listeners, &mut faults);
+    let outbound = body.egress.as_ref().and_then(|egress| outbound(egress, body.dns.as_ref(), &mut listeners, &mut faults));
+    let dns = body.dns.as_ref().map(|body| dns(body, &mut listeners, &mut faults));
+    let policy = name.zip(tenants).map(|(name, tenants)| WorkloadPolicy { name, tenants, issuers, inbound, outbound, dns });
     faults.or_some(policy)
+}
+
+/// The addresses that a workload listens on, each once. `dns.listen` is one of them: it takes TCP too.
+#[derive(Default)]
+pub(super) struct Listeners(BTreeSet<SocketAddr>);
+
+impl Listeners {
+    pub(super) fn listen(&mut self, path: String, text: &str, faults: &mut Faults) -> Option<SocketAddr> {
+        let listen = address(&path, text, faults)?;
+        // Port 0 is any free one.
+        if listen.port() != 0 && !self.0.insert(listen) {
+            faults.add(path, format!("{listen} is already listened on"));
+        }
+        Some(listen)
+    }
 }
 
 fn tenants(body: &proto::Workload, faults: &mut Faults) -> Option<ServedTenants> {
@@ -48,22 +66,16 @@ fn tenants(body: &proto::Workload, faults: &mut Faults) -> Option<ServedTenants>
     }
 }
 
-fn inbound(bodies: &[proto::InboundListener], faults: &mut Faults) -> Vec<InboundPolicy> {
+fn inbound(bodies: &[proto::InboundListener], addresses: &mut Listeners, faults: &mut Faults) -> Vec<InboundPolicy> {
     if bodies.len() > MAX_LISTENERS {
         faults.add("inbound", format!("must be at most {MAX_LISTENERS} listeners"));
         return Vec::new();
     }
-    let mut seen = BTreeSet::new();
     let mut listeners = Vec::with_capacity(bodies.len());
     for (i, body) in bodies.iter().enumerate() {
         let at = |field: &str| format!("inbound[{i}].{field}");
-        let listen = address(at("listen"), &body.listen, faults);
-        if let Some(listen) = listen.filter(|address| address.port() != 0)
-            && !seen.insert(listen)
-        {
-            faults.add(at("listen"), format!("{listen} is already listened on"));
-        }
-        let upstream = address(at("upstream"), &body.upstream, faults);
+        let listen = addresses.listen(at("listen"), &body.listen, faults);
+        let upstream = address(&at("upstream"), &body.upstream, faults);
         if upstream.is_some_and(|address| address.port() == 0 || address.ip().is_unspecified()) {
             faults.add(at("upstream"), format!("must be an address that can be connected to, not {}", Quoted(&body.upstream)));
         } else if listen.zip(upstream).is_some_and(|(listen, upstream)| leads_back(listen, upstream)) {
@@ -85,14 +97,48 @@ fn inbound(bodies: &[proto::InboundListener], faults: &mut Faults) -> Vec<Inboun
     listeners
 }
 
-fn address(path: String, text: &str, faults: &mut Faults) -> Option<SocketAddr> {
+fn outbound(
+    body: &proto::WorkloadEgress,
+    dns: Option<&proto::WorkloadDns>,
+    listeners: &mut Listeners,
+    faults: &mut Faults,
+) -> Option<OutboundPolicy> {
+    let listen = listeners.listen("egress.listen".into(), &body.listen, faults);
+    let capture = match body.capture.as_str() {
+        "" | "none" => Capture::None,
+        "redirect" => Capture::Redirect,
+        other => {
+            faults.add("egress.capture", format!("must be none or redirect, not {}", Quoted(other)));
+            return None;
+        }
+    };
+    if capture == Capture::Redirect {
+        let dns_listen = dns.map(|dns| dns.listen.as_str()).unwrap_or_default();
+        if dns_listen.is_empty() {
+            faults.add("egress.capture", "redirect needs dns.listen: DNS is captured too, and names could not be resolved otherwise");
+        }
+        for (path, text) in [("egress.listen", body.listen.as_str()), ("dns.listen", dns_listen)] {
+            // What is no address is told where it is read.
+            let Ok(address) = text.parse::<SocketAddr>() else { continue };
+            if address.port() == 0 {
+                faults.add(path, "must have a fixed port: the kernel redirects to it");
+            }
+            if !address.ip().is_loopback() && !address.ip().is_unspecified() {
+                faults.add(path, "must be a loopback address, 0.0.0.0 or [::]: the kernel redirects what leaves to loopback");
+            }
+        }
+    }
+    listen.map(|listen| OutboundPolicy { listen, capture })
+}
+
+fn address(path: &str, text: &str, faults: &mut Faults) -> Option<SocketAddr> {
     text.parse()
         .map_err(|_| faults.add(path, format!("must be an address and port, e.g. 127.0.0.1:8080 or [::1]:8080, not {}", Quoted(text))))
         .ok()
 }
 
 /// Whether what is sent to `upstream` arrives at `listen`.
-fn leads_back(listen: SocketAddr, upstream: SocketAddr) -> bool {
+pub(super) fn leads_back(listen: SocketAddr, upstream: SocketAddr) -> bool {
     let every_address = listen.ip().is_unspecified() && upstream.ip().is_loopback();
     listen.port() == upstream.port() && (listen.ip() == upstream.ip() || every_address)
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    Framing, Violation,
+    Framing, Targets, Violation,
     syntax::{is_authority, is_field_value, is_origin_form, is_token, line_end},
 };
 use crate::hop::limits::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
@@ -11,6 +11,7 @@ use crate::hop::limits::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
 /// A head on its way in. Offsets count from the head's first octet.
 #[derive(Debug)]
 pub(super) struct Head {
+    targets: Targets,
     /// Where the first line that has not been judged begins.
     line: usize,
     /// No end of line stands between `line` and here.
@@ -34,6 +35,7 @@ pub(super) struct Head {
 #[derive(Debug)]
 struct RequestLine {
     is_get: bool,
+    is_connect: bool,
     is_http11: bool,
     /// Absolute-form: where its authority stands.
     authority: Option<Range<usize>>,
@@ -44,7 +46,8 @@ pub(super) struct Done {
     pub(super) octets: usize,
     pub(super) framing: Framing,
     pub(super) close: bool,
-    pub(super) websocket: bool,
+    /// A complete WebSocket handshake or CONNECT: if it is granted, what follows is no HTTP.
+    pub(super) may_upgrade: bool,
 }
 
 const fn malformed<T>(what: &'static str) -> Result<T, Violation> {
@@ -52,8 +55,9 @@ const fn malformed<T>(what: &'static str) -> Result<T, Violation> {
 }
 
 impl Head {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(targets: Targets) -> Self {
         Self {
+            targets,
             line: 0,
             searched: 0,
             request: None,
@@ -82,7 +86,7 @@ impl Head {
             let line = self.line..self.searched;
             // What cannot become a request need not be waited for.
             if self.request.is_none() && !end.is_found() {
-                request_line(octets, line.clone(), false)?;
+                request_line(octets, line.clone(), self.targets, false)?;
             }
             if !end.proceed()? {
                 return Ok(None);
@@ -92,7 +96,7 @@ impl Head {
             match &self.request {
                 // One empty line before the request line is ignored (RFC 9112 §2.2).
                 None if line == (0..0) => {}
-                None => self.request = request_line(octets, line, true)?,
+                None => self.request = request_line(octets, line, self.targets, true)?,
                 Some(_) if line.is_empty() => return self.finish(octets).map(Some),
                 Some(_) => self.field(octets, line)?,
             }
@@ -162,10 +166,20 @@ impl Head {
 
     fn finish(&self, octets: &[u8]) -> Result<Done, Violation> {
         let Some(request) = &self.request else { return malformed("a head must begin with a request line") };
-        // HTTP/1.0 allows a request without Host; a proxy that speaks 1.1 on its behalf would have to make one up.
-        let Some(host) = &self.host else { return malformed("Host must be present") };
-        if request.authority.as_ref().is_some_and(|authority| !octets[authority.clone()].eq_ignore_ascii_case(&octets[host.clone()])) {
-            return malformed("Host must equal the authority of an absolute-form target");
+        if request.is_connect && (self.chunked || self.content_length.is_some()) {
+            return malformed("CONNECT must have no body and no field that announces one");
+        }
+        match (&self.host, &request.authority) {
+            // Old clients: the target says it all.
+            (None, _) if request.is_connect && !request.is_http11 => {}
+            // HTTP/1.0 allows a request without Host; a proxy that speaks 1.1 on its behalf would have to make one up.
+            (None, _) => return malformed("Host must be present"),
+            (Some(host), Some(authority))
+                if self.targets == Targets::Server && !octets[authority.clone()].eq_ignore_ascii_case(&octets[host.clone()]) =>
+            {
+                return malformed("Host must equal the authority of an absolute-form target");
+            }
+            _ => {}
         }
         if self.chunked && !request.is_http11 {
             return malformed("Transfer-Encoding must not stand in HTTP/1.0");
@@ -181,21 +195,25 @@ impl Head {
             octets: self.line,
             framing,
             close: self.close || !(request.is_http11 || self.keep_alive),
-            websocket: request.is_get
-                && request.is_http11
-                && framing == Framing::Length(0)
-                && !self.close
-                && self.connection_upgrade
-                && self.websocket
-                && self.websocket_key
-                && self.websocket_version,
+            may_upgrade: request.is_connect || self.is_websocket(request, framing),
         })
+    }
+
+    fn is_websocket(&self, request: &RequestLine, framing: Framing) -> bool {
+        request.is_get
+            && request.is_http11
+            && framing == Framing::Length(0)
+            && !self.close
+            && self.connection_upgrade
+            && self.websocket
+            && self.websocket_key
+            && self.websocket_version
     }
 }
 
 /// `method SP request-target SP HTTP-version` (RFC 9112 §3), one SP each, judged from left to right. A line that is not
 /// `complete` is judged as far as it goes.
-fn request_line(octets: &[u8], line: Range<usize>, complete: bool) -> Result<Option<RequestLine>, Violation> {
+fn request_line(octets: &[u8], line: Range<usize>, targets: Targets, complete: bool) -> Result<Option<RequestLine>, Violation> {
     let text = &octets[line.clone()];
     let mut parts = text.splitn(3, |&octet| octet == b' ');
     let (method, target, version) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
@@ -206,7 +224,8 @@ fn request_line(octets: &[u8], line: Range<usize>, complete: bool) -> Result<Opt
     let Some(target) = target else {
         return if complete { malformed("a request line must have a method, a target and a version") } else { Ok(None) };
     };
-    if method == b"CONNECT" || method == b"TRACE" {
+    let is_connect = method == b"CONNECT";
+    if method == b"TRACE" || (is_connect && targets == Targets::Server) {
         return malformed("CONNECT and TRACE are not served");
     }
     if target.len() > MAX_TARGET {
@@ -216,6 +235,11 @@ fn request_line(octets: &[u8], line: Range<usize>, complete: bool) -> Result<Opt
         return if complete { malformed("a request line must have a method, a target and a version") } else { Ok(None) };
     };
     let authority = match target {
+        _ if is_connect && is_authority(target) => None,
+        _ if is_connect => return malformed("the target of CONNECT must be a host and a port"),
+        [b'/' | b'*', ..] if targets == Targets::Proxy => {
+            return malformed("a proxy must be asked with an absolute-form target or CONNECT");
+        }
         b"*" if method == b"OPTIONS" => None,
         [b'/', ..] if is_origin_form(target) => None,
         _ => {
@@ -229,7 +253,7 @@ fn request_line(octets: &[u8], line: Range<usize>, complete: bool) -> Result<Opt
     if !is_served {
         return malformed("the version must be HTTP/1.1 or HTTP/1.0, directly behind one space");
     }
-    Ok(complete.then_some(RequestLine { is_get: method == b"GET", is_http11, authority }))
+    Ok(complete.then_some(RequestLine { is_get: method == b"GET", is_connect, is_http11, authority }))
 }
 
 /// `http(s)://authority[/path][?query]`: where the authority stands.

@@ -58,6 +58,15 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
+/// Which request targets a connection may carry (RFC 9112 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Targets {
+    /// As a server's: origin-form, or absolute-form with a Host that says the same.
+    Server,
+    /// As an explicit proxy's: absolute-form and CONNECT. Whether Host agrees is for the route, which compares hosts and not spellings.
+    Proxy,
+}
+
 /// What one look at the octets gave.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Scan {
@@ -90,7 +99,7 @@ enum State {
     /// The CR LF behind a chunk's data.
     ChunkEnd,
     Trailers(Trailers),
-    /// Behind a WebSocket request: HTTP or not, only the workload's answer tells.
+    /// Behind a WebSocket handshake or CONNECT: HTTP or not, only the answer tells.
     Undecided,
     /// Behind a message after which the connection closes.
     Closing,
@@ -101,6 +110,7 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Guard {
     state: State,
+    targets: Targets,
     /// The connection ends with the message at hand.
     close: bool,
     /// Heads found sound so far.
@@ -109,13 +119,13 @@ pub(super) struct Guard {
 
 impl Guard {
     /// An HTTP/1 connection.
-    pub(super) fn http1() -> Self {
-        Self { state: State::Head(Head::new()), close: false, heads: 0 }
+    pub(super) fn http1(targets: Targets) -> Self {
+        Self { state: State::Head(Head::new(targets)), targets, close: false, heads: 0 }
     }
 
     /// An HTTP/2 connection, from its preface on: hyper judges the frames, they are only counted here.
     pub(super) fn http2() -> Self {
-        Self { state: State::Http2(Frames::new()), close: false, heads: 0 }
+        Self { state: State::Http2(Frames::new()), targets: Targets::Server, close: false, heads: 0 }
     }
 
     /// The number of the message at hand, counted from 1: the one whose head or body is being read, or, behind a message
@@ -138,7 +148,7 @@ impl Guard {
         matches!(self.state, State::Undecided)
     }
 
-    /// The workload did not switch protocols: what follows is HTTP.
+    /// The connection stays what it is: what follows is HTTP.
     pub(super) fn upgrade_declined(&mut self) {
         if self.is_undecided() {
             self.next_message();
@@ -171,7 +181,7 @@ impl Guard {
                 self.heads += 1;
                 self.close = done.close;
                 match done.framing {
-                    _ if done.websocket => self.state = State::Undecided,
+                    _ if done.may_upgrade => self.state = State::Undecided,
                     Framing::Chunked => self.state = State::ChunkSize,
                     Framing::Length(0) => self.next_message(),
                     Framing::Length(left) => self.state = State::Length { left },
@@ -224,7 +234,7 @@ impl Guard {
     }
 
     fn next_message(&mut self) {
-        self.state = if self.close { State::Closing } else { State::Head(Head::new()) };
+        self.state = if self.close { State::Closing } else { State::Head(Head::new(self.targets)) };
     }
 }
 

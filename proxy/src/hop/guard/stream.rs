@@ -15,7 +15,7 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{Guard, Scan, Violation};
+use super::{Guard, Scan, Targets, Violation};
 
 /// What hyper gets to read instead of a bad head, so that the refusal takes its turn behind the answers to earlier
 /// requests and leaves through the same door as every other.
@@ -48,7 +48,7 @@ impl Signals {
         self.broken.get()
     }
 
-    /// Whether the `number`th request is a complete WebSocket handshake.
+    /// Whether the `number`th request is a complete WebSocket handshake or CONNECT.
     pub(crate) fn asks_for_upgrade(&self, number: u64) -> bool {
         self.asked.get() == Some(number)
     }
@@ -79,8 +79,8 @@ pub(crate) struct Guarded<S> {
 
 impl<S> Guarded<S> {
     /// HTTP/1. `initial`: octets that were read from the stream already.
-    pub(crate) fn http1(stream: S, initial: Vec<u8>, signals: Rc<Signals>, head_timeout: Duration) -> Self {
-        Self::new(stream, initial, Guard::http1(), signals, head_timeout)
+    pub(crate) fn http1(stream: S, initial: Vec<u8>, targets: Targets, signals: Rc<Signals>, head_timeout: Duration) -> Self {
+        Self::new(stream, initial, Guard::http1(targets), signals, head_timeout)
     }
 
     /// HTTP/2 from the preface on.

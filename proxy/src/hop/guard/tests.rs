@@ -6,7 +6,7 @@ use super::*;
 
 /// The verdict on a connection's octets, when they arrive cut at `cuts`: how many are sound, and what is wrong behind them.
 fn judge(octets: &[u8], cuts: &[usize]) -> (usize, Option<Violation>) {
-    let mut guard = Guard::http1();
+    let mut guard = Guard::http1(Targets::Server);
     let (mut sound, mut shown) = (0, 0);
     for &cut in cuts.iter().chain([&octets.len()]) {
         shown = cut.clamp(shown, octets.len());
@@ -241,8 +241,8 @@ fn a_bad_body_points_to_its_head_while_that_can_be_replaced() {
         Scan::Bad { head, .. } => head,
         Scan::Sound(_) => panic!("sound"),
     };
-    assert_eq!(bad(Guard::http1().scan(&all)), Some(first.len()));
-    let mut guard = Guard::http1();
+    assert_eq!(bad(Guard::http1(Targets::Server).scan(&all)), Some(first.len()));
+    let mut guard = Guard::http1(Targets::Server);
     assert_eq!(guard.scan(&all[..all.len() - 1]), Scan::Sound(all.len() - 1));
     assert_eq!(bad(guard.scan(b"x")), None);
 }
@@ -257,7 +257,7 @@ fn octets_behind_a_websocket_handshake_wait_for_the_answer() {
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
         "Sec-WebSocket-Version: 13"
     );
-    let mut guard = Guard::http1();
+    let mut guard = Guard::http1(Targets::Server);
     assert_eq!(guard.scan(&[handshake, b"\x81\x00"].concat()), Scan::Sound(handshake.len()));
     assert!(guard.is_undecided());
     assert_eq!(guard.scan(b"\x81\x00"), Scan::Sound(0));
@@ -351,4 +351,49 @@ proptest! {
         let (sound, _) = judge(&octets, &[]);
         prop_assert!(sound <= octets.len());
     }
+}
+
+#[test]
+fn a_proxy_is_asked_in_its_own_forms() {
+    let cases: &[(&str, &[u8], Option<&str>)] = &[
+        ("CONNECT", head!("CONNECT a.example:443 HTTP/1.1", "Host: a.example:443"), None),
+        ("CONNECT of HTTP/1.0 without Host", head!("CONNECT a.example:443 HTTP/1.0"), None),
+        ("another Host, which the route compares", head!("CONNECT a.example:443 HTTP/1.1", "Host: b.example"), None),
+        ("absolute-form", head!("GET http://a.example/x HTTP/1.1", "Host: a.example"), None),
+        ("absolute-form with another Host", head!("GET http://a.example/x HTTP/1.1", "Host: b.example"), None),
+        ("CONNECT without Host", head!("CONNECT a.example:443 HTTP/1.1"), Some("Host")),
+        ("CONNECT with a length", head!("CONNECT a:443 HTTP/1.1", "Host: a:443", "Content-Length: 0"), Some("no body")),
+        ("CONNECT in chunks", head!("CONNECT a:443 HTTP/1.1", "Host: a:443", "Transfer-Encoding: chunked"), Some("no body")),
+        ("CONNECT with a path", head!("CONNECT /x HTTP/1.1", "Host: a"), Some("a host and a port")),
+        ("CONNECT with a URI", head!("CONNECT http://a:80/ HTTP/1.1", "Host: a"), Some("a host and a port")),
+        ("CONNECT with userinfo", head!("CONNECT u@a:443 HTTP/1.1", "Host: a"), Some("a host and a port")),
+        ("CONNECT to two hosts", head!("CONNECT a,b:443 HTTP/1.1", "Host: a"), Some("a host and a port")),
+        ("origin-form", head!("GET /x HTTP/1.1", "Host: a"), Some("absolute-form")),
+        ("the asterisk", head!("OPTIONS * HTTP/1.1", "Host: a"), Some("absolute-form")),
+        ("absolute-form without Host", head!("GET http://a/x HTTP/1.1"), Some("Host")),
+        ("userinfo", head!("GET http://u@a/x HTTP/1.1", "Host: a"), Some("userinfo")),
+        ("another scheme", head!("GET ftp://a/x HTTP/1.1", "Host: a"), Some("http URI")),
+        ("TRACE", head!("TRACE http://a/x HTTP/1.1", "Host: a"), Some("TRACE")),
+        ("both framings", head!("POST http://a/ HTTP/1.1", "Host: a", "Content-Length: 5", "Transfer-Encoding: chunked"), Some("together")),
+    ];
+    for (name, octets, expected) in cases {
+        match (Guard::http1(Targets::Proxy).scan(octets), expected) {
+            (Scan::Sound(sound), None) => assert_eq!(sound, octets.len(), "{name}"),
+            (Scan::Bad { violation: Violation::Malformed(message), .. }, Some(expected)) => {
+                assert!(message.contains(expected), "{name}: {message}");
+            }
+            (verdict, _) => panic!("{name}: {verdict:?}"),
+        }
+    }
+}
+
+#[test]
+fn octets_behind_connect_wait_for_the_answer() {
+    let connect = head!("CONNECT a.example:443 HTTP/1.1", "Host: a.example:443");
+    let mut guard = Guard::http1(Targets::Proxy);
+    assert_eq!(guard.scan(&[connect, b"\x16\x03\x01"].concat()), Scan::Sound(connect.len()));
+    assert!(guard.is_undecided());
+    assert_eq!(guard.scan(b"\x16\x03\x01"), Scan::Sound(0));
+    guard.upgrade_declined();
+    assert_eq!(guard.scan(connect), Scan::Sound(connect.len()), "refused, the connection can ask again");
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::hop::headers::{prepare_response, prepare_trailers};
 
 const ORIGIN: Origin = Origin { peer: HeaderValue::from_static("192.0.2.7"), is_tls: false, forward_token: false };
-const ACME: Identity<'static> = Identity { tenant: "acme", subject: Some("user-1") };
+const ACME: Identity<'static> = Identity { tenant: "acme", subject: Some("user-1"), context: None };
 
 fn map(fields: &[(&str, &str)]) -> HeaderMap {
     let parsed = |&(name, value): &(&str, &str)| (HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
@@ -81,7 +81,7 @@ fn subjects_are_made_safe() {
     for (subject, expected) in [("user-1", "user-1"), ("a b%c", "a%20b%25c"), ("zoë", "zo%C3%AB"), ("a\r\nx: y", "a%0D%0Ax:%20y"), ("", "")]
     {
         let mut headers = HeaderMap::new();
-        prepare_request(&mut headers, false, Some(Identity { tenant: "acme", subject: Some(subject) }), &ORIGIN);
+        prepare_request(&mut headers, false, Some(Identity { tenant: "acme", subject: Some(subject), context: None }), &ORIGIN);
         assert_eq!(all(&headers, "x-ringfence-subject"), [expected]);
     }
 }

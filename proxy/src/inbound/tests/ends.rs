@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Duration};
 
 use super::peers::{Origin, Sidecar, run};
-use crate::hop::Upstream;
+use crate::{hop::Upstream, inbound::Inbound};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -30,8 +30,12 @@ fn an_upstream_that_is_down_is_told() {
 fn what_is_public_at_one_workload_is_not_at_another() {
     run(async {
         let (_origin, address) = Origin::bind().await;
-        let before = Rc::new(Upstream::new("127.0.0.1:1".parse().unwrap(), LATE));
-        let mut client = Sidecar::with(address, |inbound| inbound.upstream = before).client().await;
+        let before = "127.0.0.1:1".parse().unwrap();
+        let change = |inbound: &mut Inbound| {
+            inbound.upstream = Rc::new(Upstream::new(before, LATE));
+            inbound.upstream_address = before;
+        };
+        let mut client = Sidecar::with(address, change).client().await;
         client.send(GET).await;
         assert!(client.head().await.starts_with("http/1.1 401 "));
     });

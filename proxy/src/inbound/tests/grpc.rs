@@ -91,7 +91,7 @@ fn a_tenant_that_reads_nothing_holds_up_no_other() {
             let request = Request::new(RequestBody::empty());
             let (mut parts, body) = request.into_parts();
             parts.uri = "http://a.test/".parse().unwrap();
-            upstream.http2(tenant.parse().ok()).await.unwrap().send_request(Request::from_parts(parts, body)).await.unwrap()
+            upstream.http2(tenant.parse().ok()).await.unwrap().sender.send_request(Request::from_parts(parts, body)).await.unwrap()
         };
         // As many as fill the window of their connection.
         let mut unread = Vec::new();

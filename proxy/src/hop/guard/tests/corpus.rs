@@ -25,7 +25,7 @@ fn corpus_verdicts() {
         let octets = BASE64_STANDARD.decode(row["raw_b64"].as_str().unwrap()).unwrap();
         let octets = replace_host(&octets);
         let names_host = octets.to_ascii_lowercase().windows(5).any(|window| window == b"host:");
-        let mut guard = Guard::http1();
+        let mut guard = Guard::http1(Targets::Server);
         let is_served = match guard.scan(&octets) {
             Scan::Sound(_) => guard.heads > 0 && (guard.is_in_head() || guard.is_closing() || guard.is_undecided()),
             Scan::Bad { head, .. } => head != Some(0),
