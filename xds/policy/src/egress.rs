@@ -232,6 +232,11 @@ impl EgressRule {
 }
 
 impl Permit<'_> {
+    /// Those by which it was given, in their order; none where shadow mode lets through what no rule lists.
+    pub fn rules(&self) -> impl Iterator<Item = &RuleRef> {
+        self.rules.iter().map(|rule| &rule.rule)
+    }
+
     /// Those of `addresses` that may be dialled, in their order and never none; the reason why not, where none may. `is_own`: whether it is
     /// one of the sidecar's own listeners.
     pub fn destinations(
