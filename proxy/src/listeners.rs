@@ -5,7 +5,8 @@ pub mod accept;
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::{Ipv6Addr, SocketAddr, TcpListener},
+    net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +21,7 @@ use tokio::{
 
 pub use self::accept::{Drain, Stop};
 use crate::{
+    capture, dns,
     inbound::tls::{self, TlsIdentity},
     outbound::own::Own,
     telemetry::notice,
@@ -30,6 +32,7 @@ use crate::{
 pub enum Role {
     Inbound,
     Outbound,
+    Dns,
 }
 
 impl Role {
@@ -37,6 +40,7 @@ impl Role {
         match self {
             Role::Inbound => "inbound",
             Role::Outbound => "outbound",
+            Role::Dns => "dns",
         }
     }
 }
@@ -62,6 +66,10 @@ impl ListenerKey {
         ListenerKey { role: Role::Outbound, listen: policy.listen, nth: 0 }
     }
 
+    fn dns(listen: SocketAddr) -> Self {
+        ListenerKey { role: Role::Dns, listen, nth: 0 }
+    }
+
     /// What this inbound listener's workload says of it now.
     pub fn policy<'a>(&self, workload: &'a WorkloadPolicy) -> Option<&'a InboundPolicy> {
         workload.inbound.iter().filter(|policy| policy.listen == self.listen).nth(self.nth)
@@ -72,6 +80,8 @@ impl ListenerKey {
 pub struct Serve {
     pub key: ListenerKey,
     pub socket: TcpListener,
+    /// On the same port; of the DNS route.
+    pub udp: Option<UdpSocket>,
     pub route: Route,
     pub drain: Drain,
 }
@@ -81,6 +91,7 @@ pub struct Serve {
 pub enum Route {
     Inbound(InboundRoute),
     Outbound { capture: Capture },
+    Dns,
 }
 
 #[derive(Clone, PartialEq)]
@@ -106,6 +117,7 @@ pub struct Listeners {
     bound: HashMap<ListenerKey, Listener>,
     told: Bound,
     own: Arc<Own>,
+    capture_dir: PathBuf,
 }
 
 struct Listener {
@@ -120,6 +132,8 @@ struct Sockets {
     address: SocketAddr,
     /// One for each data thread; kept here, so that replacing what serves them never closes the port.
     of_threads: Vec<TcpListener>,
+    /// As many, or none where UDP is not served.
+    udp: Vec<UdpSocket>,
 }
 
 struct Serving {
@@ -132,18 +146,22 @@ struct Serving {
 enum Wanted<'a> {
     Inbound(&'a InboundPolicy),
     Outbound(&'a OutboundPolicy),
+    Dns { listen: SocketAddr },
 }
 
 /// The listeners of a workload with the paths of their fields. One kind after the other.
 fn wanted(workload: &WorkloadPolicy) -> impl Iterator<Item = (String, ListenerKey, Wanted<'_>)> {
     let inbound = ListenerKey::of(workload).enumerate().map(|(i, (key, policy))| (format!("inbound[{i}]"), key, Wanted::Inbound(policy)));
     let outbound = workload.outbound.iter().map(|policy| ("egress".to_owned(), ListenerKey::outbound(policy), Wanted::Outbound(policy)));
-    inbound.chain(outbound)
+    let dns = workload.dns.iter().filter_map(|policy| policy.listen);
+    let dns = dns.map(|listen| ("dns".to_owned(), ListenerKey::dns(listen), Wanted::Dns { listen }));
+    inbound.chain(outbound).chain(dns)
 }
 
 impl Listeners {
-    pub fn new(threads: Vec<mpsc::UnboundedSender<Serve>>, drain_for: Duration, own: Arc<Own>) -> Self {
-        Self { threads, drain_for, bound: HashMap::new(), told: Bound::default(), own }
+    /// `capture_dir`: where `ringfence-proxy capture install` says what it has installed.
+    pub fn new(threads: Vec<mpsc::UnboundedSender<Serve>>, drain_for: Duration, own: Arc<Own>, capture_dir: PathBuf) -> Self {
+        Self { threads, drain_for, bound: HashMap::new(), told: Bound::default(), own, capture_dir }
     }
 
     /// A view of where the listeners are, for the admin endpoint.
@@ -154,7 +172,7 @@ impl Listeners {
     /// Binds what `workload` needs and is not bound yet, and reads its certificates. Nothing is served before `commit`. What it could not
     /// get is a fault at the field that asked for it, and nothing of the new policy is kept then.
     pub fn prepare(&mut self, workload: &WorkloadPolicy) -> Vec<Fault> {
-        let mut faults = Vec::new();
+        let mut faults = Vec::from_iter(self.not_captured(workload));
         let (mut fresh, mut certificates) = (Vec::new(), Vec::new());
         for (path, key, wanted) in wanted(workload) {
             let fault = |field: &str, message: String| Fault { path: format!("{path}.{field}"), message };
@@ -193,6 +211,16 @@ impl Listeners {
         faults
     }
 
+    /// Why what leaves the workload would not come here, where the kernel is to bring it.
+    fn not_captured(&self, workload: &WorkloadPolicy) -> Option<Fault> {
+        let outbound = workload.outbound.as_ref().filter(|outbound| outbound.capture == Capture::Redirect)?;
+        let missing = match workload.dns.as_ref().and_then(|dns| dns.listen) {
+            Some(dns) => capture::require(&self.capture_dir, outbound.listen, dns).err()?,
+            None => "redirects name queries too: dns.listen must say where to".into(),
+        };
+        Some(Fault { path: "egress.capture".into(), message: missing })
+    }
+
     /// Serves the listeners of `workload`, whose policy is in force now, and drains all others.
     pub fn commit(&mut self, workload: &WorkloadPolicy) {
         let keys: HashSet<ListenerKey> = wanted(workload).map(|(_, key, _)| key).collect();
@@ -227,7 +255,7 @@ impl Listeners {
         for (key, mut listener) in self.bound.drain() {
             listener.stop(match key.role {
                 Role::Inbound => Stop::within(until),
-                Role::Outbound => Stop::at(until),
+                Role::Outbound | Role::Dns => Stop::at(until),
             });
         }
         self.threads.clear();
@@ -238,14 +266,15 @@ impl Wanted<'_> {
     fn tls_identity(&self) -> Result<Option<TlsIdentity>, tls::TlsError> {
         match self {
             Wanted::Inbound(policy) => policy.tls.as_ref().map(|files| tls::identity(&files.certificate, &files.key)).transpose(),
-            Wanted::Outbound(_) => Ok(None),
+            Wanted::Outbound(_) | Wanted::Dns { .. } => Ok(None),
         }
     }
 
     fn bind(&self, threads: usize) -> io::Result<Vec<Sockets>> {
         match self {
             Wanted::Inbound(policy) => Ok(vec![bind(policy.listen, threads)?]),
-            Wanted::Outbound(policy) => bind_outbound(policy, threads),
+            Wanted::Outbound(policy) => on_loopback(policy.listen, threads, bind),
+            Wanted::Dns { listen } => on_loopback(*listen, threads, bind_dns),
         }
     }
 }
@@ -263,12 +292,17 @@ impl Listener {
             return Ok(());
         }
         // All or none: what one thread serves beside the others, nobody would drain.
-        let of_threads = self.sockets.iter().flat_map(|sockets| sockets.of_threads.iter().zip(threads));
-        let sockets = of_threads.map(|(socket, thread)| Ok((socket.try_clone()?, thread))).collect::<io::Result<Vec<_>>>()?;
+        let mut cloned = Vec::new();
+        for sockets in &self.sockets {
+            for (i, (socket, thread)) in sockets.of_threads.iter().zip(threads).enumerate() {
+                let udp = sockets.udp.get(i).map(UdpSocket::try_clone).transpose()?;
+                cloned.push((socket.try_clone()?, udp, thread));
+            }
+        }
         let (drain, draining) = watch::channel(None);
-        for (socket, thread) in sockets {
+        for (socket, udp, thread) in cloned {
             // A data thread ends only after the control side.
-            let _ = thread.send(Serve { key, socket, route: route.clone(), drain: Drain::new(draining.clone()) });
+            let _ = thread.send(Serve { key, socket, udp, route: route.clone(), drain: Drain::new(draining.clone()) });
         }
         self.stop(stop);
         self.serving = Some(Serving { route, drain });
@@ -286,6 +320,7 @@ impl Listener {
                 Ok(Route::Inbound(InboundRoute { upstream: policy.upstream, tls, forward_token: policy.forward_token }))
             }
             Wanted::Outbound(policy) => Ok(Route::Outbound { capture: policy.capture }),
+            Wanted::Dns { .. } => Ok(Route::Dns),
         }
     }
 }
@@ -302,14 +337,31 @@ fn bind(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
     for _ in 1..threads {
         of_threads.push(accept::bind(address, true)?);
     }
-    Ok(Sockets { address, of_threads })
+    Ok(Sockets { address, of_threads, udp: Vec::new() })
 }
 
-/// The kernel redirects to the loopback address of a packet's own family: where IPv4 is captured at 127.0.0.1, IPv6 arrives at ::1. A host
-/// without ::1 has no such listener, and what would be redirected there ends nowhere.
-fn bind_outbound(policy: &OutboundPolicy, threads: usize) -> io::Result<Vec<Sockets>> {
-    let mut sockets = vec![bind(policy.listen, threads)?];
-    if policy.capture == Capture::Redirect && policy.listen.ip().is_loopback() && policy.listen.is_ipv4() {
+/// One socket of each kind for each data thread on the same address.
+fn bind_dns(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
+    if threads > 1 && address.port() != 0 {
+        dns::listener::bind(address, false)?;
+    }
+    let (first, tcp) = dns::listener::bind(address, threads > 1)?;
+    let address = first.local_addr()?;
+    let (mut udp, mut of_threads) = (vec![first], vec![tcp]);
+    for _ in 1..threads {
+        let (also, tcp) = dns::listener::bind(address, true)?;
+        udp.push(also);
+        of_threads.push(tcp);
+    }
+    Ok(Sockets { address, of_threads, udp })
+}
+
+/// The kernel redirects to the loopback address of a packet's own family: where IPv4 is captured at 127.0.0.1, IPv6 arrives at ::1. Bound
+/// whether or not the workload is captured, which may change while the port stays. A host without ::1 has no such listener, and what would
+/// be redirected there ends nowhere.
+fn on_loopback(listen: SocketAddr, threads: usize, bind: fn(SocketAddr, usize) -> io::Result<Sockets>) -> io::Result<Vec<Sockets>> {
+    let mut sockets = vec![bind(listen, threads)?];
+    if listen.is_ipv4() && listen.ip().is_loopback() {
         match bind((Ipv6Addr::LOCALHOST, sockets[0].address.port()).into(), threads) {
             Ok(also) => sockets.push(also),
             Err(error) if is_without_ipv6(&error) => {}
