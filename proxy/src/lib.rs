@@ -7,6 +7,7 @@ pub mod data;
 pub mod inbound;
 pub mod outbound;
 
+pub mod capture;
 pub mod dns;
 
 pub mod refuse;
