@@ -177,6 +177,7 @@ impl Rig {
             resolvers: Default::default(),
             own: Default::default(),
             ids: Default::default(),
+            contexts: crate::context::Contexts::new().unwrap().into(),
             bindings: Default::default(),
         };
         let rig = Self { dns: Rc::new(Dns::new(shared.clone())), shared, generation: Rc::default() };
