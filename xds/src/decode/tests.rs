@@ -1,5 +1,7 @@
 //! One fault a row: where it is and what would be right.
 
+mod egress;
+
 use proptest::prelude::*;
 use prost::Message;
 use ringfence_policy::{
@@ -320,7 +322,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let (kind, mut bytes) = match which {
-            0 => (Kind::Tenant, good_tenant().encode_to_vec()),
+            0 => (Kind::Tenant, egress::good_egress().encode_to_vec()),
             1 => (Kind::Workload, good_workload().encode_to_vec()),
             _ => (Kind::Issuer, good_issuer().encode_to_vec()),
         };
