@@ -72,9 +72,7 @@ impl Cache {
             // Whole seconds, as TTLs are.
             return Some(Found::Fresh { reply: &entry.reply, age: Age::Seconds(age.as_secs() as u32), refresh });
         }
-        entry
-            .may_be_told(now)
-            .then(|| Found::Stale { reply: &entry.reply, quiet: entry.is_quiet(now) })
+        entry.may_be_told(now).then(|| Found::Stale { reply: &entry.reply, quiet: entry.is_quiet(now) })
     }
 
     pub(super) fn store(&mut self, key: &[u8], reply: Rc<Reply>, now: Instant) {
