@@ -117,11 +117,11 @@ impl Compiler {
     fn what(&mut self, record: &Record, owner: &[u8], trigger: Trigger) -> Result<What, String> {
         if record.rtype == rtype::CNAME {
             let target = record.target().ok_or("is no CNAME record")?;
-            // The old spelling of PASSTHRU: a CNAME to what the rule is about.
             let about = trigger.label().map_or(owner, |label| &owner[..owner.len() - label.len() - 1]);
-            let action = match target.before(&Name::root()) == Some(about) {
-                true => Some(Action::Passthru),
-                false => Action::of_target(&target),
+            let action = match Action::of_target(&target) {
+                // The old spelling of PASSTHRU: a CNAME to what the rule is about.
+                Some(Action::LocalData) if target.before(&Name::root()) == Some(about) => Some(Action::Passthru),
+                action => action,
             };
             match action {
                 None => {
