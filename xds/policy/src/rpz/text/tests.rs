@@ -152,14 +152,8 @@ fn what_is_no_rule_is_left_out_and_told() {
 
 #[test]
 fn records_of_every_zone_are_no_rules() {
-    let outcome = compile(
-        b"$TTL 60\n@ SOA a. b. 1 2 3 4 5\n@ NS localhost.\nx DNAME y.\nx DS 1 8 2 \\# 0\nx TYPE46 \\# 1 00\nx CNAME .\nx CNAME .\n",
-        None,
-    )
-    .outcome;
-    assert_eq!(outcome.faults.iter().filter(|fault| !fault.message.starts_with("DS")).count(), 0, "{:?}", outcome.faults);
-    let outcome =
-        compile(b"$TTL 60\n@ SOA a. b. 1 2 3 4 5\n@ NS localhost.\nx DNAME y.\nx TYPE46 \\# 1 00\nx CNAME .\nx CNAME .\n", None).outcome;
+    let text = b"$TTL 60\n@ SOA a. b. 1 2 3 4 5\n@ NS localhost.\nx DNAME y.\nx TYPE46 \\# 1 00\nx CNAME .\nx CNAME .\n";
+    let outcome = compile(text, None).outcome;
     assert_eq!((outcome.ignored, outcome.used, outcome.faults.len()), (4, 2, 0));
 }
 
