@@ -12,6 +12,7 @@ pub mod hop;
 
 pub mod context;
 
+pub mod capture;
 pub mod dns;
 
 pub mod refuse;

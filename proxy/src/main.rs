@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use ringfence_proxy::{app, bootstrap::Bootstrap, telemetry::notice};
+use ringfence_proxy::{app, bootstrap::Bootstrap, capture::CaptureCommand, telemetry::notice};
 
 #[derive(Parser)]
 #[command(name = "ringfence-proxy", version, about = "The Ringfence sidecar: enforces one workload's policy on its traffic")]
@@ -21,11 +21,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         bootstrap: PathBuf,
     },
-    /// Install, remove or verify the redirect rules: not built yet.
-    Capture {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        arguments: Vec<String>,
-    },
+    /// Install, remove or verify the redirect rules of a workload with `capture: redirect`.
+    #[command(subcommand)]
+    Capture(CaptureCommand),
 }
 
 fn main() -> ExitCode {
@@ -40,9 +38,6 @@ fn main() -> ExitCode {
                 }
             }
         }
-        Command::Capture { .. } => {
-            notice(format_args!("capture is not built yet: workloads use capture: none"));
-            ExitCode::from(2)
-        }
+        Command::Capture(command) => command.run(),
     }
 }

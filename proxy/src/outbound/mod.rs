@@ -20,6 +20,7 @@
 //! any Deny -> refuse: a reply, a TLS alert or the end of the connection; and the access log
 //! ```
 
+pub mod capture;
 pub mod connect;
 pub mod decide;
 pub mod sniff;
