@@ -36,8 +36,10 @@ use crate::{
     },
     context::Contexts,
     data::{self, Shared},
+    dns::resolve::Resolvers,
     limiter::{Bounds, Limiter},
     listeners::Listeners,
+    outbound::own::Own,
     readiness::Readiness,
     telemetry::{
         RequestIds,
@@ -89,6 +91,8 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
             None => Tracing::off(),
         }
     };
+    let admin = bootstrap.admin.as_ref().map(|address| Ok::<_, StartError>(AdminListener::bind(&address.parse()?)?)).transpose()?;
+    let own = Arc::new(Own::besides(admin.as_ref().and_then(AdminListener::tcp_address)));
     let (learner, questions) = Learner::new();
     let shared = Shared {
         current: Arc::new(Current::default()),
@@ -100,18 +104,16 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         tracing: tracing.clone(),
         ids: Arc::new(RequestIds::default()),
         contexts: Arc::new(Contexts::new().map_err(|_| StartError::Random)?),
+        resolvers: Arc::new(Resolvers::default()),
+        own: own.clone(),
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
-    let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds));
+    let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own);
     let readiness = Readiness::default();
-    let admin = match &bootstrap.admin {
-        Some(address) => {
-            let config = dump::config(shared.current.clone(), listeners.bound());
-            let listener = AdminListener::bind(&address.parse()?)?;
-            Some((listener, Admin { readiness: readiness.clone(), metrics: metrics.clone(), config }))
-        }
-        None => None,
-    };
+    let admin = admin.map(|listener| {
+        let config = dump::config(shared.current.clone(), listeners.bound());
+        (listener, Admin { readiness: readiness.clone(), metrics: metrics.clone(), config })
+    });
     let last_good =
         bootstrap.state_dir.as_deref().map(|dir| LastGood::new(dir, workload.as_str())).transpose().map_err(StartError::State)?;
     let restored = last_good.as_ref().and_then(|last_good| {

@@ -1,16 +1,18 @@
 //! A data thread: serves listeners, each connection from accept to close, with pools and remembered tokens of its own.
 
-use std::{rc::Rc, sync::Arc};
+use std::{io, pin::Pin, rc::Rc, sync::Arc};
 
 use tokio::{runtime::LocalRuntime, sync::mpsc, task::JoinSet};
 
 use crate::{
     config::{Current, apply::Used, learn::Learner},
     context::Contexts,
+    dns::resolve::Resolvers,
     hop::Timeouts,
-    inbound::{Enforce, Inbound, listener},
+    inbound::{self, Enforce, Inbound},
     limiter::Limiter,
-    listeners::Serve,
+    listeners::{Route, Serve},
+    outbound::{self, Outbound, own::Own},
     telemetry::{RequestIds, access_log::AccessLog, metrics::Metrics, notice, trace::Tracing},
 };
 
@@ -26,19 +28,20 @@ pub struct Shared {
     pub tracing: Tracing,
     pub ids: Arc<RequestIds>,
     pub contexts: Arc<Contexts>,
+    pub resolvers: Arc<Resolvers>,
+    pub own: Arc<Own>,
 }
 
 /// Runs until the control side has hung up and every listener has drained.
 pub fn run(runtime: &LocalRuntime, shared: Shared, mut commands: mpsc::UnboundedReceiver<Serve>) {
-    let enforce = Rc::new(Enforce::new(shared));
+    let enforce = Rc::new(Enforce::new(shared.clone()));
     runtime.block_on(async {
         let mut listeners = JoinSet::new();
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(serve) => {
-                        let inbound = Rc::new(Inbound::new(&serve, Timeouts::default(), enforce.clone()));
-                        listeners.spawn_local(listener::serve(serve.socket, inbound, serve.drain));
+                        listeners.spawn_local(start(serve, &shared, &enforce));
                     }
                     None => break,
                 },
@@ -51,7 +54,21 @@ pub fn run(runtime: &LocalRuntime, shared: Shared, mut commands: mpsc::Unbounded
     });
 }
 
-fn tell(ended: Result<std::io::Result<()>, tokio::task::JoinError>) {
+/// A future for each kind of listener, all of one type.
+fn start(serve: Serve, shared: &Shared, enforce: &Rc<Enforce>) -> Pin<Box<dyn Future<Output = io::Result<()>>>> {
+    match &serve.route {
+        Route::Inbound(route) => {
+            let inbound = Rc::new(Inbound::new(serve.key, route, Timeouts::default(), enforce.clone()));
+            Box::pin(inbound::listener::serve(serve.socket, inbound, serve.drain))
+        }
+        Route::Outbound { capture } => {
+            let outbound = Rc::new(Outbound::new(serve.key, *capture, shared.clone()));
+            Box::pin(outbound::listener::serve(serve.socket, outbound, serve.drain))
+        }
+    }
+}
+
+fn tell(ended: Result<io::Result<()>, tokio::task::JoinError>) {
     match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => notice(format_args!("a listener ended: {error}")),

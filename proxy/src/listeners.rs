@@ -1,47 +1,68 @@
-//! The inbound sockets: bound before a policy that needs them is in force, handed to the data threads when it is, drained when it is gone.
+//! The sockets: bound before a policy that needs them is in force, handed to the data threads when it is, drained when it is gone.
+
+pub mod accept;
 
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use ringfence_policy::tenant::{InboundPolicy, WorkloadPolicy};
+use ringfence_policy::tenant::{Capture, InboundPolicy, OutboundPolicy, WorkloadPolicy};
 use ringfence_xds::decode::Fault;
-use rustls::ServerConfig;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
 
+pub use self::accept::{Drain, Stop};
 use crate::{
-    inbound::{
-        listener::{self, Drain},
-        tls::{self, TlsIdentity},
-    },
+    inbound::tls::{self, TlsIdentity},
+    outbound::own::Own,
     telemetry::notice,
 };
 
-/// Which listener of its workload: the address as configured, and, where several ask for port 0, which of them.
+/// Which way the connections of a listener go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    Inbound,
+    Outbound,
+}
+
+impl Role {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Inbound => "inbound",
+            Role::Outbound => "outbound",
+        }
+    }
+}
+
+/// Which listener of its workload: the address as configured, and, where several of one role ask for port 0, which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerKey {
+    pub role: Role,
     pub listen: SocketAddr,
     pub nth: usize,
 }
 
 impl ListenerKey {
-    /// The listeners of a workload with their keys, in the spec's order.
+    /// The inbound listeners of a workload with their keys, in the spec's order.
     pub fn of(workload: &WorkloadPolicy) -> impl Iterator<Item = (ListenerKey, &InboundPolicy)> {
         workload.inbound.iter().enumerate().map(|(i, policy)| {
             let nth = workload.inbound[..i].iter().filter(|other| other.listen == policy.listen).count();
-            (ListenerKey { listen: policy.listen, nth }, policy)
+            (ListenerKey { role: Role::Inbound, listen: policy.listen, nth }, policy)
         })
     }
 
-    /// What this listener's workload says of it now.
+    fn outbound(policy: &OutboundPolicy) -> Self {
+        ListenerKey { role: Role::Outbound, listen: policy.listen, nth: 0 }
+    }
+
+    /// What this inbound listener's workload says of it now.
     pub fn policy<'a>(&self, workload: &'a WorkloadPolicy) -> Option<&'a InboundPolicy> {
         workload.inbound.iter().filter(|policy| policy.listen == self.listen).nth(self.nth)
     }
@@ -51,40 +72,78 @@ impl ListenerKey {
 pub struct Serve {
     pub key: ListenerKey,
     pub socket: TcpListener,
-    pub upstream: SocketAddr,
-    pub tls: Option<Arc<ServerConfig>>,
-    pub forward_token: bool,
+    pub route: Route,
     pub drain: Drain,
 }
 
-/// Where the listeners are bound: `listen` as configured and the address in fact.
-pub type Bound = Arc<Mutex<Vec<(SocketAddr, SocketAddr)>>>;
+/// What connections of a listener hold for as long as they last. The rest of its policy is read from the snapshot at each request.
+#[derive(Clone, PartialEq)]
+pub enum Route {
+    Inbound(InboundRoute),
+    Outbound { capture: Capture },
+}
+
+#[derive(Clone, PartialEq)]
+pub struct InboundRoute {
+    pub upstream: SocketAddr,
+    pub tls: Option<TlsIdentity>,
+    pub forward_token: bool,
+}
+
+/// One address that is listened on: `listen` as configured and the address in fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundAddress {
+    pub role: Role,
+    pub listen: SocketAddr,
+    pub address: SocketAddr,
+}
+
+pub type Bound = Arc<Mutex<Vec<BoundAddress>>>;
 
 pub struct Listeners {
     threads: Vec<mpsc::UnboundedSender<Serve>>,
     drain_for: Duration,
     bound: HashMap<ListenerKey, Listener>,
     told: Bound,
+    own: Arc<Own>,
 }
 
 struct Listener {
-    /// One for each data thread; kept here, so that replacing what serves them never closes the port.
-    sockets: Vec<TcpListener>,
-    address: SocketAddr,
+    sockets: Vec<Sockets>,
     /// Loaded when the policy was prepared, used from its commit on.
     next_tls: Option<TlsIdentity>,
     serving: Option<Serving>,
 }
 
+/// One address.
+struct Sockets {
+    address: SocketAddr,
+    /// One for each data thread; kept here, so that replacing what serves them never closes the port.
+    of_threads: Vec<TcpListener>,
+}
+
 struct Serving {
-    policy: InboundPolicy,
-    tls: Option<TlsIdentity>,
-    drain: watch::Sender<Option<Instant>>,
+    route: Route,
+    drain: watch::Sender<Option<Stop>>,
+}
+
+/// What a workload asks for.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    Inbound(&'a InboundPolicy),
+    Outbound(&'a OutboundPolicy),
+}
+
+/// The listeners of a workload with the paths of their fields. One kind after the other.
+fn wanted(workload: &WorkloadPolicy) -> impl Iterator<Item = (String, ListenerKey, Wanted<'_>)> {
+    let inbound = ListenerKey::of(workload).enumerate().map(|(i, (key, policy))| (format!("inbound[{i}]"), key, Wanted::Inbound(policy)));
+    let outbound = workload.outbound.iter().map(|policy| ("egress".to_owned(), ListenerKey::outbound(policy), Wanted::Outbound(policy)));
+    inbound.chain(outbound)
 }
 
 impl Listeners {
-    pub fn new(threads: Vec<mpsc::UnboundedSender<Serve>>, drain_for: Duration) -> Self {
-        Self { threads, drain_for, bound: HashMap::new(), told: Bound::default() }
+    pub fn new(threads: Vec<mpsc::UnboundedSender<Serve>>, drain_for: Duration, own: Arc<Own>) -> Self {
+        Self { threads, drain_for, bound: HashMap::new(), told: Bound::default(), own }
     }
 
     /// A view of where the listeners are, for the admin endpoint.
@@ -97,9 +156,9 @@ impl Listeners {
     pub fn prepare(&mut self, workload: &WorkloadPolicy) -> Vec<Fault> {
         let mut faults = Vec::new();
         let (mut fresh, mut certificates) = (Vec::new(), Vec::new());
-        for (i, (key, policy)) in ListenerKey::of(workload).enumerate() {
-            let fault = |field: &str, message: String| Fault { path: format!("inbound[{i}].{field}"), message };
-            let tls = match policy.tls.as_ref().map(|files| tls::identity(&files.certificate, &files.key)).transpose() {
+        for (path, key, wanted) in wanted(workload) {
+            let fault = |field: &str, message: String| Fault { path: format!("{path}.{field}"), message };
+            let tls = match wanted.tls_identity() {
                 Ok(tls) => tls,
                 Err(error) => {
                     faults.push(fault("tls", error.to_string()));
@@ -107,13 +166,13 @@ impl Listeners {
                 }
             };
             if !self.bound.contains_key(&key) {
-                match bind(policy.listen, self.threads.len()) {
-                    Ok((sockets, address)) => {
-                        self.bound.insert(key, Listener { sockets, address, next_tls: None, serving: None });
+                match wanted.bind(self.threads.len()) {
+                    Ok(sockets) => {
+                        self.bound.insert(key, Listener { sockets, next_tls: None, serving: None });
                         fresh.push(key);
                     }
                     Err(error) => {
-                        faults.push(fault("listen", format!("cannot listen on {}: {error}", policy.listen)));
+                        faults.push(fault("listen", format!("cannot listen on {}: {error}", key.listen)));
                         continue;
                     }
                 }
@@ -136,96 +195,133 @@ impl Listeners {
 
     /// Serves the listeners of `workload`, whose policy is in force now, and drains all others.
     pub fn commit(&mut self, workload: &WorkloadPolicy) {
-        let wanted: HashSet<ListenerKey> = ListenerKey::of(workload).map(|(key, _)| key).collect();
-        let until = Instant::now() + self.drain_for;
+        let keys: HashSet<ListenerKey> = wanted(workload).map(|(_, key, _)| key).collect();
+        let stop = Stop::within(Instant::now() + self.drain_for);
         self.bound.retain(|key, listener| {
-            let keep = wanted.contains(key);
+            let keep = keys.contains(key);
             if !keep {
-                listener.stop(until);
+                listener.stop(stop);
             }
             keep
         });
-        for (key, policy) in ListenerKey::of(workload) {
-            if let Some(listener) = self.bound.get_mut(&key)
-                && let Err(error) = listener.serve(key, policy, &self.threads, until)
-            {
-                notice(format_args!("cannot serve {}: {error}", policy.listen));
+        let mut told = Vec::new();
+        for (_, key, wanted) in wanted(workload) {
+            let Some(listener) = self.bound.get_mut(&key) else { continue };
+            if let Err(error) = listener.serve(key, wanted, &self.threads, stop) {
+                notice(format_args!("cannot serve {}: {error}", key.listen));
             }
+            told.extend(listener.sockets.iter().map(|sockets| BoundAddress {
+                role: key.role,
+                listen: key.listen,
+                address: sockets.address,
+            }));
         }
-        *self.told.lock() =
-            ListenerKey::of(workload).filter_map(|(key, policy)| Some((policy.listen, self.bound.get(&key)?.address))).collect();
+        self.own.set(told.iter().map(|bound| bound.address).collect());
+        *self.told.lock() = told;
     }
 
-    /// Stops accepting everywhere; requests in flight may end until the deadline. The data threads end when theirs have.
+    /// Stops accepting requests; those in flight may end until the deadline, and until then all that they cause may leave the workload as
+    /// before. The data threads end when theirs have.
     pub fn drain(&mut self) {
         let until = Instant::now() + self.drain_for;
-        for (_, mut listener) in self.bound.drain() {
-            listener.stop(until);
+        for (key, mut listener) in self.bound.drain() {
+            listener.stop(match key.role {
+                Role::Inbound => Stop::within(until),
+                Role::Outbound => Stop::at(until),
+            });
         }
         self.threads.clear();
     }
 }
 
-impl Listener {
-    fn stop(&mut self, until: Instant) {
-        if let Some(serving) = self.serving.take() {
-            serving.drain.send_replace(Some(until));
+impl Wanted<'_> {
+    fn tls_identity(&self) -> Result<Option<TlsIdentity>, tls::TlsError> {
+        match self {
+            Wanted::Inbound(policy) => policy.tls.as_ref().map(|files| tls::identity(&files.certificate, &files.key)).transpose(),
+            Wanted::Outbound(_) => Ok(None),
         }
     }
 
-    fn serve(
-        &mut self,
-        key: ListenerKey,
-        policy: &InboundPolicy,
-        threads: &[mpsc::UnboundedSender<Serve>],
-        until: Instant,
-    ) -> io::Result<()> {
-        let tls = match (&policy.tls, &self.next_tls) {
-            (None, _) => None,
-            (Some(_), Some(identity)) => Some(identity.clone()),
-            (Some(_), None) => return Err(io::Error::other("its certificate was never read; it stays as it was")),
-        };
-        // Paths that need no token are read from the snapshot at each request; only what a connection holds asks for new connections.
-        let same = |serving: &Serving| {
-            serving.policy.upstream == policy.upstream && serving.policy.forward_token == policy.forward_token && serving.tls == tls
-        };
-        if self.serving.as_ref().is_some_and(same) {
+    fn bind(&self, threads: usize) -> io::Result<Vec<Sockets>> {
+        match self {
+            Wanted::Inbound(policy) => Ok(vec![bind(policy.listen, threads)?]),
+            Wanted::Outbound(policy) => bind_outbound(policy, threads),
+        }
+    }
+}
+
+impl Listener {
+    fn stop(&mut self, stop: Stop) {
+        if let Some(serving) = self.serving.take() {
+            serving.drain.send_replace(Some(stop));
+        }
+    }
+
+    fn serve(&mut self, key: ListenerKey, wanted: Wanted<'_>, threads: &[mpsc::UnboundedSender<Serve>], stop: Stop) -> io::Result<()> {
+        let route = self.route(wanted)?;
+        if self.serving.as_ref().is_some_and(|serving| serving.route == route) {
             return Ok(());
         }
         // All or none: what one thread serves beside the others, nobody would drain.
-        let sockets = self.sockets.iter().map(TcpListener::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let of_threads = self.sockets.iter().flat_map(|sockets| sockets.of_threads.iter().zip(threads));
+        let sockets = of_threads.map(|(socket, thread)| Ok((socket.try_clone()?, thread))).collect::<io::Result<Vec<_>>>()?;
         let (drain, draining) = watch::channel(None);
-        for (socket, thread) in sockets.into_iter().zip(threads) {
-            let serve = Serve {
-                key,
-                socket,
-                upstream: policy.upstream,
-                tls: tls.as_ref().map(|identity| identity.config.clone()),
-                forward_token: policy.forward_token,
-                drain: Drain::new(draining.clone()),
-            };
+        for (socket, thread) in sockets {
             // A data thread ends only after the control side.
-            let _ = thread.send(serve);
+            let _ = thread.send(Serve { key, socket, route: route.clone(), drain: Drain::new(draining.clone()) });
         }
-        self.stop(until);
-        self.serving = Some(Serving { policy: policy.clone(), tls, drain });
+        self.stop(stop);
+        self.serving = Some(Serving { route, drain });
         Ok(())
+    }
+
+    fn route(&self, wanted: Wanted<'_>) -> io::Result<Route> {
+        match wanted {
+            Wanted::Inbound(policy) => {
+                let tls = match (&policy.tls, &self.next_tls) {
+                    (None, _) => None,
+                    (Some(_), Some(identity)) => Some(identity.clone()),
+                    (Some(_), None) => return Err(io::Error::other("its certificate was never read; it stays as it was")),
+                };
+                Ok(Route::Inbound(InboundRoute { upstream: policy.upstream, tls, forward_token: policy.forward_token }))
+            }
+            Wanted::Outbound(policy) => Ok(Route::Outbound { capture: policy.capture }),
+        }
     }
 }
 
 /// One socket for each data thread on the same address.
-fn bind(address: SocketAddr, threads: usize) -> io::Result<(Vec<TcpListener>, SocketAddr)> {
+fn bind(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
     if threads > 1 && address.port() != 0 {
         // SO_REUSEPORT would share the port with whoever holds it already, if it is the same user's: ask first without.
-        listener::bind(address, false)?;
+        accept::bind(address, false)?;
     }
-    let first = listener::bind(address, threads > 1)?;
-    let bound = first.local_addr()?;
-    let mut sockets = vec![first];
+    let first = accept::bind(address, threads > 1)?;
+    let address = first.local_addr()?;
+    let mut of_threads = vec![first];
     for _ in 1..threads {
-        sockets.push(listener::bind(bound, true)?);
+        of_threads.push(accept::bind(address, true)?);
     }
-    Ok((sockets, bound))
+    Ok(Sockets { address, of_threads })
+}
+
+/// The kernel redirects to the loopback address of a packet's own family: where IPv4 is captured at 127.0.0.1, IPv6 arrives at ::1. A host
+/// without ::1 has no such listener, and what would be redirected there ends nowhere.
+fn bind_outbound(policy: &OutboundPolicy, threads: usize) -> io::Result<Vec<Sockets>> {
+    let mut sockets = vec![bind(policy.listen, threads)?];
+    if policy.capture == Capture::Redirect && policy.listen.ip().is_loopback() && policy.listen.is_ipv4() {
+        match bind((Ipv6Addr::LOCALHOST, sockets[0].address.port()).into(), threads) {
+            Ok(also) => sockets.push(also),
+            Err(error) if is_without_ipv6(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    let unsupported = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(unsupported)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The one door out: a `Deny` becomes a response.
+//! The one door out: a `Deny` becomes a response, or to a TLS client an alert.
 //!
 //! The body is a problem document (RFC 9457) and `Proxy-Status` (RFC 9209) says that it was this proxy that answered. Both
 //! carry the reason and nothing else: tenant and rule are the operator's, who finds them in the access log by `id`.
@@ -30,6 +30,20 @@ pub fn refuse(deny: &Deny, id: RequestId) -> Response<Bytes> {
         headers.insert(header::WWW_AUTHENTICATE, value);
     }
     response
+}
+
+/// Says `deny` to a TLS client whose ClientHello was read and not answered: a fatal alert in the clear (RFC 8446 §6, whose record version is
+/// the same for every version of TLS).
+pub fn tls_alert(reason: Reason) -> [u8; 7] {
+    const ALERT: u8 = 21;
+    const FATAL: u8 = 2;
+    let description = match reason {
+        Reason::EgressNameMismatch | Reason::EgressNameHidden | Reason::EgressNameUnresolved => 112, // unrecognized_name
+        Reason::EgressMalformed => 50,                                                               // decode_error
+        Reason::UpstreamConnect | Reason::UpstreamTimeout | Reason::ConfigAbsent => 80,              // internal_error
+        _ => 49,                                                                                     // access_denied
+    };
+    [ALERT, 3, 3, 0, 2, FATAL, description]
 }
 
 /// The error type of RFC 9209 §2.3 that fits best.
@@ -80,6 +94,18 @@ mod tests {
             assert_eq!(body["id"].as_str().unwrap().len(), 32);
             let shown = format!("{:?} {:?}", answer.headers(), answer.body());
             assert!(!shown.contains("globex") && !shown.contains("secret"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_tls_client_is_told_by_an_alert() {
+        for (reason, expected) in [
+            (Reason::EgressHostNotListed, 49),
+            (Reason::EgressNameMismatch, 112),
+            (Reason::EgressMalformed, 50),
+            (Reason::UpstreamConnect, 80),
+        ] {
+            assert_eq!(tls_alert(reason), [21, 3, 3, 0, 2, 2, expected], "{reason}");
         }
     }
 

@@ -4,18 +4,30 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use ringfence_policy::Snapshot;
+use tokio::sync::watch;
 
 /// Pinned once per request, connection or query; what was pinned stays whole however often it is swapped meanwhile.
 #[derive(Debug, Default)]
-pub struct Current(ArcSwapOption<Snapshot>);
+pub struct Current {
+    snapshot: ArcSwapOption<Snapshot>,
+    /// The generation in force, for those who outlive the policy that they were decided under.
+    generation: watch::Sender<u64>,
+}
 
 impl Current {
     /// `None`: there is no policy, which denies.
     pub fn pin(&self) -> Option<Arc<Snapshot>> {
-        self.0.load_full()
+        self.snapshot.load_full()
+    }
+
+    /// Tells of every swap from now on. Whoever subscribes before pinning misses none.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
     }
 
     pub(crate) fn swap(&self, snapshot: Arc<Snapshot>) {
-        self.0.store(Some(snapshot));
+        let generation = snapshot.generation;
+        self.snapshot.store(Some(snapshot));
+        self.generation.send_replace(generation);
     }
 }

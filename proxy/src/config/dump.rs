@@ -6,25 +6,28 @@ use ringfence_policy::{
     Snapshot,
     ratelimit::{LimitKey, Mode},
     scope::ScopePolicy,
-    tenant::{ServedTenants, TenantPolicy},
+    tenant::{Capture, ServedTenants, TenantPolicy},
 };
 use serde_json::{Value, json};
 
 use super::Current;
-use crate::listeners::Bound;
+use crate::listeners::{Bound, BoundAddress};
 
 /// Tenants shown in full; of more, only the number is told.
 const MAX_TENANTS: usize = 1000;
 
 pub fn config(current: Arc<Current>, bound: Bound) -> Box<dyn Fn() -> Value + Send + Sync> {
     Box::new(move || {
-        let listeners: Vec<Value> =
-            bound.lock().iter().map(|(listen, address)| json!({ "listen": listen.to_string(), "address": address.to_string() })).collect();
+        let listeners = bound.lock().iter().map(listener_value).collect();
         match current.pin() {
             Some(snapshot) => snapshot_value(&snapshot, listeners),
-            None => json!({ "generation": 0, "listeners": listeners }),
+            None => json!({ "generation": 0, "listeners": Value::Array(listeners) }),
         }
     })
+}
+
+fn listener_value(bound: &BoundAddress) -> Value {
+    json!({ "route": bound.role.as_str(), "listen": bound.listen.to_string(), "address": bound.address.to_string() })
 }
 
 fn snapshot_value(snapshot: &Snapshot, listeners: Vec<Value>) -> Value {
@@ -49,6 +52,10 @@ fn snapshot_value(snapshot: &Snapshot, listeners: Vec<Value>) -> Value {
                 "tls": inbound.tls.as_ref().map(|tls| tls.certificate.display().to_string()),
                 "forwardToken": inbound.forward_token,
             })).collect::<Vec<_>>(),
+            "egress": workload.outbound.as_ref().map(|outbound| json!({
+                "listen": outbound.listen.to_string(),
+                "capture": match outbound.capture { Capture::None => "none", Capture::Redirect => "redirect" },
+            })),
         },
         "listeners": listeners,
         "versions": snapshot.versions.iter().map(|v| json!({ "kind": v.kind, "name": &*v.name, "version": &*v.version })).collect::<Vec<_>>(),

@@ -22,7 +22,7 @@ use super::{
         MAX_HEAD, Timeouts,
     },
 };
-use crate::inbound::listener::Drain;
+use crate::listeners::Drain;
 
 /// hyper's tasks stay on the thread of their connection.
 #[derive(Clone, Copy, Debug)]

@@ -10,10 +10,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Inbound, exchange::Exchange, handle, headers::Origin, listener::Drain, tls, upgrade};
-use crate::hop::{
-    connection::{self as hop, Activity},
-    guard::{Guarded, Signals, Targets},
+use super::{Inbound, exchange::Exchange, handle, headers::Origin, tls, upgrade};
+use crate::{
+    hop::{
+        connection::{self as hop, Activity},
+        guard::{Guarded, Signals, Targets},
+    },
+    listeners::Drain,
 };
 
 /// What the requests of one downstream connection share.

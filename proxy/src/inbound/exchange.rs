@@ -17,7 +17,7 @@ use crate::{
     listeners::ListenerKey,
     telemetry::{
         Decision, RequestId,
-        access_log::{AccessRecord, Clipped, ConnectError, Timings},
+        access_log::{AccessRecord, Clipped, ConnectError, Route, Timings},
         metrics::Counted,
         trace::RequestTrace,
     },
@@ -160,7 +160,9 @@ impl Drop for Exchange {
             log.record(AccessRecord {
                 time: self.time,
                 id: self.id,
+                route: Route::Inbound,
                 listener: self.listener.listen,
+                destination: None,
                 tenant: self.tenant.take(),
                 subject_hash: self.subject_hash,
                 method: line.method,

@@ -51,7 +51,7 @@ use crate::{
     data::Shared,
     hop::{ResponseBody, Timeouts, Upstream, body::Content, check},
     limiter::Exceeded,
-    listeners::{ListenerKey, Serve},
+    listeners::{InboundRoute, ListenerKey},
     refuse::refuse,
 };
 
@@ -82,13 +82,13 @@ impl Enforce {
 }
 
 impl Inbound {
-    pub fn new(serve: &Serve, timeouts: Timeouts, enforce: Rc<Enforce>) -> Self {
+    pub fn new(key: ListenerKey, route: &InboundRoute, timeouts: Timeouts, enforce: Rc<Enforce>) -> Self {
         Self {
-            key: serve.key,
-            upstream: Rc::new(Upstream::new(serve.upstream, timeouts.connect)),
-            upstream_address: serve.upstream,
-            tls: serve.tls.clone().map(TlsAcceptor::from),
-            forward_token: serve.forward_token,
+            key,
+            upstream: Rc::new(Upstream::new(route.upstream, timeouts.connect)),
+            upstream_address: route.upstream,
+            tls: route.tls.as_ref().map(|identity| identity.config.clone().into()),
+            forward_token: route.forward_token,
             timeouts,
             enforce,
         }

@@ -1,4 +1,5 @@
-//! How many requests a tenant may make. Takes a request of a verified tenant and the tenant's policy, yields `Admitted` or `Exceeded`.
+//! How many requests a tenant may make, and how many connections it may open outwards. Takes a request of a verified tenant and the
+//! tenant's policy, yields `Admitted` or `Exceeded`.
 //!
 //! Counters are not configuration: they are kept by tenant and limit name beside the snapshot, and no push refills or forgets one.
 //! No tenant's cells are looked at for another's request, and the time is a parameter.
@@ -9,6 +10,7 @@
 //! a crowd in one tenant takes no cell of another.
 
 mod bucket;
+mod connections;
 mod exceeded;
 mod gcra;
 mod tenant;
@@ -95,7 +97,7 @@ impl Limiter {
     ///
     /// `max_in_flight`: requests that the tenant may have under way at this sidecar, this one included.
     pub fn charge(&self, request: &Request<'_>, policy: &TenantPolicy, max_in_flight: u32, now: Instant) -> Result<Admitted, Exceeded> {
-        let now = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
+        let now = self.nanos(now);
         let tenant = self.tenant(&policy.id, now);
         let Some(guard) = tenant.in_flight.enter(max_in_flight) else {
             return Err(Exceeded::in_flight(&policy.id, max_in_flight));
@@ -116,6 +118,10 @@ impl Limiter {
                 Err(Exceeded::rate(counted, &used_up))
             }
         }
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Tokens without the subject or claim share one cell.

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::{
     Bounds,
     bucket::{Bucket, CellKey},
+    connections::Connections,
 };
 use crate::in_flight::InFlight;
 
@@ -19,13 +20,14 @@ pub(super) type UsedUp<'a> = SmallVec<[(&'a LimitPolicy, u64); 4]>;
 #[derive(Default)]
 pub(super) struct Tenant {
     pub(super) in_flight: InFlight,
+    pub(super) connections: Connections,
     buckets: Mutex<Vec<Bucket>>,
 }
 
 impl Tenant {
     /// Whether forgetting the tenant would give it nothing.
     pub(super) fn is_fresh(&mut self, now: u64) -> bool {
-        self.in_flight.is_idle() && self.buckets.get_mut().iter().all(|bucket| bucket.is_fresh(now))
+        self.in_flight.is_idle() && self.connections.is_fresh(now) && self.buckets.get_mut().iter().all(|bucket| bucket.is_fresh(now))
     }
 
     /// Charges all enforced limits or none of them. Where all were: the first shadow limit that would have refused.

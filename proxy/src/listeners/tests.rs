@@ -37,7 +37,7 @@ fn any_port() -> SocketAddr {
 
 fn listeners(threads: usize) -> (Listeners, Vec<mpsc::UnboundedReceiver<Serve>>) {
     let (senders, receivers) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
-    (Listeners::new(senders, Duration::from_secs(1)), receivers)
+    (Listeners::new(senders, Duration::from_secs(1), Default::default()), receivers)
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn nothing_of_a_policy_that_cannot_be_prepared_is_kept() {
 #[test]
 fn a_port_that_another_holds_is_not_shared_with_it() {
     // SO_REUSEPORT on both sides would let the second bind.
-    let taken = listener::bind(any_port(), true).unwrap();
+    let taken = accept::bind(any_port(), true).unwrap();
     for threads in [1, 2] {
         let (mut listeners, _threads) = listeners(threads);
         assert_eq!(listeners.prepare(&workload(&[(taken.local_addr().unwrap(), false)])).len(), 1, "{threads} threads");
@@ -92,17 +92,65 @@ fn each_thread_gets_a_socket_of_the_same_address_and_a_change_keeps_it() {
     assert!(listeners.bound.is_empty() && listeners.bound().lock().is_empty());
 }
 
+fn outbound(listen: SocketAddr, capture: Capture) -> WorkloadPolicy {
+    WorkloadPolicy { outbound: Some(OutboundPolicy { listen, capture }), ..with(vec![plain(any_port())]) }
+}
+
+#[test]
+fn what_is_captured_is_awaited_at_the_loopback_address_of_either_family() {
+    let (mut listeners, mut threads) = listeners(2);
+    let policy = outbound(any_port(), Capture::Redirect);
+    assert_eq!(listeners.prepare(&policy), []);
+    listeners.commit(&policy);
+    let bound = listeners.bound().lock().clone();
+    let outbound: Vec<SocketAddr> = bound.iter().filter(|bound| bound.role == Role::Outbound).map(|bound| bound.address).collect();
+    assert_eq!(outbound[0].ip().to_string(), "127.0.0.1");
+    // A host may have no IPv6.
+    let families = if TcpListener::bind("[::1]:0").is_ok() { 2 } else { 1 };
+    assert!(outbound.len() == families && outbound.iter().all(|address| address.port() == outbound[0].port()), "{outbound:?}");
+    for thread in &mut threads {
+        let served: Vec<Serve> = std::iter::from_fn(|| thread.try_recv().ok()).collect();
+        assert_eq!(served.iter().filter(|serve| serve.key.role == Role::Outbound).count(), families);
+        assert_eq!(served.len(), families + 1);
+    }
+    assert!(bound.iter().all(|bound| listeners.own.holds(bound.address)));
+}
+
+#[test]
+fn an_egress_listener_that_cannot_be_bound_is_a_fault_of_its_field() {
+    let taken = TcpListener::bind(any_port()).unwrap();
+    let (mut listeners, _threads) = listeners(1);
+    let faults = listeners.prepare(&outbound(taken.local_addr().unwrap(), Capture::None));
+    assert_eq!(faults.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), ["egress.listen"]);
+    assert!(listeners.bound.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_leaves_the_workload_may_do_so_until_the_deadline() {
+    let (mut listeners, mut threads) = listeners(1);
+    let policy = outbound(any_port(), Capture::None);
+    assert_eq!(listeners.prepare(&policy), []);
+    listeners.commit(&policy);
+    let started = Instant::now();
+    listeners.drain();
+    while let Some(mut serve) = threads[0].recv().await {
+        serve.drain.begun().await;
+        let expected = if serve.key.role == Role::Outbound { 1 } else { 0 };
+        assert_eq!(started.elapsed().as_secs(), expected, "{:?}", serve.key);
+    }
+}
+
 #[test]
 fn nothing_of_a_refused_workload_is_served() {
     let any = "127.0.0.1:0".parse().unwrap();
     let taken = TcpListener::bind(any).unwrap();
     let (thread, mut served) = mpsc::unbounded_channel();
-    let mut listeners = Listeners::new(vec![thread], Duration::from_secs(1));
+    let mut listeners = Listeners::new(vec![thread], Duration::from_secs(1), Default::default());
 
     let good = with(vec![tls(any)]);
     assert_eq!(listeners.prepare(&good), []);
     listeners.commit(&good);
-    assert!(served.try_recv().unwrap().tls.is_some());
+    assert!(matches!(served.try_recv().unwrap().route, Route::Inbound(InboundRoute { tls: Some(_), .. })));
 
     // Without TLS, and with a listener that cannot be.
     let refused = with(vec![plain(any), plain(taken.local_addr().unwrap())]);

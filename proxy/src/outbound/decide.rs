@@ -1,15 +1,19 @@
 //! Takes what was asked for and what was seen, and the tenant whose it is; yields the address that may be dialled. The only place of the
 //! route that resolves names.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use ringfence_policy::{
     Deny, Reason, Snapshot, TenantId,
     egress::{AllowedDestination, EgressPolicy, HttpRequest, Permit, Seen},
-    host::Host,
+    host::{Host, HostName},
     path::NormalPath,
 };
 
+use super::own::Own;
 use crate::dns::resolve::{ResolveError, Resolvers};
 
 /// What a connection or request asks for. Kept for as long as it lasts, so that another policy can be asked about it.
@@ -34,6 +38,18 @@ pub enum Protocol {
     Opaque,
 }
 
+impl Protocol {
+    /// As the access log tells it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Protocol::Nothing => "connect",
+            Protocol::Tls => "tls",
+            Protocol::Http { .. } => "http",
+            Protocol::Opaque => "tcp",
+        }
+    }
+}
+
 /// A destination that policy lets this connection or request have.
 #[derive(Clone, Debug)]
 pub struct Decided {
@@ -44,54 +60,76 @@ pub struct Decided {
     pub shadow: Option<Deny>,
 }
 
-/// Decides under one policy from beginning to end. `is_own`: whether an address is one of this sidecar's listeners.
-pub async fn decide(
-    ask: Ask,
-    snapshot: &Arc<Snapshot>,
-    resolvers: &Resolvers,
-    is_own: impl Fn(SocketAddr) -> bool,
-) -> Result<Decided, Deny> {
-    let policy = egress_of(snapshot, &ask.tenant)?;
-    let permit = permit(policy, &ask)?;
+/// What is asked besides the policy itself.
+#[derive(Clone, Copy)]
+pub struct Places<'a> {
+    pub resolvers: &'a Resolvers,
+    pub own: &'a Own,
+}
+
+impl Places<'_> {
+    pub async fn resolve(&self, name: &HostName, snapshot: &Snapshot) -> Result<Vec<IpAddr>, Deny> {
+        let unresolved = |error: ResolveError| Deny::new(Reason::EgressNameUnresolved, format!("{name}: {error}"));
+        let resolver = self.resolvers.of(snapshot.workload.dns.as_ref()).map_err(unresolved)?;
+        Ok(resolver.addresses(name).await.map_err(unresolved)?.addresses)
+    }
+}
+
+/// Decides under one policy from beginning to end.
+pub async fn decide(ask: Ask, snapshot: &Arc<Snapshot>, places: Places<'_>) -> Result<Decided, Deny> {
+    let permit = ask.permit(snapshot)?;
     let addresses = match &ask.host {
         Host::Address(address) => vec![*address],
-        Host::Name(name) => {
-            let unresolved = |error: ResolveError| Deny::new(Reason::EgressNameUnresolved, format!("{name}: {error}"));
-            let resolver = resolvers.of(snapshot.workload.dns.as_ref()).map_err(unresolved)?;
-            resolver.addresses(name).await.map_err(unresolved)?.addresses
-        }
+        Host::Name(name) => places.resolve(name, snapshot).await?,
     };
-    let destinations = permit.destinations(&addresses, &snapshot.platform.egress, is_own)?;
+    let destinations = permit.destinations(&addresses, &snapshot.platform.egress, |address| places.own.holds(address))?;
+    let shadow = permit.shadow.clone();
+    Ok(Decided { ask, destinations, shadow })
+}
+
+/// Decides for an address that is given: by the kernel, or by what was dialled already.
+pub fn decide_at(ask: Ask, address: IpAddr, snapshot: &Snapshot, own: &Own) -> Result<Decided, Deny> {
+    let permit = ask.permit(snapshot)?;
+    let destinations = permit.destinations(&[address], &snapshot.platform.egress, |address| own.holds(address))?;
     let shadow = permit.shadow.clone();
     Ok(Decided { ask, destinations, shadow })
 }
 
 impl Ask {
+    /// Whether some rule lists it, whatever shadow mode lets through besides.
+    pub fn listed(&self, snapshot: &Snapshot) -> Result<(), Deny> {
+        self.permit(snapshot)?.shadow.map_or(Ok(()), Err)
+    }
+
+    /// Whether some rule lists it, or shadow mode lets it through.
+    pub fn permit<'a>(&self, snapshot: &'a Snapshot) -> Result<Permit<'a>, Deny> {
+        let path;
+        let seen = match &self.seen {
+            Protocol::Nothing => Seen::Nothing,
+            Protocol::Tls => Seen::Tls,
+            Protocol::Opaque => Seen::Opaque,
+            Protocol::Http { method, path: text } => {
+                path = NormalPath::new(text).map_err(|why| Deny::new(Reason::RequestMalformed, why))?;
+                Seen::Http(HttpRequest { method: method.as_str(), path: &path })
+            }
+        };
+        egress_of(snapshot, &self.tenant)?.permit(&self.host, self.port, seen, &self.tenant)
+    }
+
     /// Whether another policy would still let it have the address that it has. Nothing is resolved again: a name that leads elsewhere by now
     /// does not cut what stands.
-    pub fn still_stands(&self, address: SocketAddr, snapshot: &Snapshot, is_own: impl Fn(SocketAddr) -> bool) -> Result<(), Deny> {
-        let policy = egress_of(snapshot, &self.tenant)?;
-        permit(policy, self)?.destinations(&[address.ip()], &snapshot.platform.egress, is_own).map(|_| ())
+    pub fn still_stands(&self, address: SocketAddr, snapshot: &Snapshot, own: &Own) -> Result<(), Deny> {
+        self.permit(snapshot)?.destinations(&[address.ip()], &snapshot.platform.egress, |address| own.holds(address)).map(|_| ())
     }
 }
 
-fn egress_of<'a>(snapshot: &'a Snapshot, tenant: &TenantId) -> Result<&'a EgressPolicy, Deny> {
+/// Where `tenant` may go from this workload at all.
+pub fn egress_of<'a>(snapshot: &'a Snapshot, tenant: &TenantId) -> Result<&'a EgressPolicy, Deny> {
+    if snapshot.workload.outbound.is_none() {
+        return Err(Deny::new(Reason::ConfigAbsent, "the workload's egress is withdrawn"));
+    }
     match snapshot.tenants.get(tenant) {
         Some(tenant) => Ok(&tenant.egress),
         None => Err(Deny::new(Reason::ConfigAbsent, "the tenant's policy has not arrived")),
     }
-}
-
-fn permit<'a>(policy: &'a EgressPolicy, ask: &Ask) -> Result<Permit<'a>, Deny> {
-    let path;
-    let seen = match &ask.seen {
-        Protocol::Nothing => Seen::Nothing,
-        Protocol::Tls => Seen::Tls,
-        Protocol::Opaque => Seen::Opaque,
-        Protocol::Http { method, path: text } => {
-            path = NormalPath::new(text).map_err(|why| Deny::new(Reason::RequestMalformed, why))?;
-            Seen::Http(HttpRequest { method: method.as_str(), path: &path })
-        }
-    };
-    policy.permit(&ask.host, ask.port, seen, &ask.tenant)
 }

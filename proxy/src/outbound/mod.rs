@@ -7,9 +7,9 @@
 //!    |
 //!    +-- captured ---------------------------- sniff ----+     explicit: HTTP/1 or HTTP/2
 //!    |                                           |       |         |
-//!    |                                     TLS, opaque  HTTP -- proxy   CONNECT, absolute-form, one request at a time
+//!    |                                     TLS, opaque  HTTP ---- http     CONNECT, absolute-form, one request at a time
 //!    |                                           |                 |
-//!  whose is it?  the workload's tenant, or of a shared one the context that the inbound side minted
+//! tenant     whose is it?  the workload's tenant, or of a shared one the context that the inbound side minted
 //!    |
 //! decide     may it?  policy, the name resolved once, the address judged -> AllowedDestination
 //!    |
@@ -19,30 +19,119 @@
 //!
 //! any Deny -> refuse: a reply, a TLS alert or the end of the connection; and the access log
 //! ```
+//!
+//! The octets inside a CONNECT tunnel come by here too: they are sniffed and decided like captured ones, with the CONNECT's host for a claim.
+//!
+//! One thread serves a connection from accept to close: nothing here is `Send`.
 
 pub mod capture;
-pub mod connect;
-pub mod decide;
+pub mod listener;
+// In the order of the route.
+mod connection;
 pub mod sniff;
 
-use std::net::SocketAddr;
+mod http;
 
-use ringfence_policy::host::Host;
+pub mod tenant;
 
-/// Where a connection says that it goes, before anything was seen in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// The original destination of a captured connection. The workload chose it and nothing in the connection need agree.
-    Captured(SocketAddr),
-    /// CONNECT's authority.
-    Connect { host: Host, port: u16 },
+mod candidates;
+pub mod decide;
+pub mod own;
+
+pub mod connect;
+
+mod splice;
+
+mod flow;
+mod stream;
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use ringfence_policy::{Deny, Reason, Snapshot, TenantId, egress::AllowedDestination, host::Host, tenant::Capture};
+use tokio::net::TcpStream;
+
+use self::{
+    decide::{Ask, Decided, Places},
+    flow::Flow,
+};
+use crate::{data::Shared, in_flight::InFlightGuard, listeners::ListenerKey};
+
+/// One outbound listener, as one thread has it.
+pub struct Outbound {
+    key: ListenerKey,
+    capture: Capture,
+    shared: Shared,
 }
 
-impl Claim {
-    pub fn port(&self) -> u16 {
-        match self {
-            Claim::Captured(address) => address.port(),
-            Claim::Connect { port, .. } => *port,
+/// How a connection that speaks HTTP came here.
+enum Origin {
+    /// The workload asks a proxy.
+    Explicit,
+    /// Inside a CONNECT, whose tunnel speaks HTTP.
+    Tunnel(Tunnel),
+    /// The kernel brought it; where it was going.
+    Captured(SocketAddr),
+}
+
+/// A CONNECT that was let through and answered, before its tunnel is looked into.
+struct Tunnel {
+    host: Host,
+    port: u16,
+    /// Who asked: everything in the tunnel is theirs.
+    tenant: TenantId,
+    upstream: Dialled,
+    flow: Flow,
+}
+
+/// A connection to an allowed address. It counts for its tenant until this is dropped.
+struct Dialled {
+    stream: TcpStream,
+    destination: AllowedDestination,
+    place: InFlightGuard,
+}
+
+impl Outbound {
+    pub fn new(key: ListenerKey, capture: Capture, shared: Shared) -> Self {
+        Self { key, capture, shared }
+    }
+
+    /// The policy to decide a connection or request under.
+    fn pin(&self) -> Result<Arc<Snapshot>, Deny> {
+        self.shared.current.pin().ok_or_else(|| Deny::new(Reason::ConfigAbsent, "there is no policy yet"))
+    }
+
+    fn places(&self) -> Places<'_> {
+        Places { resolvers: &self.shared.resolvers, own: &self.shared.own }
+    }
+
+    async fn decide(&self, ask: Ask, snapshot: &Arc<Snapshot>) -> Result<Decided, Deny> {
+        decide::decide(ask, snapshot, self.places()).await
+    }
+
+    /// Opens a connection for what was decided, within its tenant's limits.
+    async fn dial(&self, decided: &Decided, snapshot: &Snapshot) -> Result<Dialled, Deny> {
+        let tenant = &decided.ask.tenant;
+        let place = self.shared.limiter.connect(tenant, decide::egress_of(snapshot, tenant)?, Instant::now())?;
+        let (stream, destination) = connect::connect(&decided.destinations).await?;
+        let destination = destination.clone();
+        Ok(Dialled { stream, destination, place })
+    }
+
+    /// Resolves once policy no longer lets `ask` have the address that it has. Asked at once too: policy may have changed since it was
+    /// decided. Costs nothing until a policy is pushed.
+    async fn revoked(&self, ask: &Ask, address: SocketAddr) -> Deny {
+        let mut changes = self.shared.current.changes();
+        loop {
+            let stands = self.pin().and_then(|snapshot| ask.still_stands(address, &snapshot, &self.shared.own));
+            if let Err(deny) = stands {
+                return deny;
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,9 @@ pub struct Metrics {
     connections: Gauge,
     in_flight: Gauge,
     identify_cache: Counters<1>,
+    outbound_connections: Counters<2>,
+    outbound_open: Gauge,
+    outbound_bytes: Counters<1>,
     resident_memory: Gauge,
     /// Access-log lines that were never written: the queue was full or the sink failed.
     pub access_log_dropped: Counter,
@@ -67,15 +70,15 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             registry: Registry::default(),
-            requests: Counters::new(decisions().map(|decision| {
-                let reason = decision.reason().map_or("none", Reason::as_str);
-                [("decision", decision.as_str()), ("reason", reason)]
-            })),
+            requests: by_decision(),
             request_duration: Durations::default(),
             upstream_duration: Durations::default(),
             connections: Gauge::default(),
             in_flight: Gauge::default(),
             identify_cache: Counters::new([[("result", "hit")], [("result", "miss")]].into_iter()),
+            outbound_connections: by_decision(),
+            outbound_open: Gauge::default(),
+            outbound_bytes: Counters::new([[("direction", "sent")], [("direction", "received")]].into_iter()),
             resident_memory: Gauge::default(),
             access_log_dropped: Counter::default(),
             access_log_write_errors: Counter::default(),
@@ -100,6 +103,13 @@ impl Metrics {
         r.register("ringfence_inbound_connections", "Downstream connections open", self.connections.clone());
         r.register("ringfence_inbound_in_flight", "Requests in flight", self.in_flight.clone());
         r.register("ringfence_inbound_identify_cache", "Tokens looked up among the verified ones", self.identify_cache.clone());
+        r.register(
+            "ringfence_outbound_connections",
+            "Connections from the workload by decision and reason",
+            self.outbound_connections.clone(),
+        );
+        r.register("ringfence_outbound_open", "Connections from the workload open", self.outbound_open.clone());
+        r.register("ringfence_outbound_bytes", "Octets of connections from the workload", self.outbound_bytes.clone());
         r.register("ringfence_access_log_dropped", "Access-log lines that were not written", self.access_log_dropped.clone());
         r.register("ringfence_access_log_write_errors", "Failed writes of the access log", self.access_log_write_errors.clone());
         r.register("ringfence_trace_export_errors", "Batches of spans that did not reach the collector", self.trace_export_errors.clone());
@@ -137,6 +147,18 @@ impl Metrics {
         self.identify_cache.add(usize::from(!hit));
     }
 
+    /// Counts one finished connection from the workload, with the octets that it carried.
+    pub fn outbound(&self, decision: Decision, sent: u64, received: u64) {
+        self.outbound_connections.add(position(decision));
+        self.outbound_bytes.add_many(0, sent);
+        self.outbound_bytes.add_many(1, received);
+    }
+
+    /// Counts a connection from the workload until the guard is dropped.
+    pub fn outbound_open(&self) -> Counted {
+        Counted::new(&self.outbound_open)
+    }
+
     /// All metrics as text; see [`CONTENT_TYPE`].
     pub fn render(&self) -> Result<String, fmt::Error> {
         self.resident_memory.set(resident_bytes().unwrap_or(0));
@@ -162,6 +184,13 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+fn by_decision() -> Counters<2> {
+    Counters::new(decisions().map(|decision| {
+        let reason = decision.reason().map_or("none", Reason::as_str);
+        [("decision", decision.as_str()), ("reason", reason)]
+    }))
 }
 
 /// Every decision there is, in the order of [`position`].
@@ -192,7 +221,11 @@ impl<const LABELS: usize> Counters<LABELS> {
     }
 
     fn add(&self, position: usize) {
-        self.0[position].1.fetch_add(1, Ordering::Relaxed);
+        self.add_many(position, 1);
+    }
+
+    fn add_many(&self, position: usize, count: u64) {
+        self.0[position].1.fetch_add(count, Ordering::Relaxed);
     }
 }
 

@@ -1,6 +1,6 @@
-//! How the sidecar is seen from outside: one access-log line per request, metrics from closed label sets, traces.
+//! How the sidecar is seen from outside: one access-log line per request or connection, metrics from closed label sets, traces.
 //!
-//! Takes what the inbound route measured; none of it may slow, block or fail a request.
+//! Takes what the routes measured; none of it may slow, block or fail a request.
 
 pub mod access_log;
 pub mod metrics;

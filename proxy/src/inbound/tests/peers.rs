@@ -20,12 +20,9 @@ use crate::{
     context::Contexts,
     data::Shared,
     hop::{Timeouts, Upstream},
-    inbound::{
-        Enforce, Inbound,
-        listener::{self, Drain},
-    },
+    inbound::{Enforce, Inbound, listener},
     limiter::{Bounds, Limiter},
-    listeners::ListenerKey,
+    listeners::{Drain, ListenerKey, Role, Stop, accept},
     telemetry::trace::Tracing,
 };
 
@@ -39,7 +36,7 @@ pub(super) fn run(test: impl Future<Output = ()>) {
 
 pub(super) struct Sidecar {
     pub(super) address: SocketAddr,
-    pub(super) drain: watch::Sender<Option<Instant>>,
+    pub(super) drain: watch::Sender<Option<Stop>>,
     pub(super) served: JoinHandle<std::io::Result<()>>,
 }
 
@@ -50,13 +47,13 @@ impl Sidecar {
 
     pub(super) fn with(upstream: SocketAddr, change: impl FnOnce(&mut Inbound)) -> Self {
         let timeouts = Timeouts::default();
-        let key = ListenerKey { listen: "127.0.0.1:0".parse().unwrap(), nth: 0 };
+        let key = ListenerKey { listen: "127.0.0.1:0".parse().unwrap(), role: Role::Inbound, nth: 0 };
         let enforce = Rc::new(Enforce::new(public(key, upstream)));
         let upstream_address = upstream;
         let upstream = Rc::new(Upstream::new(upstream, timeouts.connect));
         let mut inbound = Inbound { key, upstream, upstream_address, tls: None, forward_token: false, timeouts, enforce };
         change(&mut inbound);
-        let listener = listener::bind(key.listen, false).unwrap();
+        let listener = accept::bind(key.listen, false).unwrap();
         let address = listener.local_addr().unwrap();
         let (drain, begun) = watch::channel(None);
         let served = spawn_local(listener::serve(listener, Rc::new(inbound), Drain::new(begun)));
@@ -68,7 +65,7 @@ impl Sidecar {
     }
 
     pub(super) fn drain_within(&self, limit: Duration) {
-        self.drain.send(Some(Instant::now() + limit)).unwrap();
+        self.drain.send(Some(Stop::within(Instant::now() + limit))).unwrap();
     }
 }
 
@@ -166,6 +163,8 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
         access_log: None,
         metrics: Default::default(),
         tracing: Tracing::off(),
+        resolvers: Default::default(),
+        own: Default::default(),
         ids: Default::default(),
         contexts: Contexts::new().unwrap().into(),
     }

@@ -7,25 +7,29 @@ use std::{
     borrow::Cow,
     fmt::{self, Display},
     io,
+    net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
-use ringfence_policy::WorkloadName;
+use ringfence_policy::{WorkloadName, host::Host};
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
-use super::record::{AccessRecord, Clipped};
+use super::record::{AccessRecord, Clipped, ConnectionRecord, Destination, Record, Route};
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct RequestLine<'a> {
     time: Text<humantime::Rfc3339Timestamp>,
     id: Text<crate::telemetry::RequestId>,
+    route: &'static str,
     workload: &'a str,
-    listener: Text<std::net::SocketAddr>,
+    listener: Text<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subject_hash: Option<Text<Hex>>,
+    #[serde(flatten)]
+    destination: Option<To<'a>>,
     method: Cow<'a, str>,
     path: Cow<'a, str>,
     protocol: &'static str,
@@ -51,15 +55,65 @@ struct Line<'a> {
     trace_id: Option<Text<opentelemetry::trace::TraceId>>,
 }
 
+#[derive(Serialize)]
+struct ConnectionLine<'a> {
+    time: Text<humantime::Rfc3339Timestamp>,
+    id: Text<crate::telemetry::RequestId>,
+    route: &'static str,
+    workload: &'a str,
+    listener: Text<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original_destination: Option<Text<SocketAddr>>,
+    #[serde(flatten)]
+    destination: Option<To<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<&'static str>,
+    decision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shadow: Vec<&'a str>,
+    bytes_sent: u64,
+    bytes_received: u64,
+    total_us: u64,
+}
+
+#[derive(Serialize)]
+struct To<'a> {
+    host: Text<&'a Host>,
+    port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<Text<SocketAddr>>,
+}
+
+impl<'a> From<&'a Destination> for To<'a> {
+    fn from(destination: &'a Destination) -> Self {
+        Self { host: Text(&destination.host), port: destination.port, address: destination.address.map(Text) }
+    }
+}
+
 /// Appends `record` and a newline.
-pub(super) fn append(record: &AccessRecord, workload: &WorkloadName, lines: &mut Vec<u8>) {
-    let line = Line {
+pub(super) fn append(record: &Record, workload: &WorkloadName, lines: &mut Vec<u8>) {
+    match record {
+        Record::Request(record) => write(&request(record, workload), lines),
+        Record::Connection(record) => write(&connection(record, workload), lines),
+    }
+}
+
+fn request<'a>(record: &'a AccessRecord, workload: &'a WorkloadName) -> RequestLine<'a> {
+    RequestLine {
         time: Text(humantime::format_rfc3339_micros(printable(record.time))),
         id: Text(record.id),
+        route: record.route.as_str(),
         workload: workload.as_str(),
         listener: Text(record.listener),
         tenant: record.tenant.as_ref().map(|tenant| tenant.as_str()),
         subject_hash: record.subject_hash.map(|hash| Text(Hex(hash))),
+        destination: record.destination.as_ref().map(To::from),
         method: text(&record.method),
         path: text(&record.path),
         protocol: protocol(record.version),
@@ -75,7 +129,31 @@ pub(super) fn append(record: &AccessRecord, workload: &WorkloadName, lines: &mut
         upstream_us: record.timings.upstream.map(micros),
         upstream_error: record.upstream_error.map(|error| error.as_str()),
         trace_id: record.trace_id.map(Text),
-    };
+    }
+}
+
+fn connection<'a>(record: &'a ConnectionRecord, workload: &'a WorkloadName) -> ConnectionLine<'a> {
+    ConnectionLine {
+        time: Text(humantime::format_rfc3339_micros(printable(record.time))),
+        id: Text(record.id),
+        route: Route::Outbound.as_str(),
+        workload: workload.as_str(),
+        listener: Text(record.listener),
+        tenant: record.tenant.as_ref().map(|tenant| tenant.as_str()),
+        original_destination: record.original.map(Text),
+        destination: record.destination.as_ref().map(To::from),
+        protocol: record.protocol,
+        decision: record.decision.as_str(),
+        reason: record.decision.reason().map(|reason| reason.as_str()),
+        rule: record.rule.as_ref().map(|rule| rule.as_str()),
+        shadow: record.shadow.iter().map(|rule| rule.as_str()).collect(),
+        bytes_sent: record.sent,
+        bytes_received: record.received,
+        total_us: micros(record.total),
+    }
+}
+
+fn write(line: &impl Serialize, lines: &mut Vec<u8>) {
     let start = lines.len();
     let mut serializer = serde_json::Serializer::with_formatter(&mut *lines, Ascii);
     match line.serialize(&mut serializer) {

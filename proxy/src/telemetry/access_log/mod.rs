@@ -1,6 +1,6 @@
-//! One canonical JSON line per request, formatted and written off the hot path.
+//! One canonical JSON line per request, or per connection that leaves the workload, formatted and written off the hot path.
 //!
-//! A data thread hands over an [`AccessRecord`]: values that it has anyway, not yet text. The writer thread takes the whole queue at
+//! A data thread hands over a [`Record`]: values that it has anyway, not yet text. The writer thread takes the whole queue at
 //! once, formats, writes, and then naps while more gathers, so that under load a producer pays an uncontended lock and no system call.
 //! It waits without a timer when there is nothing to write: an idle sidecar has no wake-ups from here.
 
@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 use ringfence_policy::WorkloadName;
 
-pub use record::{AccessRecord, Clipped, ConnectError, Timings, subject_hash};
+pub use record::{AccessRecord, Clipped, ConnectError, ConnectionRecord, Destination, Record, Route, Timings, subject_hash};
 pub use sink::{LogFile, stdout};
 
 use super::metrics::Metrics;
@@ -58,7 +58,7 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    records: Vec<AccessRecord>,
+    records: Vec<Record>,
     closed: bool,
 }
 
@@ -108,14 +108,14 @@ impl AccessLog {
     }
 
     /// Never blocks on the sink: a record that finds the queue full is dropped and counted.
-    pub fn record(&self, record: AccessRecord) {
+    pub fn record(&self, record: impl Into<Record>) {
         let mut state = self.0.state.lock();
         if state.closed || state.records.len() >= CAPACITY {
             drop(state);
             self.0.dropped.inc();
             return;
         }
-        state.records.push(record);
+        state.records.push(record.into());
         let queued = state.records.len();
         drop(state);
         // Where nobody waits, as during a nap, telling costs one atomic load.
@@ -142,7 +142,7 @@ impl AccessLogWriter {
 
 impl Queue {
     /// Waits for records and swaps them into `batch`, which is empty; `false` once the log is closed and nothing is left.
-    fn take(&self, batch: &mut Vec<AccessRecord>) -> bool {
+    fn take(&self, batch: &mut Vec<Record>) -> bool {
         let mut state = self.state.lock();
         if state.records.is_empty() {
             batch.shrink_to(IDLE_CAPACITY);

@@ -9,10 +9,81 @@ use std::{
 
 use http::{StatusCode, Version};
 use opentelemetry::trace::TraceId;
-use ringfence_policy::{RuleRef, TenantId};
+use ringfence_policy::{RuleRef, TenantId, host::Host};
 use sha2::{Digest, Sha256};
 
 use crate::telemetry::{Decision, RequestId, known_method};
+
+/// What one line tells.
+#[derive(Clone, Debug)]
+pub enum Record {
+    Request(AccessRecord),
+    Connection(ConnectionRecord),
+}
+
+impl From<AccessRecord> for Record {
+    fn from(record: AccessRecord) -> Self {
+        Record::Request(record)
+    }
+}
+
+impl From<ConnectionRecord> for Record {
+    fn from(record: ConnectionRecord) -> Self {
+        Record::Connection(record)
+    }
+}
+
+/// The route that a line is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    Inbound,
+    Outbound,
+}
+
+impl Route {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Route::Inbound => "inbound",
+            Route::Outbound => "outbound",
+        }
+    }
+}
+
+/// Where something that left the workload went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    pub host: Host,
+    pub port: u16,
+    /// `None`: nothing was dialled.
+    pub address: Option<SocketAddr>,
+}
+
+/// One finished connection that left the workload and was not looked at request by request.
+#[derive(Clone, Debug)]
+pub struct ConnectionRecord {
+    /// When it was accepted, or the CONNECT that opened it had arrived.
+    pub time: SystemTime,
+    pub id: RequestId,
+    pub listener: SocketAddr,
+    /// Where the kernel says that it went; `None`: the workload asked the proxy.
+    pub original: Option<SocketAddr>,
+    /// `None`: nobody's, as far as could be told.
+    pub tenant: Option<TenantId>,
+    /// `None`: it was refused before it said.
+    pub destination: Option<Destination>,
+    /// What was seen of it.
+    pub protocol: Option<&'static str>,
+    pub decision: Decision,
+    /// The rule that decided.
+    pub rule: Option<RuleRef>,
+    /// Rules in shadow mode that would have refused.
+    pub shadow: Vec<RuleRef>,
+    /// Octets from the workload and to it.
+    pub sent: u64,
+    pub received: u64,
+    /// From `time` to the end.
+    pub total: Duration,
+}
 
 /// One finished request.
 #[derive(Clone, Debug)]
@@ -20,7 +91,10 @@ pub struct AccessRecord {
     /// When its head had arrived.
     pub time: SystemTime,
     pub id: RequestId,
+    pub route: Route,
     pub listener: SocketAddr,
+    /// Of the outbound route.
+    pub destination: Option<Destination>,
     /// `None`: nobody was identified.
     pub tenant: Option<TenantId>,
     /// Of [`subject_hash`].

@@ -25,7 +25,9 @@ fn plain() -> AccessRecord {
     AccessRecord {
         time: SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789),
         id: RequestId(0xabc),
+        route: Route::Inbound,
         listener: (Ipv4Addr::LOCALHOST, 18080).into(),
+        destination: None,
         tenant: None,
         subject_hash: None,
         method: Clipped::method(b"GET"),
@@ -44,6 +46,10 @@ fn plain() -> AccessRecord {
 }
 
 fn line(record: &AccessRecord) -> String {
+    written(&record.clone().into())
+}
+
+fn written(record: &Record) -> String {
     let mut lines = b"before\n".to_vec();
     line::append(record, &workload(), &mut lines);
     String::from_utf8(lines).unwrap().strip_prefix("before\n").unwrap().to_owned()

@@ -28,6 +28,7 @@ fn every_label_is_of_a_closed_set() {
                 "decision" => ["allow", "deny", "shadow"].contains(&value),
                 "reason" => reasons.contains(value),
                 "result" => ["hit", "miss"].contains(&value),
+                "direction" => ["sent", "received"].contains(&value),
                 "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
                 _ => false,
             };
@@ -43,10 +44,11 @@ fn traffic_adds_no_series() {
     for (at, decision) in decisions().cycle().take(1000).enumerate() {
         metrics.request(decision, Duration::from_micros(1 << (at % 40)), None);
         metrics.identify_cache(at % 2 == 0);
-        let _ = (metrics.connection(), metrics.in_flight());
+        metrics.outbound(decision, at as u64, 1);
+        let _ = (metrics.connection(), metrics.in_flight(), metrics.outbound_open());
     }
     assert_eq!(series(&metrics).into_keys().collect::<Vec<_>>(), before);
-    assert!(metrics.render().unwrap().len() < 16 * 1024);
+    assert!(metrics.render().unwrap().len() < 32 * 1024);
 }
 
 #[test]

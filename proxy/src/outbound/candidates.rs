@@ -1,0 +1,150 @@
+//! What a connection of octets may be taken to ask for. Takes where it claims to go and what its first octets are; yields the question
+//! that policy answers with yes, or the most telling no.
+//!
+//! Captured, the original destination being an address that the workload chose:
+//!
+//! 1. TLS that names its host: the name. The sidecar resolves it and dials that, whatever the original destination was.
+//! 2. Where no rule lists the name, or it is hidden: the original address, which a rule must list by prefix.
+//! 3. Neither TLS nor HTTP: the original address, by prefix; else each name that a rule of protocol `tcp` lists for the port, if it leads
+//!    to the original address.
+//!
+//! In a CONNECT tunnel, whose host and port are let through and whose address is dialled already:
+//!
+//! 1. TLS that names the CONNECT's host: that host, for TLS.
+//! 2. TLS that names another or none: a rule of protocol `tcp` must list the CONNECT's host. Where that is an address, any rule for TLS
+//!    does, for no rule for an address speaks of names.
+//! 3. Neither TLS nor HTTP: the CONNECT's host, which a rule of protocol `tcp` must list.
+//!
+//! Of several refusals the first is told: the name's before the address's. In shadow mode what nothing lists goes where the workload
+//! wanted it to go.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use ringfence_policy::{
+    Deny, Reason, Snapshot, TenantId,
+    host::{Host, HostName},
+    ratelimit::Mode,
+};
+use tokio::task::JoinSet;
+
+use super::{
+    decide::{Ask, Decided, Places, Protocol, decide, decide_at, egress_of},
+    sniff::Name,
+};
+
+/// Names that are resolved at once for one connection.
+const LOOKUPS: usize = 16;
+
+/// One connection's tenant and port, under one policy.
+pub(super) struct Candidates<'a> {
+    pub(super) tenant: &'a TenantId,
+    pub(super) port: u16,
+    pub(super) snapshot: &'a Arc<Snapshot>,
+    pub(super) places: Places<'a>,
+}
+
+impl Candidates<'_> {
+    pub(super) async fn captured_tls(&self, name: &Name, original: SocketAddr) -> Result<Decided, Deny> {
+        let by_address = self.ask(Host::Address(original.ip()), Protocol::Tls);
+        let (asks, told) = match name {
+            Name::Open(name) => (vec![self.ask(Host::Name(name.clone()), Protocol::Tls), by_address], None),
+            Name::Hidden(deny) => (vec![by_address], Some(deny.clone())),
+        };
+        let (ask, shadow) = self.choose(asks, told)?;
+        let decided = decide(ask, self.snapshot, self.places).await?;
+        Ok(Decided { shadow, ..decided })
+    }
+
+    pub(super) async fn captured_opaque(&self, original: SocketAddr) -> Result<Decided, Deny> {
+        let by_address = self.ask(Host::Address(original.ip()), Protocol::Opaque);
+        let refused = match by_address.listed(self.snapshot) {
+            Ok(()) => return decide_at(by_address, original.ip(), self.snapshot, self.places.own),
+            Err(deny) => deny,
+        };
+        let names: Vec<HostName> = egress_of(self.snapshot, self.tenant)?.opaque_names(self.port).cloned().collect();
+        if let Some(name) = self.leading_to(original, &names).await {
+            return decide_at(self.ask(Host::Name(name), Protocol::Opaque), original.ip(), self.snapshot, self.places.own);
+        }
+        let (ask, shadow) = self.choose(vec![by_address], Some(refused))?;
+        let decided = decide_at(ask, original.ip(), self.snapshot, self.places.own)?;
+        Ok(Decided { shadow, ..decided })
+    }
+
+    /// `dialled`: the address that the CONNECT's host was found to lead to.
+    pub(super) fn tunnelled_tls(&self, host: &Host, name: &Name, dialled: SocketAddr) -> Result<Decided, Deny> {
+        let (seen, told) = match (host, name) {
+            (Host::Address(_), Name::Open(_)) => (Protocol::Tls, None),
+            (Host::Address(_), Name::Hidden(deny)) => (Protocol::Tls, Some(deny.clone())),
+            (Host::Name(host), Name::Open(name)) if host == name => (Protocol::Tls, None),
+            (Host::Name(host), Name::Open(name)) => {
+                let detail = format!("CONNECT names {host}, and the TLS in it {name}");
+                (Protocol::Opaque, Some(Deny::new(Reason::EgressNameMismatch, detail)))
+            }
+            (Host::Name(_), Name::Hidden(deny)) => (Protocol::Opaque, Some(deny.clone())),
+        };
+        self.tunnelled(self.ask(host.clone(), seen), told, dialled)
+    }
+
+    pub(super) fn tunnelled_opaque(&self, host: &Host, dialled: SocketAddr) -> Result<Decided, Deny> {
+        self.tunnelled(self.ask(host.clone(), Protocol::Opaque), None, dialled)
+    }
+
+    /// Whether a connection that says nothing may be let through at all: else it can be waited for longer.
+    pub(super) fn may_be_opaque(&self, host: Host) -> bool {
+        let Ok(policy) = egress_of(self.snapshot, self.tenant) else { return false };
+        policy.mode == Mode::Shadow
+            || policy.opaque_names(self.port).next().is_some()
+            || self.ask(host, Protocol::Opaque).listed(self.snapshot).is_ok()
+    }
+
+    fn tunnelled(&self, ask: Ask, told: Option<Deny>, dialled: SocketAddr) -> Result<Decided, Deny> {
+        let (ask, shadow) = self.choose(vec![ask], told)?;
+        let decided = decide_at(ask, dialled.ip(), self.snapshot, self.places.own)?;
+        Ok(Decided { shadow, ..decided })
+    }
+
+    fn ask(&self, host: Host, seen: Protocol) -> Ask {
+        Ask { tenant: self.tenant.clone(), host, port: self.port, seen }
+    }
+
+    /// The first that a rule lists. Where none does: in shadow mode the last with what would have been told, else that.
+    fn choose(&self, asks: Vec<Ask>, mut told: Option<Deny>) -> Result<(Ask, Option<Deny>), Deny> {
+        let mode = egress_of(self.snapshot, self.tenant)?.mode;
+        let mut last = None;
+        for ask in asks {
+            match ask.listed(self.snapshot) {
+                Ok(()) => return Ok((ask, None)),
+                Err(deny) => {
+                    told.get_or_insert(deny);
+                    last = Some(ask);
+                }
+            }
+        }
+        let told = told.unwrap_or_else(|| Deny::new(Reason::EgressHostNotListed, "nothing was asked for"));
+        match last.filter(|_| mode == Mode::Shadow) {
+            Some(ask) => Ok((ask, Some(told))),
+            None => Err(told),
+        }
+    }
+
+    /// The first of `names` found to lead to `original`.
+    async fn leading_to(&self, original: SocketAddr, names: &[HostName]) -> Option<HostName> {
+        let resolver = self.places.resolvers.of(self.snapshot.workload.dns.as_ref()).ok()?;
+        for names in names.chunks(LOOKUPS) {
+            let mut lookups = JoinSet::new();
+            for name in names {
+                let (resolver, name) = (resolver.clone(), name.clone());
+                lookups.spawn_local(async move {
+                    let found = resolver.addresses(&name).await.ok()?;
+                    found.addresses.contains(&original.ip()).then_some(name)
+                });
+            }
+            while let Some(found) = lookups.join_next().await {
+                if let Ok(Some(name)) = found {
+                    return Some(name);
+                }
+            }
+        }
+        None
+    }
+}
