@@ -29,7 +29,8 @@ impl Connections {
         let guard = self.open.enter(max).ok_or("egress.maxConnections")?;
         let mut tat = self.tat.lock();
         // A debt from a slower rate is cut to what the present one could have run up.
-        *tat = gcra.decide((*tat).min(now.saturating_add(gcra.window())), now).map_err(|_| "egress.connectionRate")?;
+        *tat = (*tat).min(now.saturating_add(gcra.window()));
+        *tat = gcra.decide(*tat, now).map_err(|_| "egress.connectionRate")?;
         Ok(guard)
     }
 }

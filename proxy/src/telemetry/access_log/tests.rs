@@ -81,7 +81,7 @@ fn a_line_says_all_in_one_order() {
     assert_eq!(
         line(&record),
         concat!(
-            r#"{"time":"2023-11-14T22:13:20.123456Z","id":"00000000000000000000000000000abc","workload":"acme-api","listener":"127.0.0.1:18080","#,
+            r#"{"time":"2023-11-14T22:13:20.123456Z","id":"00000000000000000000000000000abc","route":"inbound","workload":"acme-api","listener":"127.0.0.1:18080","#,
             r#""tenant":"acme","subject_hash":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","method":"POST","path":"/tenants/acme","#,
             r#""protocol":"HTTP/2","status":502,"decision":"deny","reason":"upstream_connect","rule":"Tenant/acme: inbound.allow[0]","#,
             r#""shadow":["Tenant/acme: limits[all]"],"bytes_in":12,"bytes_out":34,"total_us":1500,"identify_us":102,"#,
@@ -92,10 +92,59 @@ fn a_line_says_all_in_one_order() {
     assert_eq!(
         line(&plain()),
         concat!(
-            r#"{"time":"2023-11-14T22:13:20.123456Z","id":"00000000000000000000000000000abc","workload":"acme-api","listener":"127.0.0.1:18080","#,
+            r#"{"time":"2023-11-14T22:13:20.123456Z","id":"00000000000000000000000000000abc","route":"inbound","workload":"acme-api","listener":"127.0.0.1:18080","#,
             r#""method":"GET","path":"/","protocol":"HTTP/1.1","status":200,"decision":"allow","bytes_in":0,"bytes_out":0,"total_us":0}"#,
             "\n"
         )
+    );
+}
+
+#[test]
+fn a_connection_is_told_with_where_it_went() {
+    let connection = ConnectionRecord {
+        time: SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789),
+        id: RequestId(0xabc),
+        listener: (Ipv4Addr::LOCALHOST, 15001).into(),
+        original: Some("198.51.100.7:443".parse().unwrap()),
+        tenant: Some("acme".parse().unwrap()),
+        destination: Some(Destination {
+            host: "api.example".parse().unwrap(),
+            port: 443,
+            address: Some("203.0.113.9:443".parse().unwrap()),
+        }),
+        protocol: Some("tls"),
+        decision: Decision::Shadow(Reason::EgressHostNotListed),
+        rule: Some(RuleRef::new("Tenant/acme: egress.allow[0]")),
+        shadow: vec![RuleRef::new("Tenant/acme: egress")],
+        sent: 12,
+        received: 34,
+        total: Duration::from_micros(1500),
+    };
+    let begin =
+        r#"{"time":"2023-11-14T22:13:20.123456Z","id":"00000000000000000000000000000abc","route":"outbound","workload":"acme-api","#;
+    assert_eq!(
+        written(&connection.clone().into()),
+        [
+            begin,
+            r#""listener":"127.0.0.1:15001","tenant":"acme","original_destination":"198.51.100.7:443","#,
+            r#""host":"api.example","port":443,"address":"203.0.113.9:443","protocol":"tls","decision":"shadow","#,
+            r#""reason":"egress_host_not_listed","rule":"Tenant/acme: egress.allow[0]","shadow":["Tenant/acme: egress"],"#,
+            r#""bytes_sent":12,"bytes_received":34,"total_us":1500}"#,
+            "\n",
+        ]
+        .concat()
+    );
+    let silent =
+        ConnectionRecord { original: None, tenant: None, destination: None, protocol: None, rule: None, shadow: vec![], ..connection };
+    let silent = ConnectionRecord { decision: Decision::Deny(Reason::EgressMalformed), ..silent };
+    assert_eq!(
+        written(&silent.into()),
+        [
+            begin,
+            r#""listener":"127.0.0.1:15001","decision":"deny","reason":"egress_malformed","bytes_sent":12,"bytes_received":34,"total_us":1500}"#,
+            "\n",
+        ]
+        .concat()
     );
 }
 
