@@ -104,6 +104,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         tracing: tracing.clone(),
         ids: Arc::new(RequestIds::default()),
         contexts: Arc::new(Contexts::new().map_err(|_| StartError::Random)?),
+        bindings: Arc::default(),
         resolvers: Arc::new(Resolvers::default()),
         own: own.clone(),
     };

@@ -5,9 +5,10 @@ use std::{io, pin::Pin, rc::Rc, sync::Arc};
 use tokio::{runtime::LocalRuntime, sync::mpsc, task::JoinSet};
 
 use crate::{
+    bindings::Bindings,
     config::{Current, apply::Used, learn::Learner},
     context::Contexts,
-    dns::resolve::Resolvers,
+    dns::{self, Dns, resolve::Resolvers},
     hop::Timeouts,
     inbound::{self, Enforce, Inbound},
     limiter::Limiter,
@@ -28,6 +29,7 @@ pub struct Shared {
     pub tracing: Tracing,
     pub ids: Arc<RequestIds>,
     pub contexts: Arc<Contexts>,
+    pub bindings: Arc<Bindings>,
     pub resolvers: Arc<Resolvers>,
     pub own: Arc<Own>,
 }
@@ -35,13 +37,14 @@ pub struct Shared {
 /// Runs until the control side has hung up and every listener has drained.
 pub fn run(runtime: &LocalRuntime, shared: Shared, mut commands: mpsc::UnboundedReceiver<Serve>) {
     let enforce = Rc::new(Enforce::new(shared.clone()));
+    let dns = Rc::new(Dns::new(shared.clone()));
     runtime.block_on(async {
         let mut listeners = JoinSet::new();
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(serve) => {
-                        listeners.spawn_local(start(serve, &shared, &enforce));
+                        listeners.spawn_local(start(serve, &shared, &enforce, &dns));
                     }
                     None => break,
                 },
@@ -55,7 +58,7 @@ pub fn run(runtime: &LocalRuntime, shared: Shared, mut commands: mpsc::Unbounded
 }
 
 /// A future for each kind of listener, all of one type.
-fn start(serve: Serve, shared: &Shared, enforce: &Rc<Enforce>) -> Pin<Box<dyn Future<Output = io::Result<()>>>> {
+fn start(serve: Serve, shared: &Shared, enforce: &Rc<Enforce>, dns: &Rc<Dns>) -> Pin<Box<dyn Future<Output = io::Result<()>>>> {
     match &serve.route {
         Route::Inbound(route) => {
             let inbound = Rc::new(Inbound::new(serve.key, route, Timeouts::default(), enforce.clone()));
@@ -65,6 +68,7 @@ fn start(serve: Serve, shared: &Shared, enforce: &Rc<Enforce>) -> Pin<Box<dyn Fu
             let outbound = Rc::new(Outbound::new(serve.key, *capture, shared.clone()));
             Box::pin(outbound::listener::serve(serve.socket, outbound, serve.drain))
         }
+        Route::Dns => Box::pin(dns::listener::serve(serve, dns.clone())),
     }
 }
 

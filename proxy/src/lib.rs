@@ -15,6 +15,8 @@ pub mod context;
 pub mod capture;
 pub mod dns;
 
+pub mod bindings;
+
 pub mod refuse;
 
 pub mod in_flight;

@@ -5,7 +5,7 @@ pub mod accept;
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::{Ipv6Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +20,7 @@ use tokio::{
 
 pub use self::accept::{Drain, Stop};
 use crate::{
+    dns,
     inbound::tls::{self, TlsIdentity},
     outbound::own::Own,
     telemetry::notice,
@@ -30,6 +31,7 @@ use crate::{
 pub enum Role {
     Inbound,
     Outbound,
+    Dns,
 }
 
 impl Role {
@@ -37,6 +39,7 @@ impl Role {
         match self {
             Role::Inbound => "inbound",
             Role::Outbound => "outbound",
+            Role::Dns => "dns",
         }
     }
 }
@@ -62,6 +65,10 @@ impl ListenerKey {
         ListenerKey { role: Role::Outbound, listen: policy.listen, nth: 0 }
     }
 
+    fn dns(listen: SocketAddr) -> Self {
+        ListenerKey { role: Role::Dns, listen, nth: 0 }
+    }
+
     /// What this inbound listener's workload says of it now.
     pub fn policy<'a>(&self, workload: &'a WorkloadPolicy) -> Option<&'a InboundPolicy> {
         workload.inbound.iter().filter(|policy| policy.listen == self.listen).nth(self.nth)
@@ -72,6 +79,8 @@ impl ListenerKey {
 pub struct Serve {
     pub key: ListenerKey,
     pub socket: TcpListener,
+    /// On the same port; of the DNS route.
+    pub udp: Option<UdpSocket>,
     pub route: Route,
     pub drain: Drain,
 }
@@ -81,6 +90,7 @@ pub struct Serve {
 pub enum Route {
     Inbound(InboundRoute),
     Outbound { capture: Capture },
+    Dns,
 }
 
 #[derive(Clone, PartialEq)]
@@ -120,6 +130,8 @@ struct Sockets {
     address: SocketAddr,
     /// One for each data thread; kept here, so that replacing what serves them never closes the port.
     of_threads: Vec<TcpListener>,
+    /// As many, or none where UDP is not served.
+    udp: Vec<UdpSocket>,
 }
 
 struct Serving {
@@ -132,13 +144,16 @@ struct Serving {
 enum Wanted<'a> {
     Inbound(&'a InboundPolicy),
     Outbound(&'a OutboundPolicy),
+    Dns { listen: SocketAddr },
 }
 
 /// The listeners of a workload with the paths of their fields. One kind after the other.
 fn wanted(workload: &WorkloadPolicy) -> impl Iterator<Item = (String, ListenerKey, Wanted<'_>)> {
     let inbound = ListenerKey::of(workload).enumerate().map(|(i, (key, policy))| (format!("inbound[{i}]"), key, Wanted::Inbound(policy)));
     let outbound = workload.outbound.iter().map(|policy| ("egress".to_owned(), ListenerKey::outbound(policy), Wanted::Outbound(policy)));
-    inbound.chain(outbound)
+    let dns = workload.dns.iter().filter_map(|policy| policy.listen);
+    let dns = dns.map(|listen| ("dns".to_owned(), ListenerKey::dns(listen), Wanted::Dns { listen }));
+    inbound.chain(outbound).chain(dns)
 }
 
 impl Listeners {
@@ -227,7 +242,7 @@ impl Listeners {
         for (key, mut listener) in self.bound.drain() {
             listener.stop(match key.role {
                 Role::Inbound => Stop::within(until),
-                Role::Outbound => Stop::at(until),
+                Role::Outbound | Role::Dns => Stop::at(until),
             });
         }
         self.threads.clear();
@@ -238,7 +253,7 @@ impl Wanted<'_> {
     fn tls_identity(&self) -> Result<Option<TlsIdentity>, tls::TlsError> {
         match self {
             Wanted::Inbound(policy) => policy.tls.as_ref().map(|files| tls::identity(&files.certificate, &files.key)).transpose(),
-            Wanted::Outbound(_) => Ok(None),
+            Wanted::Outbound(_) | Wanted::Dns { .. } => Ok(None),
         }
     }
 
@@ -246,6 +261,7 @@ impl Wanted<'_> {
         match self {
             Wanted::Inbound(policy) => Ok(vec![bind(policy.listen, threads)?]),
             Wanted::Outbound(policy) => bind_outbound(policy, threads),
+            Wanted::Dns { listen } => bind_dns(*listen, threads),
         }
     }
 }
@@ -263,12 +279,17 @@ impl Listener {
             return Ok(());
         }
         // All or none: what one thread serves beside the others, nobody would drain.
-        let of_threads = self.sockets.iter().flat_map(|sockets| sockets.of_threads.iter().zip(threads));
-        let sockets = of_threads.map(|(socket, thread)| Ok((socket.try_clone()?, thread))).collect::<io::Result<Vec<_>>>()?;
+        let mut cloned = Vec::new();
+        for sockets in &self.sockets {
+            for (i, (socket, thread)) in sockets.of_threads.iter().zip(threads).enumerate() {
+                let udp = sockets.udp.get(i).map(UdpSocket::try_clone).transpose()?;
+                cloned.push((socket.try_clone()?, udp, thread));
+            }
+        }
         let (drain, draining) = watch::channel(None);
-        for (socket, thread) in sockets {
+        for (socket, udp, thread) in cloned {
             // A data thread ends only after the control side.
-            let _ = thread.send(Serve { key, socket, route: route.clone(), drain: Drain::new(draining.clone()) });
+            let _ = thread.send(Serve { key, socket, udp, route: route.clone(), drain: Drain::new(draining.clone()) });
         }
         self.stop(stop);
         self.serving = Some(Serving { route, drain });
@@ -286,6 +307,7 @@ impl Listener {
                 Ok(Route::Inbound(InboundRoute { upstream: policy.upstream, tls, forward_token: policy.forward_token }))
             }
             Wanted::Outbound(policy) => Ok(Route::Outbound { capture: policy.capture }),
+            Wanted::Dns { .. } => Ok(Route::Dns),
         }
     }
 }
@@ -302,7 +324,7 @@ fn bind(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
     for _ in 1..threads {
         of_threads.push(accept::bind(address, true)?);
     }
-    Ok(Sockets { address, of_threads })
+    Ok(Sockets { address, of_threads, udp: Vec::new() })
 }
 
 /// The kernel redirects to the loopback address of a packet's own family: where IPv4 is captured at 127.0.0.1, IPv6 arrives at ::1. A host
@@ -317,6 +339,34 @@ fn bind_outbound(policy: &OutboundPolicy, threads: usize) -> io::Result<Vec<Sock
         }
     }
     Ok(sockets)
+}
+
+/// As [`bind_outbound`], and over UDP too. At ::1 whether or not the workload is captured, which may change while the port stays.
+fn bind_dns(listen: SocketAddr, threads: usize) -> io::Result<Vec<Sockets>> {
+    let mut sockets = vec![bind_both(listen, threads)?];
+    if matches!(listen.ip(), IpAddr::V4(address) if address.is_loopback()) {
+        match bind_both((Ipv6Addr::LOCALHOST, sockets[0].address.port()).into(), threads) {
+            Ok(also) => sockets.push(also),
+            Err(error) if is_without_ipv6(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
+}
+
+fn bind_both(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
+    if threads > 1 && address.port() != 0 {
+        dns::listener::bind(address, false)?;
+    }
+    let (first, tcp) = dns::listener::bind(address, threads > 1)?;
+    let address = first.local_addr()?;
+    let (mut udp, mut of_threads) = (vec![first], vec![tcp]);
+    for _ in 1..threads {
+        let (also, tcp) = dns::listener::bind(address, true)?;
+        udp.push(also);
+        of_threads.push(tcp);
+    }
+    Ok(Sockets { address, of_threads, udp })
 }
 
 fn is_without_ipv6(error: &io::Error) -> bool {

@@ -9,6 +9,8 @@
 //! the control plane decodes with the same code, so that the count stays zero unless the two differ in version, which is the
 //! operator's alarm and no tenant's edit.
 
+mod dns;
+
 use std::{
     fmt,
     sync::{
@@ -25,6 +27,7 @@ use prometheus_client::{
 };
 use ringfence_policy::Reason;
 
+pub use self::dns::DnsMetrics;
 use super::Decision;
 
 /// `Content-Type` of what [`Metrics::render`] gives.
@@ -43,6 +46,7 @@ pub struct Metrics {
     connections: Gauge,
     in_flight: Gauge,
     identify_cache: Counters<1>,
+    pub dns: DnsMetrics,
     outbound_connections: Counters<2>,
     outbound_open: Gauge,
     outbound_bytes: Counters<1>,
@@ -76,6 +80,7 @@ impl Metrics {
             connections: Gauge::default(),
             in_flight: Gauge::default(),
             identify_cache: Counters::new([[("result", "hit")], [("result", "miss")]].into_iter()),
+            dns: DnsMetrics::default(),
             outbound_connections: by_decision(),
             outbound_open: Gauge::default(),
             outbound_bytes: Counters::new([[("direction", "sent")], [("direction", "received")]].into_iter()),
@@ -103,6 +108,7 @@ impl Metrics {
         r.register("ringfence_inbound_connections", "Downstream connections open", self.connections.clone());
         r.register("ringfence_inbound_in_flight", "Requests in flight", self.in_flight.clone());
         r.register("ringfence_inbound_identify_cache", "Tokens looked up among the verified ones", self.identify_cache.clone());
+        self.dns.register(r);
         r.register(
             "ringfence_outbound_connections",
             "Connections from the workload by decision and reason",

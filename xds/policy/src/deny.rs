@@ -96,6 +96,8 @@ reasons! {
     EgressContextInvalid = "egress_context_invalid", 403, "The tenant context is not valid";
     EgressConnectionsLimited = "egress_connections_limited", 429, "Too many connections";
     EgressNameUnresolved = "egress_name_unresolved", 502, "The destination's name could not be resolved";
+    /// A class, type or operation that the sidecar's DNS does not serve.
+    DnsQueryRefused = "dns_query_refused", 403, "This kind of DNS query is not answered";
     RateLimited = "rate_limited", 429, "Too many requests";
     RequestMalformed = "request_malformed", 400, "The request is malformed or ambiguous";
     HeadersTooLarge = "headers_too_large", 431, "The request's header fields are too large";

@@ -167,5 +167,6 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
         own: Default::default(),
         ids: Default::default(),
         contexts: Contexts::new().unwrap().into(),
+        bindings: Default::default(),
     }
 }

@@ -15,7 +15,10 @@ use ringfence_policy::{WorkloadName, host::Host};
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
-use super::record::{AccessRecord, Clipped, ConnectionRecord, Destination, Record, Route};
+use super::{
+    query,
+    record::{AccessRecord, Clipped, ConnectionRecord, Destination, Record, Route},
+};
 
 #[derive(Serialize)]
 struct RequestLine<'a> {
@@ -100,6 +103,7 @@ impl<'a> From<&'a Destination> for To<'a> {
 pub(super) fn append(record: &Record, workload: &WorkloadName, lines: &mut Vec<u8>) {
     match record {
         Record::Request(record) => write(&request(record, workload), lines),
+        Record::Query(record) => write(&query::line(record, workload), lines),
         Record::Connection(record) => write(&connection(record, workload), lines),
     }
 }
@@ -179,18 +183,18 @@ fn protocol(version: http::Version) -> &'static str {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The nearest time that RFC 3339 can write and humantime does: years 1970 to 9999. A clock may be wrong; a line must be.
-fn printable(time: SystemTime) -> SystemTime {
+pub(super) fn printable(time: SystemTime) -> SystemTime {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST)
 }
 
 /// A JSON string of what a value displays.
-struct Text<T>(T);
+pub(super) struct Text<T>(pub(super) T);
 
 impl<T: Display> Serialize for Text<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

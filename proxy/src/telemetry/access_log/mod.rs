@@ -5,6 +5,7 @@
 //! It waits without a timer when there is nothing to write: an idle sidecar has no wake-ups from here.
 
 mod line;
+mod query;
 mod record;
 mod sink;
 
@@ -20,6 +21,7 @@ use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 use ringfence_policy::WorkloadName;
 
+pub use query::{QueryName, QueryRecord};
 pub use record::{AccessRecord, Clipped, ConnectError, ConnectionRecord, Destination, Record, Route, Timings, subject_hash};
 pub use sink::{LogFile, stdout};
 

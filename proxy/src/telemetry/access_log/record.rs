@@ -12,18 +12,26 @@ use opentelemetry::trace::TraceId;
 use ringfence_policy::{RuleRef, TenantId, host::Host};
 use sha2::{Digest, Sha256};
 
+use super::query::QueryRecord;
 use crate::telemetry::{Decision, RequestId, known_method};
 
 /// What one line tells.
 #[derive(Clone, Debug)]
 pub enum Record {
     Request(AccessRecord),
+    Query(QueryRecord),
     Connection(ConnectionRecord),
 }
 
 impl From<AccessRecord> for Record {
     fn from(record: AccessRecord) -> Self {
         Record::Request(record)
+    }
+}
+
+impl From<QueryRecord> for Record {
+    fn from(record: QueryRecord) -> Self {
+        Record::Query(record)
     }
 }
 

@@ -1,0 +1,77 @@
+//! Queries over UDP: what is known is answered from this loop, the rest from a task of its own.
+
+use std::{io, net::SocketAddr, net::UdpSocket as BoundSocket, pin::pin, rc::Rc, time::Instant};
+
+use tokio::{
+    net::UdpSocket,
+    task::{JoinSet, yield_now},
+    time::sleep,
+};
+
+use super::{
+    Dns, Pending, Step,
+    answer::Transport,
+    exchange::Exchange,
+    limits::{MAX_WAITING, UDP_BATCH, UDP_QUERY},
+    listener::SCARCE,
+};
+use crate::listeners::Drain;
+
+/// Answers until `drain` begins.
+///
+/// Must run in a `LocalRuntime` or a `LocalSet`.
+pub(super) async fn serve(socket: BoundSocket, listener: SocketAddr, dns: Rc<Dns>, mut drain: Drain) -> io::Result<()> {
+    let socket = Rc::new(UdpSocket::from_std(socket)?);
+    let mut waiting = JoinSet::new();
+    let (mut packet, mut answer) = ([0; UDP_QUERY], Vec::with_capacity(UDP_QUERY));
+    let mut begun = pin!(drain.begun());
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut begun => return Ok(()),
+            Some(_) = waiting.join_next(), if !waiting.is_empty() => continue,
+            ready = socket.readable() => ready?,
+        }
+        for _ in 0..UDP_BATCH {
+            let (length, peer) = match socket.try_recv_from(&mut packet) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    // What ICMP says of an answer sent before concerns nobody else; memory comes back.
+                    if is_scarcity(&error) {
+                        sleep(SCARCE).await;
+                    }
+                    continue;
+                }
+            };
+            // Nobody can be reached there: the sender's address is made up.
+            if peer.port() == 0 {
+                continue;
+            }
+            answer.clear();
+            let exchange = Exchange { listener, transport: Transport::Udp, begun: Instant::now() };
+            match dns.begin(&packet[..length], exchange, &mut answer) {
+                Step::Done if answer.is_empty() => {}
+                // A full socket drops the answer as the network might: the client asks again.
+                Step::Done => drop(socket.try_send_to(&answer, peer)),
+                // More than that wait already for answers.
+                Step::Wait(_) if waiting.len() >= MAX_WAITING => {}
+                Step::Wait(pending) => {
+                    waiting.spawn_local(finish(pending, peer, socket.clone(), dns.clone()));
+                }
+            }
+        }
+        yield_now().await;
+    }
+}
+
+async fn finish(pending: Box<Pending>, peer: SocketAddr, socket: Rc<UdpSocket>, dns: Rc<Dns>) {
+    let mut answer = Vec::new();
+    dns.finish(*pending, &mut answer).await;
+    let _ = socket.send_to(&answer, peer).await;
+}
+
+fn is_scarcity(error: &io::Error) -> bool {
+    let scarce = [rustix::io::Errno::NOMEM, rustix::io::Errno::NOBUFS].map(|errno| errno.raw_os_error());
+    error.raw_os_error().is_some_and(|code| scarce.contains(&code))
+}
