@@ -109,7 +109,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         own: own.clone(),
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
-    let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own);
+    let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own, bootstrap.capture_dir);
     let readiness = Readiness::default();
     let admin = admin.map(|listener| {
         let config = dump::config(shared.current.clone(), listeners.bound());

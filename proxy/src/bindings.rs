@@ -155,7 +155,7 @@ mod tests {
         let of = |i: u32| IpAddr::from((0x0a00_0000 + i).to_be_bytes());
         let held = || bindings.shards.iter().map(|shard| shard.lock().len()).sum::<usize>();
         let flood = name("flood.example.com");
-        for i in 0..3 * MAX_ADDRESSES as u32 {
+        for i in 0..(MAX_ADDRESSES + MAX_ADDRESSES / 16) as u32 {
             bindings.learn(&flood, [of(i)], now + TTL, now);
         }
         assert!(held() <= MAX_ADDRESSES, "{}", held());

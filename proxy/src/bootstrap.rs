@@ -32,6 +32,9 @@ pub struct Bootstrap {
     /// Seconds that open requests get to end after SIGTERM.
     #[serde(default = "default_drain")]
     pub drain_seconds: u64,
+    /// Where `ringfence-proxy capture install` says what it has installed: its `--state`.
+    #[serde(default = "default_capture_dir")]
+    pub capture_dir: PathBuf,
 }
 
 /// How the control plane is reached.
@@ -72,6 +75,9 @@ fn default_forget() -> u64 {
 }
 fn default_drain() -> u64 {
     30
+}
+fn default_capture_dir() -> PathBuf {
+    "/run/ringfence".into()
 }
 fn all() -> f64 {
     1.0

@@ -5,7 +5,8 @@ pub mod accept;
 use std::{
     collections::{HashMap, HashSet},
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -20,7 +21,7 @@ use tokio::{
 
 pub use self::accept::{Drain, Stop};
 use crate::{
-    dns,
+    capture, dns,
     inbound::tls::{self, TlsIdentity},
     outbound::own::Own,
     telemetry::notice,
@@ -116,6 +117,7 @@ pub struct Listeners {
     bound: HashMap<ListenerKey, Listener>,
     told: Bound,
     own: Arc<Own>,
+    capture_dir: PathBuf,
 }
 
 struct Listener {
@@ -157,8 +159,9 @@ fn wanted(workload: &WorkloadPolicy) -> impl Iterator<Item = (String, ListenerKe
 }
 
 impl Listeners {
-    pub fn new(threads: Vec<mpsc::UnboundedSender<Serve>>, drain_for: Duration, own: Arc<Own>) -> Self {
-        Self { threads, drain_for, bound: HashMap::new(), told: Bound::default(), own }
+    /// `capture_dir`: where `ringfence-proxy capture install` says what it has installed.
+    pub fn new(threads: Vec<mpsc::UnboundedSender<Serve>>, drain_for: Duration, own: Arc<Own>, capture_dir: PathBuf) -> Self {
+        Self { threads, drain_for, bound: HashMap::new(), told: Bound::default(), own, capture_dir }
     }
 
     /// A view of where the listeners are, for the admin endpoint.
@@ -169,7 +172,7 @@ impl Listeners {
     /// Binds what `workload` needs and is not bound yet, and reads its certificates. Nothing is served before `commit`. What it could not
     /// get is a fault at the field that asked for it, and nothing of the new policy is kept then.
     pub fn prepare(&mut self, workload: &WorkloadPolicy) -> Vec<Fault> {
-        let mut faults = Vec::new();
+        let mut faults = Vec::from_iter(self.not_captured(workload));
         let (mut fresh, mut certificates) = (Vec::new(), Vec::new());
         for (path, key, wanted) in wanted(workload) {
             let fault = |field: &str, message: String| Fault { path: format!("{path}.{field}"), message };
@@ -206,6 +209,16 @@ impl Listeners {
             }
         }
         faults
+    }
+
+    /// Why what leaves the workload would not come here, where the kernel is to bring it.
+    fn not_captured(&self, workload: &WorkloadPolicy) -> Option<Fault> {
+        let outbound = workload.outbound.as_ref().filter(|outbound| outbound.capture == Capture::Redirect)?;
+        let missing = match workload.dns.as_ref().and_then(|dns| dns.listen) {
+            Some(dns) => capture::require(&self.capture_dir, outbound.listen, dns).err()?,
+            None => "redirects name queries too: dns.listen must say where to".into(),
+        };
+        Some(Fault { path: "egress.capture".into(), message: missing })
     }
 
     /// Serves the listeners of `workload`, whose policy is in force now, and drains all others.
@@ -260,8 +273,8 @@ impl Wanted<'_> {
     fn bind(&self, threads: usize) -> io::Result<Vec<Sockets>> {
         match self {
             Wanted::Inbound(policy) => Ok(vec![bind(policy.listen, threads)?]),
-            Wanted::Outbound(policy) => bind_outbound(policy, threads),
-            Wanted::Dns { listen } => bind_dns(*listen, threads),
+            Wanted::Outbound(policy) => on_loopback(policy.listen, threads, bind),
+            Wanted::Dns { listen } => on_loopback(*listen, threads, bind_dns),
         }
     }
 }
@@ -327,34 +340,8 @@ fn bind(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
     Ok(Sockets { address, of_threads, udp: Vec::new() })
 }
 
-/// The kernel redirects to the loopback address of a packet's own family: where IPv4 is captured at 127.0.0.1, IPv6 arrives at ::1. A host
-/// without ::1 has no such listener, and what would be redirected there ends nowhere.
-fn bind_outbound(policy: &OutboundPolicy, threads: usize) -> io::Result<Vec<Sockets>> {
-    let mut sockets = vec![bind(policy.listen, threads)?];
-    if policy.capture == Capture::Redirect && policy.listen.ip().is_loopback() && policy.listen.is_ipv4() {
-        match bind((Ipv6Addr::LOCALHOST, sockets[0].address.port()).into(), threads) {
-            Ok(also) => sockets.push(also),
-            Err(error) if is_without_ipv6(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sockets)
-}
-
-/// As [`bind_outbound`], and over UDP too. At ::1 whether or not the workload is captured, which may change while the port stays.
-fn bind_dns(listen: SocketAddr, threads: usize) -> io::Result<Vec<Sockets>> {
-    let mut sockets = vec![bind_both(listen, threads)?];
-    if matches!(listen.ip(), IpAddr::V4(address) if address.is_loopback()) {
-        match bind_both((Ipv6Addr::LOCALHOST, sockets[0].address.port()).into(), threads) {
-            Ok(also) => sockets.push(also),
-            Err(error) if is_without_ipv6(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sockets)
-}
-
-fn bind_both(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
+/// One socket of each kind for each data thread on the same address.
+fn bind_dns(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
     if threads > 1 && address.port() != 0 {
         dns::listener::bind(address, false)?;
     }
@@ -367,6 +354,21 @@ fn bind_both(address: SocketAddr, threads: usize) -> io::Result<Sockets> {
         of_threads.push(tcp);
     }
     Ok(Sockets { address, of_threads, udp })
+}
+
+/// The kernel redirects to the loopback address of a packet's own family: where IPv4 is captured at 127.0.0.1, IPv6 arrives at ::1. Bound
+/// whether or not the workload is captured, which may change while the port stays. A host without ::1 has no such listener, and what would
+/// be redirected there ends nowhere.
+fn on_loopback(listen: SocketAddr, threads: usize, bind: fn(SocketAddr, usize) -> io::Result<Sockets>) -> io::Result<Vec<Sockets>> {
+    let mut sockets = vec![bind(listen, threads)?];
+    if listen.is_ipv4() && listen.ip().is_loopback() {
+        match bind((Ipv6Addr::LOCALHOST, sockets[0].address.port()).into(), threads) {
+            Ok(also) => sockets.push(also),
+            Err(error) if is_without_ipv6(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
 }
 
 fn is_without_ipv6(error: &io::Error) -> bool {

@@ -13,8 +13,24 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Says `deny` to the client. `id`: the request's, under which the access log has the rest.
 pub fn refuse(deny: &Deny, id: RequestId) -> Response<Bytes> {
-    let reason = deny.reason;
-    let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(deny.reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    say(status, deny.reason, id)
+}
+
+/// Says to a client that asked this proxy for something that it must add a tenant context, with the challenge for which some wait before
+/// they send credentials that they have (libcurl for git, among others).
+pub fn ask_for_context(deny: &Deny, id: RequestId) -> Response<Bytes> {
+    let mut response = say(StatusCode::PROXY_AUTHENTICATION_REQUIRED, deny.reason, id);
+    response.headers_mut().insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static(r#"Basic realm="ringfence""#));
+    response
+}
+
+/// After these the octets that follow on an HTTP/1 connection cannot be told apart into messages.
+pub fn ends_connection(reason: Reason) -> bool {
+    matches!(reason, Reason::RequestMalformed | Reason::HeadersTooLarge | Reason::RequestTimeout)
+}
+
+fn say(status: StatusCode, reason: Reason, id: RequestId) -> Response<Bytes> {
     // Reason strings and titles are our own constants and need no JSON escapes.
     let body = format!(r#"{{"title":"{}","status":{},"reason":"{}","id":"{id}"}}"#, reason.title(), status.as_u16(), reason.as_str());
     let mut response = Response::new(Bytes::from(body));
@@ -54,6 +70,9 @@ fn proxy_error(reason: Reason) -> &'static str {
         Reason::UpstreamProtocol => "http_protocol_error",
         Reason::UpstreamTimeout => "http_response_timeout",
         Reason::ConfigAbsent => "proxy_internal_response",
+        Reason::EgressAddressForbidden => "destination_ip_prohibited",
+        Reason::EgressNameUnresolved => "dns_error",
+        Reason::EgressConnectionsLimited => "connection_limit_reached",
         _ => "http_request_denied",
     }
 }
@@ -137,6 +156,10 @@ mod tests {
             (Reason::UpstreamConnect, r#"ringfence; error=destination_unavailable; details="upstream_connect""#),
             (Reason::UpstreamTimeout, r#"ringfence; error=http_response_timeout; details="upstream_timeout""#),
             (Reason::ConfigAbsent, r#"ringfence; error=proxy_internal_response; details="config_absent""#),
+            (Reason::EgressHostNotListed, r#"ringfence; error=http_request_denied; details="egress_host_not_listed""#),
+            (Reason::EgressAddressForbidden, r#"ringfence; error=destination_ip_prohibited; details="egress_address_forbidden""#),
+            (Reason::EgressNameUnresolved, r#"ringfence; error=dns_error; details="egress_name_unresolved""#),
+            (Reason::EgressConnectionsLimited, r#"ringfence; error=connection_limit_reached; details="egress_connections_limited""#),
         ] {
             assert_eq!(answer(reason).headers()[PROXY_STATUS], expected);
         }

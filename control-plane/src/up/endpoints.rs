@@ -21,6 +21,7 @@ struct InForce {
 /// `listen` as configured, `address` as bound: they differ where port 0 was asked for.
 #[derive(Debug, Deserialize)]
 struct Listener {
+    route: String,
     listen: SocketAddr,
     address: SocketAddr,
 }
@@ -46,7 +47,7 @@ pub(super) async fn print<'a>(dir: &Path, workloads: impl Iterator<Item = &'a Ar
         for inbound in &spec.inbound {
             let listen = inbound.listen.parse().ok();
             // Taken out: several may ask for port 0 of one address.
-            let position = bound.iter().position(|listener| Some(listener.listen) == listen);
+            let position = bound.iter().position(|listener| listener.route == "inbound" && Some(listener.listen) == listen);
             let address = position.map(|position| bound.remove(position).address);
             let scheme = if inbound.tls.is_some() { "https" } else { "http" };
             match address {
@@ -55,6 +56,12 @@ pub(super) async fn print<'a>(dir: &Path, workloads: impl Iterator<Item = &'a Ar
                     first = first.or(spec.tenant.clone().map(|tenant| (tenant, format!("{scheme}://{address}"))));
                 }
                 None => say(format_args!("{name:<16} inbound {} is not bound", inbound.listen)),
+            }
+        }
+        if let Some(egress) = &spec.egress {
+            match bound.iter().find(|listener| listener.route == "outbound") {
+                Some(listener) => say(format_args!("{name:<16} egress  {}", listener.address)),
+                None => say(format_args!("{name:<16} egress  {} is not bound", egress.listen)),
             }
         }
         say(format_args!("{name:<16} admin   {}", paths.admin.display()));

@@ -15,6 +15,9 @@ pub(crate) mod headers;
 pub(crate) mod pool;
 pub(crate) mod send;
 
+#[cfg(test)]
+pub(crate) mod peers;
+
 pub use self::{
     body::{Account, BodyError, ResponseBody},
     limits::Timeouts,

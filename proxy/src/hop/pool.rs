@@ -44,7 +44,7 @@ pub(crate) struct Http2 {
 
 /// A connection to an upstream, before anything was asked on it.
 #[derive(Debug)]
-pub(crate) struct Dialled {
+pub(crate) struct Connected {
     stream: TcpStream,
     peer: SocketAddr,
     /// It counts for a tenant until it ends.
@@ -77,7 +77,7 @@ impl Drop for Http1 {
     }
 }
 
-impl Dialled {
+impl Connected {
     /// `counted`: kept for as long as the connection lasts.
     pub(crate) fn new(stream: TcpStream, peer: SocketAddr, counted: Option<InFlightGuard>) -> Self {
         Self { stream, peer, counted }
@@ -92,13 +92,13 @@ impl Dialled {
     }
 }
 
-impl AsyncRead for Dialled {
+impl AsyncRead for Connected {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Dialled {
+impl AsyncWrite for Connected {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -147,7 +147,7 @@ impl ConnectError {
 
 /// Opens connections to an upstream.
 pub(crate) trait Dial {
-    fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Dialled, ConnectError>> + '_>>;
+    fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Connected, ConnectError>> + '_>>;
 }
 
 /// The workload, which has one address.
@@ -158,12 +158,12 @@ struct Workload {
 }
 
 impl Dial for Workload {
-    fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Dialled, ConnectError>> + '_>> {
+    fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Connected, ConnectError>> + '_>> {
         Box::pin(async {
             let connected = timeout(self.limit, TcpStream::connect(self.address)).await;
             let stream = connected.map_err(|_| ConnectError::Timeout(self.limit))??;
             stream.set_nodelay(true)?;
-            Ok(Dialled::new(stream, self.address, None))
+            Ok(Connected::new(stream, self.address, None))
         })
     }
 }

@@ -52,7 +52,7 @@ use crate::{
     hop::{ResponseBody, Timeouts, Upstream, body::Content, check},
     limiter::Exceeded,
     listeners::{InboundRoute, ListenerKey},
-    refuse::refuse,
+    refuse::{ends_connection, refuse},
 };
 
 /// One inbound listener, as one thread has it.
@@ -185,11 +185,6 @@ async fn decide(request: &Request<Incoming>, inbound: &Inbound, exchange: &mut E
     let admitted = limit::limit(&identified, method, &path, &shared.limiter, exchange.started())?;
     exchange.admitted(admitted.guard, admitted.shadow);
     Ok(authorize::authorize(identified, method, &path)?)
-}
-
-/// After these the octets that follow on an HTTP/1 connection cannot be told apart into messages.
-fn ends_connection(reason: Reason) -> bool {
-    matches!(reason, Reason::RequestMalformed | Reason::HeadersTooLarge | Reason::RequestTimeout)
 }
 
 #[cfg(test)]

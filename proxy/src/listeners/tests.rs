@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ringfence_policy::tenant::{ServedTenants, TlsFiles};
+use ringfence_policy::tenant::{DnsPolicy, ServedTenants, TlsFiles};
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn any_port() -> SocketAddr {
 
 fn listeners(threads: usize) -> (Listeners, Vec<mpsc::UnboundedReceiver<Serve>>) {
     let (senders, receivers) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
-    (Listeners::new(senders, Duration::from_secs(1), Default::default()), receivers)
+    (Listeners::new(senders, Duration::from_secs(1), Default::default(), "absent".into()), receivers)
 }
 
 #[test]
@@ -98,22 +98,27 @@ fn outbound(listen: SocketAddr, capture: Capture) -> WorkloadPolicy {
 
 #[test]
 fn what_is_captured_is_awaited_at_the_loopback_address_of_either_family() {
-    let (mut listeners, mut threads) = listeners(2);
-    let policy = outbound(any_port(), Capture::Redirect);
-    assert_eq!(listeners.prepare(&policy), []);
-    listeners.commit(&policy);
-    let bound = listeners.bound().lock().clone();
-    let outbound: Vec<SocketAddr> = bound.iter().filter(|bound| bound.role == Role::Outbound).map(|bound| bound.address).collect();
-    assert_eq!(outbound[0].ip().to_string(), "127.0.0.1");
+    let sockets = on_loopback(any_port(), 2, bind).unwrap();
     // A host may have no IPv6.
-    let families = if TcpListener::bind("[::1]:0").is_ok() { 2 } else { 1 };
-    assert!(outbound.len() == families && outbound.iter().all(|address| address.port() == outbound[0].port()), "{outbound:?}");
-    for thread in &mut threads {
-        let served: Vec<Serve> = std::iter::from_fn(|| thread.try_recv().ok()).collect();
-        assert_eq!(served.iter().filter(|serve| serve.key.role == Role::Outbound).count(), families);
-        assert_eq!(served.len(), families + 1);
-    }
-    assert!(bound.iter().all(|bound| listeners.own.holds(bound.address)));
+    let is_with_ipv6 = TcpListener::bind("[::1]:0").is_ok();
+    let port = sockets[0].address.port();
+    let bound: Vec<String> = sockets.iter().map(|sockets| sockets.address.to_string()).collect();
+    assert_eq!(bound[1..], if is_with_ipv6 { vec![format!("[::1]:{port}")] } else { vec![] });
+    assert!(sockets.iter().all(|sockets| sockets.of_threads.len() == 2));
+}
+
+#[test]
+fn redirection_needs_rules_and_a_dns_listener() {
+    let (mut listeners, _threads) = listeners(1);
+    let fault = |dns: bool| {
+        let dns = dns.then(|| DnsPolicy { listen: Some(any_port()), upstreams: vec![] });
+        let faults = listeners.prepare(&WorkloadPolicy { dns, ..outbound(any_port(), Capture::Redirect) });
+        faults.into_iter().map(|fault| fault.to_string()).collect::<Vec<_>>().join("; ")
+    };
+    let faults = [false, true].map(fault);
+    assert!(faults[0].starts_with("egress.capture: redirects name queries too"), "{faults:?}");
+    assert!(faults[1].starts_with("egress.capture: the redirect rules are not installed"), "{faults:?}");
+    assert!(listeners.bound.is_empty());
 }
 
 #[test]
@@ -145,7 +150,7 @@ fn nothing_of_a_refused_workload_is_served() {
     let any = "127.0.0.1:0".parse().unwrap();
     let taken = TcpListener::bind(any).unwrap();
     let (thread, mut served) = mpsc::unbounded_channel();
-    let mut listeners = Listeners::new(vec![thread], Duration::from_secs(1), Default::default());
+    let mut listeners = Listeners::new(vec![thread], Duration::from_secs(1), Default::default(), "absent".into());
 
     let good = with(vec![tls(any)]);
     assert_eq!(listeners.prepare(&good), []);

@@ -5,8 +5,9 @@
 //!
 //! 1. TLS that names its host: the name. The sidecar resolves it and dials that, whatever the original destination was.
 //! 2. Where no rule lists the name, or it is hidden: the original address, which a rule must list by prefix.
-//! 3. Neither TLS nor HTTP: the original address, by prefix; else each name that a rule of protocol `tcp` lists for the port, if it leads
-//!    to the original address.
+//! 3. Neither TLS nor HTTP: the original address, by prefix; else a name that this sidecar's DNS told the workload for that address, if a
+//!    rule of protocol `tcp` lists it; else each name that such a rule spells out, if it leads there. What is dialled is the original
+//!    address.
 //!
 //! In a CONNECT tunnel, whose host and port are let through and whose address is dialled already:
 //!
@@ -18,10 +19,15 @@
 //! Of several refusals the first is told: the name's before the address's. In shadow mode what nothing lists goes where the workload
 //! wanted it to go.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use ringfence_policy::{
     Deny, Reason, Snapshot, TenantId,
+    egress::{self as policy, EgressRule},
     host::{Host, HostName},
     ratelimit::Mode,
 };
@@ -61,8 +67,7 @@ impl Candidates<'_> {
             Ok(()) => return decide_at(by_address, original.ip(), self.snapshot, self.places.own),
             Err(deny) => deny,
         };
-        let names: Vec<HostName> = egress_of(self.snapshot, self.tenant)?.opaque_names(self.port).cloned().collect();
-        if let Some(name) = self.leading_to(original, &names).await {
+        if let Some(name) = self.leading_to(original.ip()).await? {
             return decide_at(self.ask(Host::Name(name), Protocol::Opaque), original.ip(), self.snapshot, self.places.own);
         }
         let (ask, shadow) = self.choose(vec![by_address], Some(refused))?;
@@ -89,12 +94,12 @@ impl Candidates<'_> {
         self.tunnelled(self.ask(host.clone(), Protocol::Opaque), None, dialled)
     }
 
-    /// Whether a connection that says nothing may be let through at all: else it can be waited for longer.
-    pub(super) fn may_be_opaque(&self, host: Host) -> bool {
-        let Ok(policy) = egress_of(self.snapshot, self.tenant) else { return false };
-        policy.mode == Mode::Shadow
-            || policy.opaque_names(self.port).next().is_some()
-            || self.ask(host, Protocol::Opaque).listed(self.snapshot).is_ok()
+    /// Whether a connection that says nothing might be let through: else it can be waited for longer.
+    pub(super) fn may_be_opaque(&self) -> bool {
+        egress_of(self.snapshot, self.tenant).is_ok_and(|policy| {
+            let may = |rule: &EgressRule| rule.protocol == policy::Protocol::Tcp && rule.ports.contains(&self.port);
+            policy.mode == Mode::Shadow || policy.rules.iter().any(may)
+        })
     }
 
     fn tunnelled(&self, ask: Ask, told: Option<Deny>, dialled: SocketAddr) -> Result<Decided, Deny> {
@@ -127,24 +132,30 @@ impl Candidates<'_> {
         }
     }
 
-    /// The first of `names` found to lead to `original`.
-    async fn leading_to(&self, original: SocketAddr, names: &[HostName]) -> Option<HostName> {
-        let resolver = self.places.resolvers.of(self.snapshot.workload.dns.as_ref()).ok()?;
+    /// A listed name that leads to `address`: as the workload was told, or as is found by asking for those that are spelt out.
+    async fn leading_to(&self, address: IpAddr) -> Result<Option<HostName>, Deny> {
+        let told = self.places.bindings.lookup(address, Instant::now());
+        let is_listed = |name: &HostName| self.ask(Host::Name(name.clone()), Protocol::Opaque).listed(self.snapshot).is_ok();
+        if let Some(name) = told.into_iter().find(is_listed) {
+            return Ok(Some(name));
+        }
+        let names: Vec<HostName> = egress_of(self.snapshot, self.tenant)?.opaque_names(self.port).cloned().collect();
+        let Ok(resolver) = self.places.resolvers.of(self.snapshot.workload.dns.as_ref()) else { return Ok(None) };
         for names in names.chunks(LOOKUPS) {
             let mut lookups = JoinSet::new();
             for name in names {
                 let (resolver, name) = (resolver.clone(), name.clone());
                 lookups.spawn_local(async move {
                     let found = resolver.addresses(&name).await.ok()?;
-                    found.addresses.contains(&original.ip()).then_some(name)
+                    found.addresses.contains(&address).then_some(name)
                 });
             }
             while let Some(found) = lookups.join_next().await {
                 if let Ok(Some(name)) = found {
-                    return Some(name);
+                    return Ok(Some(name));
                 }
             }
         }
-        None
+        Ok(None)
     }
 }

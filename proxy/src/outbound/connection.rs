@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use ringfence_policy::{Deny, Snapshot, TenantId, host::Host};
+use ringfence_policy::{Deny, Snapshot, TenantId};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -39,7 +39,7 @@ pub(super) async fn serve(stream: TcpStream, original: Option<SocketAddr>, outbo
 
 async fn captured(mut stream: Stream, original: SocketAddr, outbound: Rc<Outbound>, drain: Drain) -> io::Result<()> {
     let mut flow = Flow::begin(Some(original), &outbound);
-    let wait = outbound.patience(None, original);
+    let wait = outbound.patience(None, original.port());
     let (initial, verdict) = first_octets(&mut stream, Vec::new(), wait).await?;
     let decided = match verdict {
         Verdict::Is(Sniffed::Http1 | Sniffed::Http2) => {
@@ -66,12 +66,12 @@ async fn captured(mut stream: Stream, original: SocketAddr, outbound: Rc<Outboun
 /// Serves what comes inside a CONNECT that was let through and answered. `initial`: octets of it that were read already.
 pub(super) async fn tunnel(mut stream: Stream, initial: Vec<u8>, tunnel: Tunnel, outbound: Rc<Outbound>, drain: Drain) -> io::Result<()> {
     let address = tunnel.upstream.destination.address();
-    let wait = outbound.patience(Some((&tunnel.tenant, &tunnel.host)), address);
+    let wait = outbound.patience(Some(&tunnel.tenant), tunnel.port);
     let (initial, verdict) = first_octets(&mut stream, initial, wait).await?;
     let decided = match verdict {
         Verdict::Is(Sniffed::Http1 | Sniffed::Http2) => {
             // Its requests may be tunnels no more, which the compiler cannot know.
-            return Box::pin(http::serve(stream, initial, Origin::Tunnel(tunnel), outbound, drain)).await;
+            return Box::pin(http::serve(stream, initial, Origin::Tunnel(tunnel.into()), outbound, drain)).await;
         }
         Verdict::Is(sniffed) => outbound.decide_tunnelled(&sniffed, &tunnel, address),
         Verdict::Refuse(deny) => Err(deny),
@@ -113,17 +113,16 @@ async fn first_octets(stream: &mut Stream, mut initial: Vec<u8>, wait: Duration)
 impl Outbound {
     /// How long a silent connection is waited for: where only TLS or HTTP could be let through, nothing is lost by waiting for it, and
     /// clients that connect ahead of need are served.
-    fn patience(&self, tunnel: Option<(&TenantId, &Host)>, address: SocketAddr) -> Duration {
+    fn patience(&self, tunnel: Option<&TenantId>, port: u16) -> Duration {
         let Ok(snapshot) = self.pin() else { return sniff::WAIT };
-        let (tenant, host) = match tunnel {
-            Some((tenant, host)) => (tenant.clone(), host.clone()),
+        let tenant = match tunnel {
+            Some(tenant) => tenant.clone(),
             None => match TenantSource::of(&snapshot.workload).of_octets() {
-                Ok(tenant) => (tenant, Host::Address(address.ip())),
+                Ok(tenant) => tenant,
                 Err(_) => return sniff::TIME,
             },
         };
-        let may_be_opaque = self.candidates(&tenant, address.port(), &snapshot).may_be_opaque(host);
-        if may_be_opaque { sniff::WAIT } else { sniff::TIME }
+        if self.candidates(&tenant, port, &snapshot).may_be_opaque() { sniff::WAIT } else { sniff::TIME }
     }
 
     async fn decide_captured(&self, sniffed: &Sniffed, original: SocketAddr, flow: &mut Flow) -> Result<(Decided, Arc<Snapshot>), Deny> {

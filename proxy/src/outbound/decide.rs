@@ -14,7 +14,10 @@ use ringfence_policy::{
 };
 
 use super::own::Own;
-use crate::dns::resolve::{ResolveError, Resolvers};
+use crate::{
+    bindings::Bindings,
+    dns::resolve::{ResolveError, Resolvers},
+};
 
 /// What a connection or request asks for. Kept for as long as it lasts, so that another policy can be asked about it.
 #[derive(Clone, Debug)]
@@ -65,6 +68,7 @@ pub struct Decided {
 pub struct Places<'a> {
     pub resolvers: &'a Resolvers,
     pub own: &'a Own,
+    pub bindings: &'a Bindings,
 }
 
 impl Places<'_> {

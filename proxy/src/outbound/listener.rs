@@ -9,7 +9,7 @@ use std::{
 use ringfence_policy::tenant::Capture;
 use tokio::net::TcpStream;
 
-use super::{Outbound, connection};
+use super::{Outbound, capture::original_destination, connection};
 use crate::listeners::{Drain, accept};
 
 pub async fn serve(listener: TcpListener, outbound: Rc<Outbound>, drain: Drain) -> io::Result<()> {
@@ -28,9 +28,6 @@ pub async fn serve(listener: TcpListener, outbound: Rc<Outbound>, drain: Drain) 
 fn original(stream: &TcpStream, capture: Capture) -> io::Result<Option<SocketAddr>> {
     match capture {
         Capture::None => Ok(None),
-        Capture::Redirect => {
-            let local = stream.local_addr()?;
-            Ok(super::capture::original_destination(stream)?.filter(|original| *original != local))
-        }
+        Capture::Redirect => original_destination(stream),
     }
 }

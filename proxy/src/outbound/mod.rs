@@ -24,9 +24,9 @@
 //!
 //! One thread serves a connection from accept to close: nothing here is `Send`.
 
-pub mod capture;
 pub mod listener;
 // In the order of the route.
+pub mod capture;
 mod connection;
 pub mod sniff;
 
@@ -68,7 +68,7 @@ enum Origin {
     /// The workload asks a proxy.
     Explicit,
     /// Inside a CONNECT, whose tunnel speaks HTTP.
-    Tunnel(Tunnel),
+    Tunnel(Box<Tunnel>),
     /// The kernel brought it; where it was going.
     Captured(SocketAddr),
 }
@@ -101,7 +101,7 @@ impl Outbound {
     }
 
     fn places(&self) -> Places<'_> {
-        Places { resolvers: &self.shared.resolvers, own: &self.shared.own }
+        Places { resolvers: &self.shared.resolvers, own: &self.shared.own, bindings: &self.shared.bindings }
     }
 
     async fn decide(&self, ask: Ask, snapshot: &Arc<Snapshot>) -> Result<Decided, Deny> {

@@ -47,6 +47,7 @@ pub struct Metrics {
     in_flight: Gauge,
     identify_cache: Counters<1>,
     pub dns: DnsMetrics,
+    outbound_requests: Counters<2>,
     outbound_connections: Counters<2>,
     outbound_open: Gauge,
     outbound_bytes: Counters<1>,
@@ -81,6 +82,7 @@ impl Metrics {
             in_flight: Gauge::default(),
             identify_cache: Counters::new([[("result", "hit")], [("result", "miss")]].into_iter()),
             dns: DnsMetrics::default(),
+            outbound_requests: by_decision(),
             outbound_connections: by_decision(),
             outbound_open: Gauge::default(),
             outbound_bytes: Counters::new([[("direction", "sent")], [("direction", "received")]].into_iter()),
@@ -109,6 +111,11 @@ impl Metrics {
         r.register("ringfence_inbound_in_flight", "Requests in flight", self.in_flight.clone());
         r.register("ringfence_inbound_identify_cache", "Tokens looked up among the verified ones", self.identify_cache.clone());
         self.dns.register(r);
+        r.register(
+            "ringfence_outbound_requests",
+            "Plain HTTP requests from the workload by decision and reason",
+            self.outbound_requests.clone(),
+        );
         r.register(
             "ringfence_outbound_connections",
             "Connections from the workload by decision and reason",
@@ -151,6 +158,11 @@ impl Metrics {
 
     pub fn identify_cache(&self, hit: bool) {
         self.identify_cache.add(usize::from(!hit));
+    }
+
+    /// Counts one finished request from the workload.
+    pub fn outbound_request(&self, decision: Decision) {
+        self.outbound_requests.add(position(decision));
     }
 
     /// Counts one finished connection from the workload, with the octets that it carried.

@@ -45,7 +45,7 @@ impl Sidecar {
             workload: "api".into(),
             client: Client::new("api"),
             current: Arc::default(),
-            listeners: Listeners::new(vec![data], Duration::from_secs(1), Default::default()),
+            listeners: Listeners::new(vec![data], Duration::from_secs(1), Default::default(), "absent".into()),
             last_good: Some(LastGood::new(state.path(), "api").unwrap()),
             metrics: Arc::default(),
             used: Arc::default(),

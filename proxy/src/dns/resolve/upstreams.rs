@@ -56,6 +56,8 @@ pub struct Upstreams {
 
 struct Server {
     upstream: DnsUpstream,
+    /// Its connections end when it is dropped.
+    runtime: TokioRuntimeProvider,
     tcp: RefCell<Option<DnsExchange<TokioRuntimeProvider>>>,
     /// It does not give names back as they were spelled.
     respells: Cell<bool>,
@@ -103,7 +105,13 @@ impl Upstreams {
 
 impl Server {
     fn new(upstream: DnsUpstream) -> Self {
-        Self { upstream, tcp: RefCell::default(), respells: Cell::new(false), resting_until: Cell::new(None) }
+        Self {
+            upstream,
+            runtime: TokioRuntimeProvider::default(),
+            tcp: RefCell::default(),
+            respells: Cell::new(false),
+            resting_until: Cell::new(None),
+        }
     }
 
     fn rests(&self, now: Instant) -> bool {
@@ -132,8 +140,7 @@ impl Server {
     }
 
     async fn ask_udp(&self, question: &Question) -> Result<DnsResponse, NetError> {
-        let provider = TokioRuntimeProvider::default();
-        let mut stream = UdpClientStream::builder(self.upstream.address, provider).with_timeout(Some(DEADLINE)).build();
+        let mut stream = UdpClientStream::builder(self.upstream.address, self.runtime.clone()).with_timeout(Some(DEADLINE)).build();
         stream.send_message(request(question, !self.respells.get())).first_answer().await
     }
 
@@ -146,8 +153,7 @@ impl Server {
         }
         // The connection may have been closed for being idle: once more over another.
         self.tcp.replace(None);
-        let exchange =
-            TcpClientStream::exchange(self.upstream.address, None, DEADLINE, Some(MAX_ASKING), TokioRuntimeProvider::default()).await?;
+        let exchange = TcpClientStream::exchange(self.upstream.address, None, DEADLINE, Some(MAX_ASKING), self.runtime.clone()).await?;
         self.tcp.replace(Some(exchange.clone()));
         self.ask_over(&exchange, question).await
     }

@@ -1,4 +1,4 @@
-//! Both ends of the route for tests: a sidecar without policy, and raw peers that the test plays itself.
+//! Both ends of the route for tests: a sidecar without policy, and raw peers.
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -8,12 +8,13 @@ use ringfence_policy::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::watch,
-    task::{JoinHandle, LocalSet, spawn_local},
-    time::{Instant, timeout},
+    task::{JoinHandle, spawn_local},
+    time::Instant,
 };
+
+pub(super) use crate::hop::peers::{Origin, Peer, run};
 
 use crate::{
     config::{Current, learn::Learner},
@@ -25,14 +26,6 @@ use crate::{
     listeners::{Drain, ListenerKey, Role, Stop, accept},
     telemetry::trace::Tracing,
 };
-
-/// A test that takes longer hangs.
-const HANG: Duration = Duration::from_secs(30);
-
-pub(super) fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(LocalSet::new().run_until(async { timeout(HANG, test).await.expect("the test hangs") }));
-}
 
 pub(super) struct Sidecar {
     pub(super) address: SocketAddr,
@@ -66,64 +59,6 @@ impl Sidecar {
 
     pub(super) fn drain_within(&self, limit: Duration) {
         self.drain.send(Some(Stop::within(Instant::now() + limit))).unwrap();
-    }
-}
-
-/// A workload whose every connection the test answers by hand.
-pub(super) struct Origin(TcpListener);
-
-impl Origin {
-    pub(super) async fn bind() -> (Self, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        (Self(listener), address)
-    }
-
-    pub(super) async fn accept(&self) -> Peer<TcpStream> {
-        Peer::new(self.0.accept().await.unwrap().0)
-    }
-
-    pub(super) fn into_listener(self) -> TcpListener {
-        self.0
-    }
-}
-
-/// One end of a connection.
-pub(super) struct Peer<S> {
-    stream: S,
-    read: Vec<u8>,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, read: Vec::new() }
-    }
-
-    pub(super) async fn send(&mut self, octets: impl AsRef<[u8]>) {
-        self.stream.write_all(octets.as_ref()).await.unwrap();
-        self.stream.flush().await.unwrap();
-    }
-
-    /// Up to and with `end`.
-    pub(super) async fn until(&mut self, end: &str) -> String {
-        loop {
-            if let Some(at) = self.read.windows(end.len()).position(|window| window == end.as_bytes()) {
-                return String::from_utf8(self.read.drain(..at + end.len()).collect()).unwrap();
-            }
-            let read = self.stream.read_buf(&mut self.read).await.unwrap();
-            assert_ne!(read, 0, "the connection ended behind {:?}", String::from_utf8_lossy(&self.read));
-        }
-    }
-
-    /// A head, in lower case, with its empty line.
-    pub(super) async fn head(&mut self) -> String {
-        self.until("\r\n\r\n").await.to_lowercase()
-    }
-
-    /// Whatever comes until the end of the connection, be it orderly or not.
-    pub(super) async fn rest(&mut self) -> String {
-        let _ = self.stream.read_to_end(&mut self.read).await;
-        String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
     }
 }
 

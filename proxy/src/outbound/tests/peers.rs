@@ -33,6 +33,7 @@ use tokio::{
 use super::super::{Outbound, connection, own::Own};
 use crate::{
     config::{Current, learn::Learner},
+    context::Contexts,
     data::Shared,
     limiter::{Bounds, Limiter},
     listeners::{Drain, ListenerKey, Role},
@@ -105,6 +106,8 @@ impl Sidecar {
             ids: Default::default(),
             resolvers: Default::default(),
             own: Arc::new(Own::default()),
+            contexts: Contexts::new().unwrap().into(),
+            bindings: Default::default(),
         };
         let key = ListenerKey { role: Role::Outbound, listen: "127.0.0.1:0".parse().unwrap(), nth: 0 };
         let (_drain, draining) = watch::channel(None);

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::dns::{answer::RCODES, exchange::Source};
 
 /// The text as `series -> value`, comments left out.
 fn series(metrics: &Metrics) -> BTreeMap<String, String> {
@@ -29,6 +30,9 @@ fn every_label_is_of_a_closed_set() {
                 "reason" => reasons.contains(value),
                 "result" => ["hit", "miss"].contains(&value),
                 "direction" => ["sent", "received"].contains(&value),
+                "rcode" => RCODES.iter().any(|(_, rcode)| *rcode == value),
+                "source" => Source::ALL.iter().any(|source| source.as_str() == value),
+                "failure" => ["timeout", "network", "refused", "lie", "too_many", "given_up"].contains(&value),
                 "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
                 _ => false,
             };
@@ -43,6 +47,7 @@ fn traffic_adds_no_series() {
     let before: Vec<String> = series(&metrics).into_keys().collect();
     for (at, decision) in decisions().cycle().take(1000).enumerate() {
         metrics.request(decision, Duration::from_micros(1 << (at % 40)), None);
+        metrics.dns.query(decision, RCODES[at % RCODES.len()].0, Source::ALL[at % Source::ALL.len()], Duration::ZERO);
         metrics.identify_cache(at % 2 == 0);
         metrics.outbound(decision, at as u64, 1);
         let _ = (metrics.connection(), metrics.in_flight(), metrics.outbound_open());

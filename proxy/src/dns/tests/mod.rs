@@ -1,0 +1,6 @@
+//! The route in one process, between clients and upstreams that the tests play.
+
+mod answers;
+mod peers;
+mod remembered;
+mod sockets;
