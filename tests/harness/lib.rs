@@ -11,7 +11,7 @@
 //! ads             a sidecar's or an outsider's delta stream, message by message
 //! collector       an OTLP collector
 //! process  procfs processes, their output, their memory
-//! netns           a pod and the world outside of it: two network namespaces (needs root)
+//! netns  packet   a pod and the world outside of it: two network namespaces; frames past the kernel's IP (needs root)
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails the test")]
 #![allow(clippy::print_stderr, reason = "a failed test shows what its processes said")]
@@ -23,6 +23,7 @@ pub mod collector;
 pub mod control_plane;
 pub mod http;
 pub mod netns;
+pub mod packet;
 pub mod process;
 pub mod procfs;
 pub mod raw;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what panics here is a test that failed")]
 
 mod bad_edits_change_nothing;
+mod capture_lets_nothing_out;
 mod edits_take_effect_live;
 mod faults_at_start_are_one_line;
 mod http_passes_whole;

@@ -38,6 +38,7 @@ mod candidates;
 pub mod decide;
 pub mod own;
 
+pub mod capture;
 pub mod connect;
 
 mod splice;
