@@ -54,7 +54,7 @@ enum Command {
     /// Tell every fault in a directory, one a line
     #[command(after_help = "Example:\n  ringfence validate ringfence-quickstart")]
     Validate(validate::ValidateArgs),
-    /// Say what would happen to a request, and by which rule; exit 1 if it would be refused
+    /// Say what would happen to a request or connection, and by which rule; exit 1 if it would be refused
     #[command(
         after_help = "Example:\n  ringfence token --tenant acme | ringfence explain ringfence-quickstart --workload acme-api http GET /hello --token-file -"
     )]

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use AddressClass::{EmbeddedV4, LinkLocal, Loopback, Metadata, Private, Public, Reserved};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +47,29 @@ impl AddressClass {
 /// Whether any host may be dialled there without further leave.
 pub fn is_public(address: IpAddr) -> bool {
     AddressClass::of(address) == Public
+}
+
+/// The IPv4 address that an [`EmbeddedV4`] one leads to, by what makes it: 6to4 (RFC 3056 §2), Teredo (RFC 4380 §4), and for all others the
+/// last 32 bits, as mapped addresses, ISATAP and NAT64 with a prefix of 96 bits have it (RFC 6052 §2.2). How long the prefix of a NAT64 of
+/// one's own is cannot be seen; with a shorter one these bits are mostly zeros, which are no address that anyone may dial.
+pub fn embedded_v4(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(v6) = address else { return None };
+    let last = v6.to_bits() as u32;
+    match v6.segments() {
+        _ if of_v6(v6) != EmbeddedV4 => None,
+        [0x2002, high, low, ..] => Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))),
+        [0x2001, 0, ..] => Some(Ipv4Addr::from_bits(!last)),
+        _ => Some(Ipv4Addr::from_bits(last)),
+    }
+}
+
+/// Whether a prefix says by itself that a private network is meant: `10.20.0.0/16`, and not `0.0.0.0/0`.
+pub fn is_private(prefix: &IpNet) -> bool {
+    let length = u32::from(prefix.prefix_len());
+    match prefix.addr() {
+        IpAddr::V4(address) => V4.iter().any(|row| row.2 == Private && row.1 <= length && is_within_v4(address, row.0, row.1)),
+        IpAddr::V6(address) => V6.iter().any(|row| row.2 == Private && row.1 <= length && is_within_v6(address, row.0, row.1)),
+    }
 }
 
 /// The IANA IPv4 Special-Purpose Address Registry, multicast (RFC 5771) and the clouds' own addresses. The first match holds.
@@ -105,8 +130,7 @@ const fn v6(a: u16, b: u16, c: u16, last: u16) -> Ipv6Addr {
 }
 
 fn of_v4(address: Ipv4Addr) -> AddressClass {
-    let within = |network: Ipv4Addr, length: u32| (address.to_bits() ^ network.to_bits()).leading_zeros() >= length;
-    V4.iter().find(|(network, length, _)| within(*network, *length)).map_or(Reserved, |(.., class)| *class)
+    V4.iter().find(|(network, length, _)| is_within_v4(address, *network, *length)).map_or(Reserved, |(.., class)| *class)
 }
 
 fn of_v6(address: Ipv6Addr) -> AddressClass {
@@ -114,8 +138,15 @@ fn of_v6(address: Ipv6Addr) -> AddressClass {
     if matches!(address.segments(), [.., 0 | 0x200, 0x5efe, _, _]) {
         return EmbeddedV4;
     }
-    let within = |network: Ipv6Addr, length: u32| (address.to_bits() ^ network.to_bits()).leading_zeros() >= length;
-    V6.iter().find(|(network, length, _)| within(*network, *length)).map_or(Reserved, |(.., class)| *class)
+    V6.iter().find(|(network, length, _)| is_within_v6(address, *network, *length)).map_or(Reserved, |(.., class)| *class)
+}
+
+fn is_within_v4(address: Ipv4Addr, network: Ipv4Addr, length: u32) -> bool {
+    (address.to_bits() ^ network.to_bits()).leading_zeros() >= length
+}
+
+fn is_within_v6(address: Ipv6Addr, network: Ipv6Addr, length: u32) -> bool {
+    (address.to_bits() ^ network.to_bits()).leading_zeros() >= length
 }
 
 #[cfg(test)]

@@ -12,10 +12,13 @@
 //! 2. such a rule must list the port (`egress_port_not_listed`)
 //! 3. such a rule must be of the protocol that was seen (`egress_protocol_not_allowed`)
 //! 4. of plain HTTP, such a rule must list the request (`egress_request_denied`)
-//! 5. the address must not be the sidecar's own or in the platform's `deny`, and must be public or opened by the platform
-//!    (`dangerousAllowPrivate`), or be private and lie in a prefix of the rule that is itself all private (`egress_address_forbidden`)
+//! 5. the address must not be the sidecar's own or in the platform's `deny`, and must be public, or opened by the platform
+//!    (`dangerousAllowPrivate`), or private and in a prefix of such a rule that is itself all private (`egress_address_forbidden`)
+//! 6. where such rules bind their hosts to `cidrs`, the address must be in them (`egress_address_forbidden`)
 //!
-//! Shadow mode suspends 1 to 4. It never suspends 5: those addresses are the platform's and other tenants'.
+//! An IPv6 address that leads to an IPv4 one is judged as both: what either may not be, it may not be.
+//!
+//! Shadow mode suspends 1 to 4 and 6. It never suspends 5: those addresses are the platform's and other tenants'.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -23,7 +26,7 @@ use ipnet::IpNet;
 
 use crate::{
     Deny, Reason, RuleRef, TenantId,
-    address::AddressClass,
+    address::{self, AddressClass},
     host::{Host, HostPattern},
     path::NormalPath,
     ratelimit::{Mode, Rate},
@@ -100,6 +103,7 @@ pub struct Permit<'a> {
     /// Empty where shadow mode lets through what no rule lists.
     rules: Vec<&'a EgressRule>,
     port: u16,
+    mode: Mode,
     /// What would have been refused, in shadow mode.
     pub shadow: Option<Deny>,
 }
@@ -109,6 +113,7 @@ pub struct Permit<'a> {
 pub struct AllowedDestination {
     address: SocketAddr,
     rule: Option<RuleRef>,
+    shadow: Option<Deny>,
 }
 
 impl AllowedDestination {
@@ -120,38 +125,49 @@ impl AllowedDestination {
     pub fn rule(&self) -> Option<&RuleRef> {
         self.rule.as_ref()
     }
+
+    /// What would have been refused, in shadow mode.
+    pub fn shadow(&self) -> Option<&Deny> {
+        self.shadow.as_ref()
+    }
 }
 
 impl EgressPolicy {
     /// Whether `host` may be asked for at `port`, by what was seen. `tenant`: for `{tenant}` in paths, and for the operator's eyes.
     pub fn permit<'a>(&'a self, host: &Host, port: u16, seen: Seen<'_>, tenant: &TenantId) -> Result<Permit<'a>, Deny> {
         match self.rules_for(host, port, seen, tenant) {
-            Ok(rules) => Ok(Permit { rules, port, shadow: None }),
-            Err(deny) if self.mode == Mode::Shadow => Ok(Permit { rules: Vec::new(), port, shadow: Some(deny) }),
+            Ok(rules) => Ok(Permit { rules, port, mode: self.mode, shadow: None }),
+            Err(deny) if self.mode == Mode::Shadow => Ok(Permit { rules: Vec::new(), port, mode: self.mode, shadow: Some(deny) }),
             Err(deny) => Err(deny),
         }
     }
 
+    /// Never none.
     fn rules_for<'a>(&'a self, host: &Host, port: u16, seen: Seen<'_>, tenant: &TenantId) -> Result<Vec<&'a EgressRule>, Deny> {
-        let by =
-            |reason, what: &str| Deny::new(reason, format!("{host}:{port} {what}")).by(&RuleRef::new(format!("Tenant/{tenant}: egress")));
         let mut rules: Vec<&EgressRule> = self.rules.iter().filter(|rule| rule.lists(host)).collect();
         if rules.is_empty() {
-            return Err(by(Reason::EgressHostNotListed, "is in no rule"));
+            let list = RuleRef::new(format!("Tenant/{tenant}: egress.allow"));
+            return Err(Deny::new(Reason::EgressHostNotListed, format!("no rule names {host}")).by(&list));
         }
-        rules.retain(|rule| rule.ports.contains(&port));
-        if rules.is_empty() {
-            return Err(by(Reason::EgressPortNotListed, "is listed with other ports"));
-        }
-        rules.retain(|rule| rule.speaks(seen));
-        if rules.is_empty() {
-            return Err(by(Reason::EgressProtocolNotAllowed, "is listed for another protocol than was seen"));
-        }
+        narrow(
+            &mut rules,
+            |rule| rule.ports.contains(&port),
+            Reason::EgressPortNotListed,
+            || format!("{host} is listed with other ports than {port}"),
+        )?;
+        narrow(
+            &mut rules,
+            |rule| rule.speaks(seen),
+            Reason::EgressProtocolNotAllowed,
+            || format!("{host}:{port} is listed for another protocol than {}", seen.as_str()),
+        )?;
         if let Seen::Http(request) = seen {
-            rules.retain(|rule| rule.lists_request(request, tenant));
-            if rules.is_empty() {
-                return Err(by(Reason::EgressRequestDenied, "is listed for other requests"));
-            }
+            narrow(
+                &mut rules,
+                |rule| rule.lists_request(request, tenant),
+                Reason::EgressRequestDenied,
+                || format!("{host}:{port} is listed for other requests than {} {}", request.method, request.path.as_str()),
+            )?;
         }
         Ok(rules)
     }
@@ -164,6 +180,32 @@ impl EgressPolicy {
             HostPattern::Exact(name) => Some(name),
             HostPattern::Below(_) => None,
         })
+    }
+}
+
+/// Leaves the rules that let something through. Where none does, the first of them is the one that refuses.
+fn narrow(
+    rules: &mut Vec<&EgressRule>,
+    lets_through: impl Fn(&EgressRule) -> bool,
+    reason: Reason,
+    why: impl FnOnce() -> String,
+) -> Result<(), Deny> {
+    let first = rules.first().copied();
+    rules.retain(|rule| lets_through(rule));
+    match first {
+        Some(first) if rules.is_empty() => Err(Deny::new(reason, why()).by(&first.rule)),
+        _ => Ok(()),
+    }
+}
+
+impl Seen<'_> {
+    fn as_str(self) -> &'static str {
+        match self {
+            Seen::Nothing => "CONNECT",
+            Seen::Tls => "TLS",
+            Seen::Http(_) => "HTTP",
+            Seen::Opaque => "one that is neither TLS nor HTTP",
+        }
     }
 }
 
@@ -190,6 +232,11 @@ impl EgressRule {
 }
 
 impl Permit<'_> {
+    /// Those by which it was given, in their order; none where shadow mode lets through what no rule lists.
+    pub fn rules(&self) -> impl Iterator<Item = &RuleRef> {
+        self.rules.iter().map(|rule| &rule.rule)
+    }
+
     /// Those of `addresses` that may be dialled, in their order and never none; the reason why not, where none may. `is_own`: whether it is
     /// one of the sidecar's own listeners.
     pub fn destinations(
@@ -200,15 +247,10 @@ impl Permit<'_> {
     ) -> Result<Vec<AllowedDestination>, Deny> {
         let mut allowed = Vec::with_capacity(addresses.len());
         let mut refused = None;
-        for &ip in addresses {
-            let address = SocketAddr::new(ip, self.port);
-            if is_own(address) {
-                refused = Some(Deny::new(Reason::EgressAddressForbidden, format!("{address} is this sidecar's own")));
-                continue;
-            }
-            match self.rule_for(ip, platform) {
-                Ok(rule) => allowed.push(AllowedDestination { address, rule }),
-                Err(deny) => refused = Some(deny),
+        for &address in addresses {
+            match self.judge(address, platform, &is_own) {
+                Ok(destination) => allowed.push(destination),
+                Err(deny) => drop(refused.get_or_insert(deny)),
             }
         }
         match refused {
@@ -218,33 +260,50 @@ impl Permit<'_> {
         }
     }
 
-    fn rule_for(&self, address: IpAddr, platform: &PlatformEgress) -> Result<Option<RuleRef>, Deny> {
+    fn judge(&self, ip: IpAddr, platform: &PlatformEgress, is_own: impl Fn(SocketAddr) -> bool) -> Result<AllowedDestination, Deny> {
+        let address = SocketAddr::new(ip, self.port);
         let forbidden = |why: String| Deny::new(Reason::EgressAddressForbidden, format!("{address} {why}"));
-        if let Some(prefix) = platform.deny.iter().find(|prefix| prefix.contains(&address)) {
-            return Err(forbidden(format!("lies in {prefix}")).by(&RuleRef::new("Platform/platform: egress.deny.cidrs")));
+        let embedded = address::embedded_v4(ip).map(IpAddr::V4);
+        for ip in std::iter::once(ip).chain(embedded) {
+            if is_own(SocketAddr::new(ip, self.port)) {
+                return Err(forbidden("is this sidecar's own".into()));
+            }
+            if let Some((i, prefix)) = platform.deny.iter().enumerate().find(|(_, prefix)| prefix.contains(&ip)) {
+                let rule = RuleRef::new(format!("Platform/platform: egress.deny.cidrs[{i}]"));
+                return Err(forbidden(format!("lies in {prefix}")).by(&rule));
+            }
         }
-        let class = AddressClass::of(address);
-        let is_open = class == AddressClass::Public || platform.dangerous_allow_private.iter().any(|prefix| prefix.contains(&address));
-        if self.shadow.is_some() && is_open {
-            return Ok(None);
-        }
-        let lists = |rule: &&&EgressRule| rule.cidrs.is_empty() || rule.cidrs.iter().any(|prefix| prefix.contains(&address));
-        let names = |rule: &&&EgressRule| rule.cidrs.iter().any(|prefix| prefix.contains(&address) && is_all_private(prefix));
+        let class = AddressClass::of(ip);
+        let is_open = platform.opens(ip) && embedded.is_none_or(|v4| platform.opens(v4));
+        let allow = |rule, shadow| Ok(AllowedDestination { address, rule, shadow });
         let rule = match class {
-            _ if is_open => self.rules.iter().find(lists),
-            AddressClass::Private => self.rules.iter().find(names),
+            _ if is_open => self.rules.iter().find(|rule| rule.cidrs.is_empty() || rule.cidrs.iter().any(|prefix| prefix.contains(&ip))),
+            AddressClass::Private => {
+                self.rules.iter().find(|rule| rule.cidrs.iter().any(|prefix| prefix.contains(&ip) && address::is_private(prefix)))
+            }
             _ => None,
         };
-        match rule {
-            Some(rule) => Ok(Some(rule.rule.clone())),
-            None if is_open => Err(forbidden("is in none of the rule's cidrs".into())),
-            None => Err(forbidden(format!("is {}", class.as_str()))),
+        match (rule, self.rules.first()) {
+            (Some(rule), _) => allow(Some(rule.rule.clone()), None),
+            (None, _) if !is_open => Err(forbidden(format!("is {}", class.as_str()))),
+            // Let through by shadow mode alone.
+            (None, None) => allow(None, self.shadow.clone()),
+            (None, Some(first)) => {
+                let deny = forbidden("is in none of the rule's cidrs".into()).by(&first.rule);
+                if self.mode == Mode::Shadow { allow(None, Some(deny)) } else { Err(deny) }
+            }
         }
     }
 }
 
-/// Whether a prefix says by itself that a private network is meant: `10.20.0.0/16`, and not `0.0.0.0/0`.
-fn is_all_private(prefix: &IpNet) -> bool {
-    const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
-    PRIVATE.iter().filter_map(|text| text.parse::<IpNet>().ok()).any(|private| private.contains(prefix))
+impl PlatformEgress {
+    /// Whether a rule that names no prefix may lead there.
+    fn opens(&self, ip: IpAddr) -> bool {
+        // The unspecified address is dialled as loopback: one that is reached so could not be told from the sidecar's own.
+        let is_dangerous = || !ip.is_unspecified() && self.dangerous_allow_private.iter().any(|prefix| prefix.contains(&ip));
+        AddressClass::of(ip) == AddressClass::Public || is_dangerous()
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,9 @@ pub enum HostError {
     /// `127.1`, `0x7f000001`, `2130706433`: some resolvers take these for addresses.
     #[error("must write an IPv4 address as four decimal numbers without leading zeros")]
     Number,
+    /// `xn--a`: what a reader shows for it is not what a resolver looks up, or nothing at all.
+    #[error("must have valid A-labels (UTS 46, RFC 5890 §2.3.2.1)")]
+    ALabel,
 }
 
 /// A DNS name in lower case, without the dot of the root: 1 to 253 octets of labels of 1 to 63 letters, digits, `-` and `_`
@@ -39,7 +42,7 @@ impl HostName {
 impl FromStr for HostName {
     type Err = HostError;
 
-    /// One dot at the end is the root's and is dropped.
+    /// One dot at the end is the root's and is dropped. Upper case is accepted: names have no case (RFC 4343).
     fn from_str(text: &str) -> Result<Self, HostError> {
         let name = text.strip_suffix('.').unwrap_or(text);
         if name.is_empty() || name.len() > 253 || !name.split('.').all(is_label) {
@@ -51,7 +54,12 @@ impl FromStr for HostName {
         if last.bytes().all(|b| b.is_ascii_digit()) || hexadecimal.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit())) {
             return Err(HostError::Number);
         }
-        Ok(Self(name.to_ascii_lowercase().into()))
+        let name = name.to_ascii_lowercase();
+        // What an A-label says may not be ASCII spelled in another way, nor something that it would be mapped to.
+        if name.split('.').any(|label| label.starts_with("xn--")) && idna::domain_to_ascii(&name).ok().as_ref() != Some(&name) {
+            return Err(HostError::ALabel);
+        }
+        Ok(Self(name.into()))
     }
 }
 
@@ -174,3 +182,6 @@ impl fmt::Display for HostPattern {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

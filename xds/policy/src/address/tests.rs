@@ -143,6 +143,51 @@ fn no_row_hides_one_behind_it() {
     }
 }
 
+#[test]
+fn what_leads_to_an_ipv4_address_is_seen_through() {
+    for (text, wanted) in [
+        ("::ffff:127.0.0.1", Some("127.0.0.1")),
+        ("::127.0.0.1", Some("127.0.0.1")),
+        ("64:ff9b::169.254.169.254", Some("169.254.169.254")),
+        ("64:ff9b:1::10.0.0.1", Some("10.0.0.1")),
+        ("2002:a00:1::ffff", Some("10.0.0.1")),
+        ("2001:0:4136:e378:8000:63bf:f5ff:fffe", Some("10.0.0.1")),
+        ("fe80::5efe:10.0.0.1", Some("10.0.0.1")),
+        ("2606:4700::1", None),
+        ("::1", None),
+        ("::", None),
+        ("127.0.0.1", None),
+    ] {
+        assert_eq!(embedded_v4(text.parse().unwrap()).map(|v4| v4.to_string()).as_deref(), wanted, "{text}");
+    }
+}
+
+#[test]
+fn a_prefix_is_private_as_a_whole_or_not() {
+    for (text, wanted) in [
+        ("10.0.0.0/8", true),
+        ("10.20.0.0/16", true),
+        ("10.0.0.1/32", true),
+        ("172.16.0.0/12", true),
+        ("192.168.0.0/16", true),
+        ("100.64.0.0/10", true),
+        ("fc00::/7", true),
+        ("fd00::/8", true),
+        ("0.0.0.0/0", false),
+        ("10.0.0.0/7", false),
+        ("172.16.0.0/11", false),
+        ("127.0.0.0/8", false),
+        ("169.254.0.0/16", false),
+        ("8.8.8.0/24", false),
+        ("::/0", false),
+        ("fc00::/6", false),
+        ("fe80::/10", false),
+        ("::ffff:10.0.0.0/104", false),
+    ] {
+        assert_eq!(is_private(&text.parse().unwrap()), wanted, "{text}");
+    }
+}
+
 /// The shared corpus: nothing that it would have denied is public, and what it would not is, but for IPv6 that we take more strictly.
 #[test]
 fn the_corpus_agrees() {

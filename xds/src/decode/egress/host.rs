@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ringfence_policy::host::{HostError, HostPattern};
+use ringfence_policy::host::{HostError, HostName, HostPattern};
 
 /// What would be right.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,8 +17,8 @@ pub(super) enum PatternError {
     Dot,
     #[error("must be written in ASCII (RFC 5890): {0}")]
     Unicode(String),
-    #[error("must be a valid internationalised name (UTS 46)")]
-    Idna,
+    #[error("{}", HostError::ALabel)]
+    ALabel,
 }
 
 /// Case does not matter in a name, and is accepted as it is.
@@ -34,27 +34,22 @@ pub(super) fn pattern(text: &str) -> Result<HostPattern, PatternError> {
     if address.parse::<IpAddr>().is_ok() {
         return Err(PatternError::Address);
     }
-    // Mapped, an internationalised name has another length: the bound keeps the mapping's work small.
-    if name.len() > 1024 {
-        return Err(PatternError::Malformed);
-    }
     if name.ends_with('.') {
         return Err(PatternError::Dot);
     }
-    let is_encoded = name.split('.').any(|label| label.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--")));
-    if !name.is_ascii() || is_encoded {
-        // An A-label that no U-label has is looked up by nobody: a slip, or made to be shown as something else.
-        let ascii = idna::domain_to_ascii(name).map_err(|_| PatternError::Idna)?;
-        if !ascii.eq_ignore_ascii_case(name) {
-            return Err(match ascii.parse::<HostPattern>() {
-                Ok(_) => PatternError::Unicode(format!("{asterisk}{ascii}")),
-                // `①②⑦.1`: what it stands for is no name.
-                Err(_) => PatternError::Malformed,
-            });
-        }
+    if !name.is_ascii() {
+        return Err(ascii(name).map_or(PatternError::Malformed, |ascii| PatternError::Unicode(format!("{asterisk}{ascii}"))));
     }
     text.parse().map_err(|error| match error {
-        HostError::Number => PatternError::Address,
         HostError::Malformed => PatternError::Malformed,
+        HostError::Number => PatternError::Address,
+        HostError::ALabel => PatternError::ALabel,
     })
+}
+
+/// What an internationalised name is in ASCII, if that is a name: `①②⑦.0.0.1` is none.
+fn ascii(name: &str) -> Option<HostName> {
+    // Longer ones become no name, and would only be work.
+    const LONGEST: usize = 1024;
+    if name.len() > LONGEST { None } else { idna::domain_to_ascii(name).ok()?.parse().ok() }
 }

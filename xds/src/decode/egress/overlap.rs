@@ -110,3 +110,6 @@ fn wider_patterns(pattern: &HostPattern) -> impl Iterator<Item = HostPattern> + 
 fn wider_prefixes(prefix: &IpNet) -> impl Iterator<Item = IpNet> + use<> {
     std::iter::successors(Some(*prefix), IpNet::supernet)
 }
+
+#[cfg(test)]
+mod tests;
