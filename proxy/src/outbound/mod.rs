@@ -38,7 +38,6 @@ mod candidates;
 pub mod decide;
 pub mod own;
 
-pub mod capture;
 pub mod connect;
 
 mod splice;
