@@ -57,11 +57,11 @@ impl Default for Cache {
 }
 
 impl Cache {
-    pub fn new(octets: u64) -> Self {
+    pub(super) fn new(octets: u64) -> Self {
         Self(unsync::Cache::with_weighter((octets / USUAL) as usize, octets, Octets))
     }
 
-    pub fn find(&self, key: &[u8], now: Instant) -> Option<Found<'_>> {
+    pub(super) fn find(&self, key: &[u8], now: Instant) -> Option<Found<'_>> {
         let entry = self.0.get(key)?;
         let age = now.saturating_duration_since(entry.stored);
         let lifetime = Duration::from_secs(entry.reply.lifetime.into());
@@ -77,13 +77,13 @@ impl Cache {
             .then(|| Found::Stale { reply: &entry.reply, quiet: entry.quiet_until.get().is_some_and(|until| now < until) })
     }
 
-    pub fn store(&mut self, key: &[u8], reply: Rc<Reply>, now: Instant) {
+    pub(super) fn store(&mut self, key: &[u8], reply: Rc<Reply>, now: Instant) {
         let entry = Entry { reply, stored: now, uses: Cell::new(0), quiet_until: Cell::new(None) };
         self.0.insert(key.into(), entry);
     }
 
     /// The upstreams could not answer this. Whether there is an answer still that may stand in.
-    pub fn failed(&self, key: &[u8], now: Instant) -> bool {
+    pub(super) fn failed(&self, key: &[u8], now: Instant) -> bool {
         match self.0.peek(key) {
             Some(entry) if entry.may_be_told(now) => {
                 entry.quiet_until.set(Some(now + STALE_QUIET));

@@ -39,12 +39,12 @@ pub(super) struct Told {
 
 impl Forwarder {
     /// `is_own`: whether this sidecar serves DNS there itself.
-    pub fn new(policy: &DnsPolicy, is_own: impl Fn(SocketAddr) -> bool, shared: Shared) -> Self {
+    pub(super) fn new(policy: &DnsPolicy, is_own: impl Fn(SocketAddr) -> bool, shared: Shared) -> Self {
         Self { shared, cache: RefCell::default(), flights: Rc::default(), upstreams: Upstreams::new(policy, is_own) }
     }
 
     /// What is known already.
-    pub fn find(self: &Rc<Self>, query: &Query, now: Instant) -> Option<Told> {
+    pub(super) fn find(self: &Rc<Self>, query: &Query, now: Instant) -> Option<Told> {
         let (told, refresh) = match self.cache.borrow().find(query.key(), now)? {
             Found::Fresh { reply, age, refresh } => (Told { reply: reply.clone(), age, ede: None, source: Source::Cache }, refresh),
             Found::Stale { reply, quiet: true } => (Told::stale(reply.clone()), false),
@@ -60,7 +60,7 @@ impl Forwarder {
     }
 
     /// What the upstreams know, or what they knew once.
-    pub async fn look_up(self: &Rc<Self>, query: &Query, now: Instant) -> Result<Told, LookupError> {
+    pub(super) async fn look_up(self: &Rc<Self>, query: &Query, now: Instant) -> Result<Told, LookupError> {
         let asked = async {
             let (mut wait, flight) = self.flights.join(query.key())?;
             if let Some(flight) = flight {

@@ -68,6 +68,3 @@ fn message(query: &Query, rcode: ResponseCode) -> Message {
     message.add_query(Question::query(query.to_name(), query.qtype));
     message
 }
-
-#[cfg(test)]
-mod tests;

@@ -70,7 +70,7 @@ pub(super) async fn tunnel(mut stream: Stream, initial: Vec<u8>, tunnel: Tunnel,
     let (initial, verdict) = first_octets(&mut stream, initial, wait).await?;
     let decided = match verdict {
         Verdict::Is(Sniffed::Http1 | Sniffed::Http2) => {
-            // Its requests may be tunnels no more, which the compiler cannot know.
+            // A tunnel in a tunnel is refused, but its future would hold this one's.
             return Box::pin(http::serve(stream, initial, Origin::Tunnel(tunnel.into()), outbound, drain)).await;
         }
         Verdict::Is(sniffed) => outbound.decide_tunnelled(&sniffed, &tunnel, address),

@@ -4,6 +4,8 @@
 //! validates with it, and `ringfence explain` tells what it would say, so that the three cannot disagree.
 
 pub mod address;
+#[cfg(test)]
+mod corpora;
 pub mod deny;
 pub mod egress;
 pub mod host;

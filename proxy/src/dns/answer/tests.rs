@@ -1,1 +1,106 @@
+use hickory_proto::{
+    op::{Edns, Message, MessageType, OpCode, Query as Question},
+    rr::{
+        Name, RData, Record, RecordType,
+        rdata::{A, AAAA, CNAME, MX, NULL, TXT},
+    },
+};
+use proptest::prelude::*;
 
+use super::*;
+
+fn query(text: &str, edns: Option<u16>) -> Query {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(Question::query(Name::from_ascii(text).unwrap(), RecordType::A));
+    if let Some(payload) = edns {
+        let mut opt = Edns::new();
+        opt.set_max_payload(payload);
+        message.set_edns(opt);
+    }
+    Query::parse(&message.to_vec().unwrap()).unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+fn message(name: &Name, records: Vec<Record>) -> Message {
+    let mut message = Message::new(0, MessageType::Response, OpCode::Query);
+    message.add_query(Question::query(name.clone(), RecordType::A));
+    message.answers = records;
+    message
+}
+
+#[test]
+fn an_explanation_never_costs_the_answer() {
+    let name = Name::from_ascii("q.example.").unwrap();
+    let ede = Ede::new(Ede::STALE_ANSWER, "the upstreams do not answer");
+    // Question 27 octets with the header, each address 16, OPT 11, the explanation 33.
+    for (addresses, size, cut, told) in
+        [(26, 27 + 26 * 16 + 11 + 33, false, true), (28, 27 + 28 * 16 + 11, false, false), (30, 27 + 11, true, false)]
+    {
+        let records = (0..addresses).map(|i| Record::from_rdata(name.clone(), 60, RData::A(A::new(192, 0, 2, i)))).collect();
+        let reply = Reply::new(message(&name, records), 60, None).unwrap();
+        let mut out = Vec::new();
+        write(&query("q.example.", Some(512)), &reply, Age::Seconds(0), Some(&ede), Transport::Udp, &mut out);
+        let answer = Message::from_vec(&out).unwrap();
+        let has_ede = answer.edns.as_ref().and_then(Ede::of).is_some();
+        // Cut: what is left has room for it, and needs none.
+        assert_eq!((out.len(), answer.metadata.truncation, has_ede), (size, cut, told), "{addresses}");
+    }
+}
+
+#[test]
+fn an_answer_is_appended_to_what_stands_there() {
+    let name = Name::from_ascii("q.example.").unwrap();
+    let reply = Reply::new(message(&name, vec![Record::from_rdata(name.clone(), 60, RData::A(A::new(192, 0, 2, 1)))]), 60, None).unwrap();
+    let mut out = b"before".to_vec();
+    write(&query("Q.example.", Some(512)), &reply, Age::Seconds(1), None, Transport::Tcp, &mut out);
+    assert_eq!(&out[..6], b"before");
+    let answer = Message::from_vec(&out[6..]).unwrap();
+    assert_eq!((answer.answers.len(), answer.answers[0].ttl, answer.edns.is_some()), (1, 59, true));
+}
+
+fn data() -> impl Strategy<Value = RData> {
+    let name = "[a-z]{1,9}(\\.[a-z]{1,9}){0,3}\\.".prop_map(|text| Name::from_ascii(text).unwrap());
+    prop_oneof![
+        any::<[u8; 4]>().prop_map(|octets| RData::A(A(octets.into()))),
+        any::<[u8; 16]>().prop_map(|octets| RData::AAAA(AAAA(octets.into()))),
+        name.clone().prop_map(|name| RData::CNAME(CNAME(name))),
+        (any::<u16>(), name).prop_map(|(preference, name)| RData::MX(MX::new(preference, name))),
+        "[ -~]{0,80}".prop_map(|text| RData::TXT(TXT::new(vec![text]))),
+        proptest::collection::vec(any::<u8>(), 1..60)
+            .prop_map(|octets| RData::Unknown { code: RecordType::Unknown(65400), rdata: NULL::with(octets) }),
+    ]
+}
+
+proptest! {
+    /// hickory-proto reads back what was remembered: every record, with its TTL less its age and nothing else changed.
+    #[test]
+    fn only_ttls_change_with_age(
+        records in proptest::collection::vec(("[a-z]{1,9}\\.(example\\.)?", 0u32..100_000, data()), 0..12),
+        age in 0u32..100_000,
+        edns in any::<bool>(),
+    ) {
+        let name = Name::from_ascii("q.example.").unwrap();
+        let records: Vec<Record> =
+            records.into_iter().map(|(owner, ttl, data)| Record::from_rdata(Name::from_ascii(owner).unwrap(), ttl, data)).collect();
+        let reply = Reply::new(message(&name, records.clone()), 60, None).unwrap();
+        let addresses: Vec<IpAddr> = records.iter().filter_map(|record| record.data.ip_addr()).collect();
+        prop_assert_eq!(reply.addresses().collect::<Vec<_>>(), addresses);
+        let asked = query("q.EXAMPLE.", edns.then_some(1232));
+        for (age, told) in [(Age::Seconds(age), None), (Age::Stale(30), Some(30))] {
+            let mut out = Vec::new();
+            write(&asked, &reply, age, None, Transport::Tcp, &mut out);
+            let answer = Message::from_vec(&out).unwrap();
+            let expected: Vec<Record> = records.iter().cloned().map(|mut record| {
+                record.ttl = match (told, age) {
+                    (Some(told), _) => told,
+                    (None, Age::Seconds(age)) => record.ttl.saturating_sub(age),
+                    (None, Age::Stale(ttl)) => ttl,
+                };
+                record
+            }).collect();
+            prop_assert_eq!(&answer.answers, &expected);
+            prop_assert_eq!(answer.edns.is_some(), edns);
+            prop_assert_eq!(answer.metadata.id, asked.id);
+        }
+    }
+}

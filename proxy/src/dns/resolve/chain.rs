@@ -35,7 +35,7 @@ pub struct Resolved {
 }
 
 /// The aliases so far.
-pub struct Chain {
+pub(super) struct Chain {
     question: Question,
     /// Where they lead.
     target: Name,
@@ -45,7 +45,7 @@ pub struct Chain {
     ede: Option<Ede>,
 }
 
-pub enum Step {
+pub(super) enum Step {
     Complete(Resolved),
     /// The upstream answered with aliases and stopped at this name.
     Ask(Question),
@@ -63,12 +63,12 @@ pub enum Lie {
 }
 
 impl Chain {
-    pub fn new(question: Question) -> Self {
+    pub(super) fn new(question: Question) -> Self {
         Self { target: question.name.clone(), question, links: 0, answers: Vec::new(), authentic: true, ede: None }
     }
 
     /// Follows the aliases in `message`, which answers the question that was last to be asked. Its rcode is NOERROR or NXDOMAIN.
-    pub fn follow(&mut self, mut message: Message) -> Result<Step, Lie> {
+    pub(super) fn follow(&mut self, mut message: Message) -> Result<Step, Lie> {
         let is_answer = message.metadata.message_type == MessageType::Response
             && matches!(message.queries.as_slice(), [asked] if asked.name == self.target && asked.query_type == self.question.qtype);
         if !is_answer {

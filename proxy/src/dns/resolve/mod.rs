@@ -77,10 +77,13 @@ pub async fn resolve(question: Question, upstreams: &Upstreams) -> Result<Resolv
 /// What a question ended in, for all who waited.
 pub type Outcome = Result<Rc<Reply>, LookupError>;
 
+/// `None` until the question has ended.
+type Landing = watch::Receiver<Option<Outcome>>;
+
 /// The questions on their way, by [`super::query::Query::key`].
 #[derive(Default)]
 pub struct Flights {
-    asking: RefCell<HashMap<Box<[u8]>, watch::Receiver<Option<Outcome>>>>,
+    asking: RefCell<HashMap<Box<[u8]>, Landing>>,
     waiting: Cell<usize>,
 }
 
@@ -94,7 +97,7 @@ pub struct Flight {
 /// A place among those who wait.
 pub struct Wait {
     flights: Rc<Flights>,
-    outcome: watch::Receiver<Option<Outcome>>,
+    outcome: Landing,
 }
 
 impl Flights {
@@ -144,6 +147,3 @@ impl Drop for Wait {
         self.flights.waiting.update(|waiting| waiting - 1);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,16 +1,17 @@
 //! What a workload is answered, by what its upstreams say.
 
 use hickory_proto::{
-    op::Edns,
-    rr::rdata::{NULL, TXT, opt::EdnsOption},
+    op::{Edns, Message, OpCode, ResponseCode},
+    rr::{
+        RData, Record, RecordType,
+        rdata::{NULL, TXT, opt::EdnsOption},
+    },
 };
 
+use ringfence_policy::tenant::{DnsTransport, DnsUpstream};
+
 use super::peers::*;
-use crate::dns::{answer::Transport, ede, limits::MAX_CHAIN};
-use hickory_proto::{
-    op::{Message, OpCode, ResponseCode},
-    rr::{RData, Record, RecordType},
-};
+use crate::dns::{answer::Transport, ede};
 
 /// An upstream of one zone.
 fn zone(asked: &Asked<'_>) -> Option<Vec<u8>> {
@@ -94,7 +95,6 @@ fn a_workload_is_told_what_its_upstreams_know_and_nothing_they_made_up() {
         ] {
             assert_eq!(told(&rig.look_up(asked, qtype).await), expected, "{asked} {qtype}");
         }
-        assert!(MAX_CHAIN < 100);
     });
 }
 
@@ -127,7 +127,7 @@ fn what_does_not_fit_is_cut_and_comes_whole_over_tcp() {
         let stub = Stub::start(zone);
         let rig = Rig::new(vec![stub.upstream()]);
         let asked = query("big.example.", RecordType::A);
-        for (payload, whole) in [(None, false), (Some(512), false), (Some(1232), false), (Some(65535), false)] {
+        for payload in [None, Some(512), Some(1232), Some(65535)] {
             let mut asked = asked.clone();
             asked.edns = payload.map(|payload| {
                 let mut edns = Edns::new();
@@ -137,7 +137,7 @@ fn what_does_not_fit_is_cut_and_comes_whole_over_tcp() {
             let answer = rig.send(&asked.to_vec().unwrap(), Transport::Udp, std::time::Instant::now()).await;
             assert!(answer.len() <= usize::from(payload.unwrap_or(512)), "{payload:?}");
             let answer = Message::from_vec(&answer).unwrap();
-            assert_eq!((!answer.metadata.truncation, answer.answers.len()), (whole, 0), "{payload:?}");
+            assert_eq!((answer.metadata.truncation, answer.answers.len()), (true, 0), "{payload:?}");
             assert_eq!(answer.queries, asked.queries);
         }
         let answer = rig.send(&asked.to_vec().unwrap(), Transport::Tcp, std::time::Instant::now()).await;
@@ -178,21 +178,12 @@ fn an_upstream_that_fails_is_passed_over() {
     run(async {
         let refuses = Stub::start(|asked| asked.rcode(ResponseCode::Refused, vec![]));
         let fails = Stub::start(|asked| asked.rcode(ResponseCode::ServFail, vec![]));
-        let lost = Stub::start(|asked| match asked.transport {
-            // Says that there is more, and has none.
-            Transport::Udp => {
-                let mut message = reply(asked.query, ResponseCode::NoError, vec![]);
-                message.metadata.truncation = true;
-                Some(message.to_vec().unwrap())
-            }
-            Transport::Tcp => Some(b"nonsense".to_vec()),
-        });
         let good = Stub::start(|asked| asked.answer(vec![a("q.", 60, 1)]));
         let rig = Rig::new([&refuses, &fails, &good].map(Stub::upstream).to_vec());
         assert_eq!(told(&rig.look_up("q.", RecordType::A).await), "NoError; q. 60 A 192.0.2.1");
         rig.push(Some(vec![refuses.upstream(), fails.upstream()]));
         assert_eq!(told(&rig.look_up("q.", RecordType::A).await), "ServFail; EDE 22");
-        assert_eq!((refuses.asked.get(), fails.asked.get(), good.asked.get(), lost.asked.get()), (2, 2, 1, 0));
+        assert_eq!((refuses.asked.get(), fails.asked.get(), good.asked.get()), (2, 2, 1));
     });
 }
 
@@ -208,15 +199,15 @@ fn an_upstream_that_is_silent_is_waited_for_only_so_long() {
         assert_eq!(silent.asked.get(), asked, "it rests");
         rig.push(Some(vec![silent.upstream()]));
         assert_eq!(told(&rig.look_up("q.", RecordType::A).await), "ServFail; EDE 22");
-        rig.push(Some(vec![hickory_unreachable()]));
+        rig.push(Some(vec![nobody()]));
         assert!(told(&rig.look_up("q.", RecordType::A).await).starts_with("ServFail; EDE 2"));
     });
 }
 
 /// TCP to a port that nobody listens on.
-fn hickory_unreachable() -> ringfence_policy::tenant::DnsUpstream {
+fn nobody() -> DnsUpstream {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    ringfence_policy::tenant::DnsUpstream { transport: ringfence_policy::tenant::DnsTransport::Tcp, address: free }
+    DnsUpstream { transport: DnsTransport::Tcp, address: free }
 }
 
 /// Names come back in lower case: over UDP that may be a forgery, so it is asked over TCP, and from then on believed.

@@ -28,6 +28,7 @@ use tokio::{
 
 use crate::{
     config::{Current, learn::Learner},
+    context::Contexts,
     data::Shared,
     dns::{Dns, Step, answer::Transport, exchange::Exchange, listener},
     limiter::{Bounds, Limiter},
@@ -177,7 +178,9 @@ impl Rig {
             resolvers: Default::default(),
             own: Default::default(),
             ids: Default::default(),
+            contexts: crate::context::Contexts::new().unwrap().into(),
             bindings: Default::default(),
+            contexts: Contexts::new().unwrap().into(),
         };
         let rig = Self { dns: Rc::new(Dns::new(shared.clone())), shared, generation: Rc::default() };
         rig.push(Some(upstreams));

@@ -10,7 +10,15 @@ use hickory_proto::{
     op::{Message, ResponseCode},
     rr::RecordType,
 };
-use tokio::{sync::Notify, task::yield_now};
+use ringfence_policy::{
+    host::HostName,
+    tenant::{DnsTransport, DnsUpstream},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+    task::yield_now,
+};
 
 use super::peers::*;
 use crate::{
@@ -99,8 +107,7 @@ fn one_question_is_asked_once_however_many_wait() {
 }
 
 /// An upstream over TCP that answers once `go` says so; how often it was asked.
-fn held(go: Rc<Notify>) -> (ringfence_policy::tenant::DnsUpstream, Rc<Cell<usize>>) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+fn held(go: Rc<Notify>) -> (DnsUpstream, Rc<Cell<usize>>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -122,7 +129,7 @@ fn held(go: Rc<Notify>) -> (ringfence_policy::tenant::DnsUpstream, Rc<Cell<usize
             stream.write_all(&answer).await.unwrap();
         }
     });
-    (ringfence_policy::tenant::DnsUpstream { transport: ringfence_policy::tenant::DnsTransport::Tcp, address }, asked)
+    (DnsUpstream { transport: DnsTransport::Tcp, address }, asked)
 }
 
 #[test]
@@ -220,7 +227,7 @@ fn the_egress_decision_knows_what_the_workload_was_told() {
             _ => asked.answer(vec![a("cdn.other.", 60, 1), a("evil.", 60, 9), cname("www.example.", 60, "cdn.other.")]),
         });
         let rig = Rig::new(vec![stub.upstream()]);
-        let host = |text: &str| text.parse::<ringfence_policy::host::HostName>().unwrap();
+        let host = |text: &str| text.parse::<HostName>().unwrap();
         rig.look_up("WWW.example.", RecordType::A).await;
         rig.look_up("www.example.", RecordType::AAAA).await;
         let now = Instant::now();

@@ -1,6 +1,6 @@
 //! The listener's sockets.
 
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
 use hickory_proto::{
     op::Message,
@@ -9,7 +9,7 @@ use hickory_proto::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
-    sync::{Notify, watch},
+    sync::watch,
     task::{JoinHandle, spawn_local},
     time::Instant,
 };
@@ -17,7 +17,6 @@ use tokio::{
 use super::peers::*;
 use crate::{
     dns::{
-        answer::Transport,
         limits::{MAX_CONNECTIONS, MAX_PIPELINED, TCP_IDLE},
         listener,
     },
@@ -37,16 +36,6 @@ fn serve(rig: &Rig) -> Served {
     let key = ListenerKey { role: Role::Dns, listen: address, nth: 0 };
     let serve = Serve { key, socket, udp: Some(udp), route: Route::Dns, drain: Drain::new(stopping) };
     Served { address, stop, ended: spawn_local(listener::serve(serve, rig.dns.clone())) }
-}
-
-/// Answers all but what begins with "slow", until it is told to.
-fn upstream(go: &Rc<Notify>) -> Stub {
-    let go = go.clone();
-    let _ = &go;
-    Stub::start(|asked| match asked.name().as_str() {
-        name if name.starts_with("slow") => None,
-        name => asked.answer(vec![a(name, 60, 1)]),
-    })
 }
 
 async fn write(stream: &mut TcpStream, messages: &[Message]) {
@@ -111,8 +100,10 @@ fn clients_that_have_gone_and_packets_that_are_none_end_nothing() {
 #[test]
 fn queries_of_one_connection_overtake_each_other() {
     run(async {
-        let go = Rc::new(Notify::new());
-        let stub = upstream(&go);
+        let stub = Stub::start(|asked| match asked.name().as_str() {
+            "slow." => None,
+            name => asked.answer(vec![a(name, 60, 1)]),
+        });
         let served = serve(&Rig::new(vec![stub.upstream()]));
         let mut stream = TcpStream::connect(served.address).await.unwrap();
         let asked = ["slow.", "a.", "b.", "localhost."].map(|name| query(name, RecordType::A));
@@ -197,6 +188,5 @@ fn connections_that_ask_nothing_end_and_there_are_only_so_many() {
         let mut again = TcpStream::connect(served.address).await.unwrap();
         write(&mut again, &[query("localhost.", RecordType::A)]).await;
         assert_eq!(read(&mut again).await.answers.len(), 1);
-        let _ = Transport::Tcp;
     });
 }

@@ -1,10 +1,10 @@
 //! The first line of what is not TLS: could any HTTP server read a request in it?
 //!
-//! The most lenient reader that is in wide use is taken for the measure: Python's `http.server` and what is built on it. It skips blank lines, cuts a
-//! line into words at white space of any kind, takes LF alone for its end and a bare `GET x` for HTTP/0.9; others ignore the letters'
+//! The most lenient reader in wide use is taken for the measure: Python's `http.server` and what is built on it. It skips blank lines, cuts
+//! a line into words at white space of any kind, takes LF alone for its end and a bare `GET x` for HTTP/0.9; others ignore the letters'
 //! case, or find the target right behind the method. So these are HTTP/1, for the guard to judge:
 //!
-//! - a registered method and white space, whatever follows, or any octet that no token has
+//! - a registered method in capitals, or in any letters where neither white space nor more of a token follows it, as in `get/`
 //! - a word (a token: an unknown method, or a known one in other letters) and, in the rest of its line, `HTTP/` in any letters; or next to
 //!   it a target: `*`, a path, a URI
 //!
@@ -13,8 +13,8 @@
 //! contains (`{`, `<`, lengths). A control character before either was found settles it too: git's `0033git-upload-pack /x.git\0`.
 //! It costs: `GET key` and `get /key` to a cache, RTSP, SIP's OPTIONS. All are requests to some HTTP server.
 //!
-//! Not covered: servers that give an application any octets whatever for a method (`wsgiref`), when an unknown method has or is followed
-//! by control characters.
+//! Not covered: servers that give an application any octets whatever for a method (`wsgiref`), when it is no token, or when control
+//! characters stand between an unknown method and the version.
 
 use super::{Sniffed, Verdict, malformed};
 

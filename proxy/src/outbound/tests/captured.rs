@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use ringfence_policy::{
     egress::{
         EgressPolicy,
@@ -107,6 +109,33 @@ fn what_nobody_can_read_goes_by_address_or_by_a_name_that_leads_there() {
                     assert!(server.is_untouched());
                     assert_eq!(sidecar.only_line().await["reason"], **reason);
                 }
+            }
+        });
+    }
+}
+
+#[test]
+fn what_the_workload_was_told_counts_where_a_rule_lists_the_name() {
+    for (rules, name, is_allowed) in [
+        (&[Rule(&["*.test"], &[], Tcp)], "db.test", true),
+        (&[Rule(&["*.test"], &[], Tls)], "db.test", false),
+        (&[Rule(&["*.test"], &[], Tcp)], "db.example", false),
+    ] {
+        run(async move {
+            let (server, address) = Server::bind().await;
+            let sidecar = Sidecar::start(policy(rules, address.port())).await;
+            let now = Instant::now();
+            sidecar.outbound.shared.bindings.learn(&name.parse().unwrap(), [address.ip()], now, now);
+            let mut client = sidecar.captured(address).await;
+            client.write_all(b"\0\x01opaque").await.unwrap();
+            if is_allowed {
+                assert_eq!(read_some(&mut server.accept().await, 8).await, b"\0\x01opaque");
+                drop(client);
+                assert_eq!(sidecar.only_line().await["host"], name);
+            } else {
+                assert_eq!(rest(&mut client).await, b"");
+                assert!(server.is_untouched());
+                assert_eq!(sidecar.only_line().await["reason"], "egress_host_not_listed");
             }
         });
     }

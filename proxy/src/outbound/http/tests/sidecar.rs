@@ -110,6 +110,7 @@ impl Sidecar {
             tracing: Tracing::off(),
             ids: Default::default(),
             contexts: contexts.clone(),
+            bindings: Default::default(),
             resolvers: Default::default(),
             own: Default::default(),
         };

@@ -9,10 +9,13 @@ use rustls::{
 
 use super::*;
 
+/// Its type and data.
+type Extension = (u16, Vec<u8>);
+
 const ALLOWED: &[u8] = b"\0\0\x0fallowed.example";
 
 /// The handshake message of a ClientHello with these extensions, else as small as TLS has it.
-fn message(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
+fn message(extensions: &[Extension]) -> Vec<u8> {
     let extensions = extensions.iter().flat_map(|(kind, data)| [&kind.to_be_bytes()[..], &vector16(data)].concat()).collect::<Vec<_>>();
     let fixed = [&b"\x03\x03"[..], &[7; 32], b"\0", b"\0\x02\x13\x01", b"\x01\0"].concat();
     handshake(&[fixed, vector16(&extensions)].concat())
@@ -31,11 +34,11 @@ fn records(message: &[u8], size: usize) -> Vec<u8> {
     message.chunks(size).flat_map(|fragment| [&b"\x16\x03\x01"[..], &vector16(fragment)].concat()).collect()
 }
 
-fn hello(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
+fn hello(extensions: &[Extension]) -> Vec<u8> {
     records(&message(extensions), 1 << 14)
 }
 
-fn server_name(name: &[u8]) -> (u16, Vec<u8>) {
+fn server_name(name: &[u8]) -> Extension {
     (0, vector16(&[b"\0", &vector16(name)[..]].concat()))
 }
 
@@ -63,8 +66,8 @@ fn told(verdict: &Verdict) -> String {
 #[test]
 fn names_and_what_hides_them() {
     let list = |entries: &[u8]| vec![(0, vector16(entries))];
-    let named = |more: (u16, Vec<u8>)| vec![server_name(b"allowed.example"), more];
-    let table: &[(&str, Vec<(u16, Vec<u8>)>, &str)] = &[
+    let named = |more: Extension| vec![server_name(b"allowed.example"), more];
+    let table: &[(&str, Vec<Extension>, &str)] = &[
         ("a name", vec![server_name(b"allowed.example")], "allowed.example"),
         ("capitals", vec![server_name(b"Allowed.EXAMPLE")], "allowed.example"),
         ("an A-label", vec![server_name(b"xn--80ak6aa92e.com")], "xn--80ak6aa92e.com"),
@@ -217,18 +220,23 @@ fn what_rustls_sends() {
     }
 }
 
-fn extensions() -> impl Strategy<Value = Vec<(u16, Vec<u8>)>> {
-    let name = prop_oneof!["[a-z]{1,9}(\\.[A-Za-z0-9_-]{1,9}){0,3}\\.?", "[0-9]{1,3}(\\.[0-9]{1,3}){3}", "[ -~]{0,12}"];
-    let extension = prop_oneof![
-        3 => name.prop_map(|name| server_name(name.as_bytes())),
-        1 => prop::collection::vec(any::<u8>(), 0..9).prop_map(|data| (0, data)),
-        1 => Just((0xfe0d, vec![0; 9])),
-        2 => (any::<u16>(), prop::collection::vec(any::<u8>(), 0..9)),
-        // supported_groups, signature_algorithms: without them rustls refuses.
-        2 => Just((10, b"\0\x02\0\x1d".to_vec())),
-        2 => Just((13, b"\0\x02\x04\x03".to_vec())),
+fn extensions() -> impl Strategy<Value = Vec<Extension>> {
+    let name = prop_oneof![
+        4 => "[a-z]{1,9}(\\.[A-Za-z0-9_-]{1,9}){1,3}\\.?",
+        1 => "[0-9]{1,3}(\\.[0-9]{1,3}){3}",
+        1 => "[ -~]{0,12}",
     ];
-    prop::collection::vec(extension, 0..6)
+    let data = || prop::collection::vec(any::<u8>(), 0..9);
+    let other = prop_oneof![
+        12 => (0x4000_u16..0x5000, data()),
+        1 => (any::<u16>(), data()),
+        1 => (Just(0), data()),
+        1 => Just((0xfe0d, vec![0; 9])),
+    ];
+    // Without signature_algorithms rustls refuses.
+    let always = (13, b"\0\x02\x04\x03".to_vec());
+    (name, prop::collection::vec(other, 0..4))
+        .prop_map(move |(name, others)| [vec![always.clone(), server_name(name.as_bytes())], others].concat())
 }
 
 proptest! {
@@ -236,7 +244,7 @@ proptest! {
     fn rustls_agrees_where_both_accept(
         extensions in extensions(),
         size in prop_oneof![Just(1 << 14), 1_usize..80],
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        changes in prop_oneof![Just(Vec::new()), prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3)],
         mut cuts in prop::collection::vec(0_usize..300, 0..12),
     ) {
         let mut bytes = records(&message(&extensions), size);

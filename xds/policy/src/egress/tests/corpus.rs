@@ -1,22 +1,9 @@
 //! The shared corpora, against a policy that is as wide as a tenant can write it.
 
-use std::{fs, path::PathBuf};
-
 use serde_json::Value;
 
 use super::*;
-use crate::host::Authority;
-
-/// The text of a corpus file; `None`, and a word on it, where there are no corpora.
-fn corpus(file: &str) -> Option<String> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpora");
-    let path = std::env::var_os("RINGFENCE_CORPORA").map_or(beside, PathBuf::from).join(file);
-    let text = fs::read_to_string(path).ok();
-    if text.is_none() {
-        println!("skipped: no corpora");
-    }
-    text
-}
+use crate::{corpora, host::Authority};
 
 fn rows(text: &str) -> impl Iterator<Item = Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap())
@@ -53,7 +40,7 @@ fn both_ways(config: &Config, address: IpAddr) -> bool {
 
 #[test]
 fn the_addresses_are_judged_as_the_corpus_does() {
-    let Some(text) = corpus("ssrf/addresses.jsonl") else { return };
+    let Some(text) = corpora::text("ssrf/addresses.jsonl") else { return };
     let (mut denied, mut allowed, mut by_config, mut stricter) = (0, 0, 0, Vec::new());
     for row in rows(&text) {
         let address: IpAddr = row["ip"].as_str().unwrap().parse().unwrap();
@@ -102,7 +89,7 @@ fn reached(text: &str) -> Result<String, String> {
 
 #[test]
 fn no_spelling_of_a_host_reaches_what_it_must_not() {
-    let Some(text) = corpus("ssrf/hosts.jsonl") else { return };
+    let Some(text) = corpora::text("ssrf/hosts.jsonl") else { return };
     let (mut malformed, mut refused, mut reached_rows, mut others) = (0, 0, Vec::new(), Vec::new());
     for row in rows(&text) {
         let expect = row["expect"].as_str().unwrap();

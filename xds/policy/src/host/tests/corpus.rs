@@ -1,20 +1,11 @@
 //! The URL and IDNA suites of the web platform. We map nothing: what they map is refused here, or is what they map it to.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::*;
-
-fn corpus(file: &str) -> Option<String> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpora");
-    let path = std::env::var_os("RINGFENCE_CORPORA").map_or(beside, PathBuf::from).join(file);
-    let text = fs::read_to_string(path).ok();
-    if text.is_none() {
-        println!("skipped: no corpora");
-    }
-    text
-}
+use crate::corpora;
 
 /// What stands for the host and port in a URL's text; `None` where there is none, or a reader of URLs would look for it elsewhere.
 fn authority(url: &str) -> Option<&str> {
@@ -28,7 +19,7 @@ fn authority(url: &str) -> Option<&str> {
 
 #[test]
 fn a_url_reader_finds_the_same_host_or_we_find_none() {
-    let Some(text) = corpus("ssrf/whatwg/urltestdata.json") else { return };
+    let Some(text) = corpora::text("ssrf/whatwg/urltestdata.json") else { return };
     let rows: Vec<Value> = serde_json::from_str(&text).unwrap();
     let (mut same, mut refused, mut both_refuse, mut wrong) = (0, Vec::new(), 0, Vec::new());
     for row in rows.iter().filter(|row| row.is_object()) {
@@ -53,7 +44,7 @@ fn a_url_reader_finds_the_same_host_or_we_find_none() {
 /// Each line is `source; toUnicode; toUnicodeStatus; toAsciiN; toAsciiNStatus; …`; an empty field repeats the one before it.
 #[test]
 fn an_internationalised_name_is_what_it_is_mapped_to_or_none() {
-    let Some(text) = corpus("ssrf/whatwg/IdnaTestV2.txt") else { return };
+    let Some(text) = corpora::text("ssrf/whatwg/IdnaTestV2.txt") else { return };
     let (mut same, mut laxer, mut refused, mut both_refuse) = (0, BTreeMap::<String, u32>::new(), 0, 0);
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
         let fields: Vec<&str> = line.split('#').next().unwrap().split(';').map(str::trim).collect();
