@@ -1,5 +1,5 @@
-//! A pod whose workload is captured: the redirect rules, and a sidecar that runs in the pod as a user of its own; the control plane runs
-//! beside, on a Unix socket, as it does in a cluster's node.
+//! A pod whose workload is captured: the redirect rules, and a sidecar that runs in the pod as a user of its own. The control plane runs
+//! outside of both namespaces and is met on a Unix socket.
 
 use std::{
     fs,
@@ -21,8 +21,6 @@ pub const INBOUND: u16 = 18080;
 
 // Ended in this order.
 pub struct Pod {
-    /// `None`: not started yet, or ended.
-    pub sidecar: Option<Sidecar>,
     pub serve: Serve,
     pub site: Site,
     pub net: Net,
@@ -43,7 +41,7 @@ impl Pod {
         fs::set_permissions(site.beside(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(serve.socket("pod").parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
         chown(serve.socket("pod"), Some(SIDECAR), Some(SIDECAR)).unwrap();
-        let pod = Self { sidecar: None, serve, site, net };
+        let pod = Self { serve, site, net };
         let installed = pod.capture("install");
         assert!(installed.status.success(), "{installed:?}");
         pod
@@ -64,27 +62,15 @@ impl Pod {
         self.site.beside().join("capture")
     }
 
-    /// Starts the sidecar, and waits until it is ready.
+    /// Starts the sidecar. Not waited for.
     #[track_caller]
-    pub fn start(&mut self) {
-        self.begin();
-        self.sidecar = self.sidecar.take().map(Sidecar::ready);
-    }
-
-    /// Not waited for.
-    #[track_caller]
-    pub fn begin(&mut self) {
+    pub fn start(&self) -> Sidecar {
         let bootstrap = json!({ "controlPlane": { "unix": self.serve.socket("pod") }, "drainSeconds": 2 });
         let own = self.site.beside().join("pod");
         fs::create_dir_all(&own).unwrap();
         chown(&own, Some(SIDECAR), Some(SIDECAR)).unwrap();
         let command = self.net.pod.command_as(SIDECAR, binary("ringfence-proxy"));
-        self.sidecar = Some(Sidecar::begin_as(command, &self.site, "pod", &bootstrap));
-    }
-
-    #[track_caller]
-    pub fn running(&self) -> &Sidecar {
-        self.sidecar.as_ref().expect("the sidecar was started")
+        Sidecar::begin_as(command, &self.site, "pod", &bootstrap)
     }
 
     /// A program that the workload runs.

@@ -33,6 +33,18 @@ impl Raw {
         Self(stream)
     }
 
+    /// On a connection that was opened elsewhere.
+    pub fn on(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self(stream)
+    }
+
+    /// What becomes of a tunnel.
+    pub fn into_inner(self) -> TcpStream {
+        self.0
+    }
+
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).unwrap();

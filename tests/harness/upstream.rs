@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/hold…` | 200 once [`Upstream::release`] was called |
 //! | `/big/N` | 200 and N octets |
+//! | `/redirect/URL` | 302 to URL |
 //! | a gRPC content type | the request's body, then `grpc-status: 0` as trailer |
 //! | a WebSocket handshake | 101, then every octet comes back |
 //! | anything else | 200 `ok` once the request's body has ended |
@@ -237,6 +238,10 @@ async fn answer(request: Request<Incoming>, log: Log, mut released: watch::Recei
         None => text("ok"),
     };
     let mut response = Response::new(body);
+    if let Some(elsewhere) = path.strip_prefix("/redirect/") {
+        *response.status_mut() = StatusCode::FOUND;
+        response.headers_mut().insert(header::LOCATION, elsewhere.parse().unwrap());
+    }
     if is_grpc {
         response.headers_mut().insert(header::CONTENT_TYPE, "application/grpc".parse().unwrap());
     }

@@ -2,6 +2,8 @@
 //! with its own DNS, where a canary counts every packet that it does not expect. `tests/README.md` lists the attempts.
 
 mod direct;
+mod lifecycle;
+mod through;
 mod world;
 
 use ringfence_tests::{Canary, pod::SIDECAR};
@@ -22,14 +24,17 @@ fn nothing_gets_past_the_sidecar_that_would_without_rules() {
         println!("{}: without rules the canary sees {}", attempt.name, seen.join(", "));
     }
 
-    let Some(mut world) = World::new() else { return };
+    drop(canary);
+    drop(bare);
+
+    let Some(world) = World::new() else { return };
     attempts_fail(&world, "before the sidecar starts");
-    world.pod.start();
+    let mut sidecar = world.pod.start().ready();
     attempts_fail(&world, "while the sidecar runs");
-    world.pod.sidecar.as_mut().unwrap().process.terminate();
+    sidecar.process.terminate();
     attempts_fail(&world, "after SIGTERM");
-    world.pod.start();
-    world.pod.sidecar.as_mut().unwrap().process.kill();
+    let mut sidecar = world.pod.start().ready();
+    sidecar.process.kill();
     attempts_fail(&world, "after SIGKILL");
 }
 

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use ringfence_tests::{
-    Canary, Dns, Net, Pod, Upstream,
+    Canary, Dns, Net, Pod, Sidecar, Upstream,
     netns::OUTSIDE_DNS_V4,
     pod::{DNS, EGRESS, INBOUND, SIDECAR},
+    sidecar::AccessLog,
     site::object,
     tls,
 };
@@ -41,6 +42,8 @@ fn policy() -> String {
 
 // Ended in this order.
 pub(super) struct World {
+    /// `None`: whoever tests it starts it.
+    pub(super) sidecar: Option<Sidecar>,
     pub(super) pod: Pod,
     pub(super) allowed: [Upstream; 2],
     pub(super) plain: [Upstream; 2],
@@ -79,13 +82,13 @@ impl World {
         }
         let pod = Pod::captured(net, &policy(), upstream);
         pod.site.write("platform.yaml", &object("Platform", "platform", "{ egress: { dangerousAllowPrivate: [127.0.0.0/8] } }"));
-        Some(Self { pod, allowed, plain, foreign, dns })
+        Some(Self { sidecar: None, pod, allowed, plain, foreign, dns })
     }
 
     /// With a sidecar that serves.
     pub(super) fn started() -> Option<Self> {
         let mut world = Self::new()?;
-        world.pod.start();
+        world.sidecar = Some(world.pod.start().ready());
         Some(world)
     }
 
@@ -99,6 +102,11 @@ impl World {
         let databases = [DATABASE_V4, DATABASE_V6].map(|address| SocketAddr::new(address, DATABASE_PORT));
         allowed.chain(databases).for_each(|address| canary.expect("tcp", address));
         canary
+    }
+
+    #[track_caller]
+    pub(super) fn log(&self) -> &AccessLog {
+        &self.sidecar.as_ref().expect("the sidecar was started").log
     }
 
     /// Connections that anybody accepted who is in no rule.
