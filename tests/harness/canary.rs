@@ -31,14 +31,12 @@ impl<'a> Canary<'a> {
         let counters: String = KINDS.iter().map(|(name, _)| format!("counter {name} {{ }}\n")).collect();
         let counts: String = KINDS.iter().map(|(name, packets)| format!("{packets} counter name {name} accept\n")).collect();
         let rules = format!(
-            "table netdev canary\ndelete table netdev canary\ntable netdev canary {{\n{counters}
-             chain expected {{ udp dport {MARK} ip daddr {GATEWAY_V4} accept
-             }}
-             chain arriving {{ type filter hook ingress device \"eth0\" priority -500; policy accept;
-             meta protocol arp accept
-             icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report }} accept
-             jump expected
-             {counts} }} }}"
+            "table netdev canary\ndelete table netdev canary\ntable netdev canary {{\n{counters}\
+             chain expected {{\nudp dport {MARK} ip daddr {GATEWAY_V4} accept\n}}\n\
+             chain arriving {{\ntype filter hook ingress device \"eth0\" priority -500; policy accept;\n\
+             meta protocol arp accept\n\
+             icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report }} accept\n\
+             jump expected\n{counts}}}\n}}\n"
         );
         let canary = Self { net, mark: net.outside.inside(|| UdpSocket::bind((GATEWAY_V4, MARK)).unwrap()) };
         canary.mark.set_read_timeout(Some(DEADLINE)).unwrap();

@@ -5,6 +5,7 @@
 //! site            a directory of objects, an issuer's key, its tokens
 //! control_plane   `ringfence up`, `ringfence serve`, one-shot commands
 //! acme            the control plane, a sidecar and a workload together
+//! egress          the control plane and a sidecar that is asked as a proxy
 //! sidecar         `ringfence-proxy run`, and what its admin endpoint says
 //! http  raw       clients: whole requests; bytes
 //! upstream        the workload behind a sidecar, or what it asks for outside: records, answers as its path says
@@ -25,6 +26,7 @@ pub mod canary;
 pub mod collector;
 pub mod control_plane;
 pub mod dns;
+pub mod egress;
 pub mod http;
 pub mod netns;
 pub mod packet;
@@ -43,6 +45,7 @@ pub use acme::Acme;
 pub use canary::Canary;
 pub use control_plane::{Serve, Up, ringfence};
 pub use dns::Dns;
+pub use egress::Egress;
 pub use netns::Net;
 pub use pod::Pod;
 pub use sidecar::Sidecar;

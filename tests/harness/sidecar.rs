@@ -124,6 +124,16 @@ impl Admin {
         eventually("a listener is bound", || self.addresses().first().copied())
     }
 
+    /// Where the first listener of this route ("inbound", "outbound", "dns") is bound, once it is.
+    #[track_caller]
+    pub fn listener(&self, route: &str) -> SocketAddr {
+        eventually(&format!("a listener of {route} is bound"), || {
+            let config = self.config();
+            let listener = config["listeners"].as_array()?.iter().find(|listener| listener["route"] == route)?;
+            listener["address"].as_str()?.parse().ok()
+        })
+    }
+
     /// The value of a metric's only series, or of the one whose labels contain `label`.
     #[track_caller]
     pub fn metric(&self, name: &str, label: &str) -> f64 {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/hold…` | 200 once [`Upstream::release`] was called |
 //! | `/big/N` | 200 and N octets |
-//! | `/redirect/URL` | 302 to URL |
+//! | `/redirect?URL` | 302 to URL |
 //! | a gRPC content type | the request's body, then `grpc-status: 0` as trailer |
 //! | a WebSocket handshake | 101, then every octet comes back |
 //! | anything else | 200 `ok` once the request's body has ended |
@@ -207,7 +207,7 @@ impl Drop for Entry {
 
 async fn answer(request: Request<Incoming>, log: Log, mut released: watch::Receiver<bool>) -> Result<Response<Body>, hyper::Error> {
     let mut entry = Entry::new(&request, log);
-    let path = request.uri().path().to_owned();
+    let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
     let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     if request.headers().get(header::UPGRADE).is_some_and(|protocol| protocol == "websocket") {
         entry.end = End::Answered;
@@ -238,9 +238,9 @@ async fn answer(request: Request<Incoming>, log: Log, mut released: watch::Recei
         None => text("ok"),
     };
     let mut response = Response::new(body);
-    if let Some(elsewhere) = path.strip_prefix("/redirect/") {
+    if path == "/redirect" {
         *response.status_mut() = StatusCode::FOUND;
-        response.headers_mut().insert(header::LOCATION, elsewhere.parse().unwrap());
+        response.headers_mut().insert(header::LOCATION, query.parse().unwrap());
     }
     if is_grpc {
         response.headers_mut().insert(header::CONTENT_TYPE, "application/grpc".parse().unwrap());

@@ -101,9 +101,9 @@ pub(super) const ATTEMPTS: [Attempt; 31] = [
             tcp_on(&socket, None);
         }
     }),
-    user("UDP from an address that is not the pod's", || {
+    by(Who::Root, "UDP from an address that is not the pod's", || {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
-        socket.set_freebind_v4(true).unwrap();
+        socket.set_ip_transparent_v4(true).unwrap();
         socket.bind(&SocketAddr::from(([10, 77, 0, 99], 0)).into()).unwrap();
         let _ = socket.send_to(b"canary", &SocketAddr::new(FOREIGN_V4, 443).into());
     }),

@@ -120,7 +120,13 @@ fn root_of_a_user_namespace_gets_no_further() {
     let canary = world.canary();
     attempt(&world.pod.net.pod);
     world.nothing_arrived(&canary, "from a user namespace");
-    assert!(world.pod.capture("verify").status.success(), "the rules are whole");
+    rules_hold(&world);
+}
+
+#[track_caller]
+fn rules_hold(world: &World) {
+    let verified = world.pod.capture("verify");
+    assert!(verified.status.success(), "{}{}", String::from_utf8_lossy(&verified.stdout), String::from_utf8_lossy(&verified.stderr));
 }
 
 /// A namespace behind the pod, as a workload with a container engine of its own would have: the pod forwards for it.
@@ -178,5 +184,5 @@ fn the_workload_does_not_take_the_rules_away() {
         let output = attempt.output().unwrap();
         assert!(!output.status.success(), "{output:?}");
     }
-    assert!(world.pod.capture("verify").status.success());
+    rules_hold(&world);
 }
