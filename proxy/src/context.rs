@@ -9,9 +9,10 @@
 //! | | or as the credentials of its proxy: `http://context:TOKEN@127.0.0.1:15001` (Basic), or `Proxy-Authorization: Bearer TOKEN` |
 //!
 //! The second way is open to every HTTP client library that can be told of a proxy; connections must then not be shared between requests
-//! of different tenants, which a proxy URL of its own for each ensures. What comes without a context is refused, and so is one that is
-//! forged, expired or contradicted by another in the same request. It never leaves the sidecar. A workload of one tenant neither gets nor
-//! needs one; what it sends in its place is dropped unread.
+//! of different tenants, which a proxy URL of its own for each ensures. What comes without a context is refused: by 407 with a challenge
+//! where a proxy was asked, since some clients (libcurl, and so git) keep their credentials until then, by 403 where the connection was
+//! captured. One that is forged, expired or contradicted by another in the same request is refused by 403. It never leaves the sidecar. A
+//! workload of one tenant neither gets nor needs one; what it sends in its place is dropped unread.
 //!
 //! A context is a bearer token for one tenant's egress, good at the one process that minted it and nowhere else: the key is made at start
 //! and never stored. It proves that the workload has served a request of that tenant in the last minutes, not that it serves it still:

@@ -68,13 +68,11 @@ impl Cache {
         if age < lifetime {
             let uses = entry.uses.get().saturating_add(1);
             entry.uses.set(uses);
-            let refresh = uses >= POPULAR && lifetime - age <= lifetime / PREFETCH_PART;
+            let refresh = uses >= POPULAR && lifetime - age <= lifetime / PREFETCH_PART && !entry.is_quiet(now);
             // Whole seconds, as TTLs are.
             return Some(Found::Fresh { reply: &entry.reply, age: Age::Seconds(age.as_secs() as u32), refresh });
         }
-        entry
-            .may_be_told(now)
-            .then(|| Found::Stale { reply: &entry.reply, quiet: entry.quiet_until.get().is_some_and(|until| now < until) })
+        entry.may_be_told(now).then(|| Found::Stale { reply: &entry.reply, quiet: entry.is_quiet(now) })
     }
 
     pub(super) fn store(&mut self, key: &[u8], reply: Rc<Reply>, now: Instant) {
@@ -101,6 +99,10 @@ impl Cache {
 }
 
 impl Entry {
+    fn is_quiet(&self, now: Instant) -> bool {
+        self.quiet_until.get().is_some_and(|until| now < until)
+    }
+
     /// While it is fresh, or may stand in for a better one. A failure is no answer to fall back to.
     fn may_be_told(&self, now: Instant) -> bool {
         let lifetime = Duration::from_secs(self.reply.lifetime.into());

@@ -4,7 +4,7 @@ use http::HeaderValue;
 use ringfence_policy::{
     Deny, TenantId,
     path::NormalPath,
-    tenant::{InboundPolicy, ServedTenants},
+    tenant::{InboundPolicy, ServedTenants, WorkloadPolicy},
 };
 
 use super::{headers::Identity, identify::Identified};
@@ -21,9 +21,7 @@ impl Authorized {
     /// The tenant for whom the workload needs a context: one that several share and that may reach out.
     pub(super) fn context_for(&self) -> Option<&TenantId> {
         let identified = self.0.as_ref()?;
-        let workload = &identified.snapshot.workload;
-        let needs_context = workload.outbound.is_some() && !matches!(workload.tenants, ServedTenants::One(_));
-        needs_context.then_some(&identified.tenant.id)
+        needs_context(&identified.snapshot.workload).then_some(&identified.tenant.id)
     }
 
     /// What the workload is told of the caller; `None` on a public path.
@@ -31,6 +29,11 @@ impl Authorized {
         let identified = self.0.as_ref()?;
         Some(Identity { tenant: identified.tenant.id.as_str(), subject: identified.token.claims.subject(), context })
     }
+}
+
+/// A dedicated workload's tenant is known without one.
+fn needs_context(workload: &WorkloadPolicy) -> bool {
+    workload.outbound.is_some() && !matches!(workload.tenants, ServedTenants::One(_))
 }
 
 /// The permit of a path that needs no token, if it is one.
@@ -42,4 +45,34 @@ pub(super) fn authorize(identified: Identified, method: &str, path: &NormalPath<
     let tenant = &identified.tenant;
     tenant.inbound.authorize(method, path, &tenant.id, |scope| identified.token.claims.has_scope(scope))?;
     Ok(Authorized(Some(identified)))
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfence_policy::tenant::{Capture, OutboundPolicy};
+
+    use super::*;
+
+    #[test]
+    fn only_shared_workloads_that_reach_out_get_contexts() {
+        let acme: TenantId = "acme".parse().unwrap();
+        let outbound = OutboundPolicy { listen: "127.0.0.1:15001".parse().unwrap(), capture: Capture::None };
+        for (tenants, outbound, expected) in [
+            (ServedTenants::One(acme.clone()), Some(outbound.clone()), false),
+            (ServedTenants::Some([acme.clone()].into()), Some(outbound.clone()), true),
+            (ServedTenants::Any, Some(outbound), true),
+            (ServedTenants::Some([acme].into()), None, false),
+            (ServedTenants::Any, None, false),
+        ] {
+            let workload = WorkloadPolicy {
+                name: "test".parse().unwrap(),
+                tenants,
+                issuers: Default::default(),
+                inbound: Vec::new(),
+                outbound,
+                dns: None,
+            };
+            assert_eq!(needs_context(&workload), expected, "{workload:?}");
+        }
+    }
 }

@@ -103,9 +103,9 @@ reasons! {
     HeadersTooLarge = "headers_too_large", 431, "The request's header fields are too large";
     RequestTimeout = "request_timeout", 408, "The request was not received in time";
     ConfigAbsent = "config_absent", 503, "No policy is in force yet";
-    UpstreamConnect = "upstream_connect", 502, "The workload could not be reached";
-    UpstreamProtocol = "upstream_protocol", 502, "The workload's reply was not valid";
-    UpstreamTimeout = "upstream_timeout", 504, "The workload did not answer in time";
+    UpstreamConnect = "upstream_connect", 502, "The upstream could not be reached";
+    UpstreamProtocol = "upstream_protocol", 502, "The upstream's reply was not valid";
+    UpstreamTimeout = "upstream_timeout", 504, "The upstream did not answer in time";
 }
 
 impl fmt::Display for Reason {

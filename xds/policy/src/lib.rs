@@ -13,6 +13,7 @@ pub mod identify;
 pub mod name;
 pub mod path;
 pub mod ratelimit;
+pub mod rpz;
 pub mod scope;
 pub mod snapshot;
 pub mod tenant;

@@ -43,6 +43,8 @@ fn an_answer_is_fresh_then_stale_then_gone() {
     assert!(cache.failed(b"q", after(100)) && !cache.failed(b"r", now));
     assert_eq!(found(&cache, after(100)), "stale quiet");
     assert_eq!(found(&cache, after(100) + STALE_QUIET), "stale");
+    assert!(cache.failed(b"q", after(90)));
+    assert_eq!(found(&cache, after(95)), "Seconds(95)", "no use in fetching it again before it is");
     cache.store(b"q", reply(0), now);
     assert_eq!(found(&cache, now), "stale", "TTL 0 is for those who wait for it");
 }

@@ -178,7 +178,6 @@ impl Rig {
             resolvers: Default::default(),
             own: Default::default(),
             ids: Default::default(),
-            contexts: crate::context::Contexts::new().unwrap().into(),
             bindings: Default::default(),
             contexts: Contexts::new().unwrap().into(),
         };

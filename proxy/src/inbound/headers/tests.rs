@@ -70,6 +70,17 @@ fn cookies_of_http2_are_one_field() {
 }
 
 #[test]
+fn a_context_is_ours_alone() {
+    let context = HeaderValue::from_static("minted");
+    for (minted, expected) in [(Some(&context), &["minted"][..]), (None, &[])] {
+        let mut headers = map(&[("x-ringfence-context", "forged"), ("x_ringfence_context", "forged")]);
+        prepare_request(&mut headers, false, Some(Identity { context: minted, ..ACME }), &ORIGIN);
+        assert_eq!(all(&headers, "x-ringfence-context"), expected);
+        assert!(headers.values().all(|value| value != "forged"));
+    }
+}
+
+#[test]
 fn without_an_identity_none_is_announced() {
     let mut headers = map(&[("x-ringfence-tenant", "globex")]);
     prepare_request(&mut headers, false, None, &ORIGIN);

@@ -4,6 +4,7 @@ mod captured;
 mod contexts;
 mod explicit;
 mod http2;
+mod lines;
 mod live;
 mod sidecar;
 mod targets;

@@ -1,6 +1,8 @@
 //! A sidecar under a policy of the test's making, and a DNS server for it.
 
 use std::{
+    cell::RefCell,
+    io,
     net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -19,7 +21,7 @@ use ringfence_policy::{
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::watch,
-    task::spawn_local,
+    task::{JoinHandle, spawn_local},
 };
 
 use crate::{
@@ -28,9 +30,9 @@ use crate::{
     data::Shared,
     hop::peers::Peer,
     limiter::{Bounds, Limiter},
-    listeners::{Drain, ListenerKey, Role},
+    listeners::{Drain, ListenerKey, Role, Stop},
     outbound::{Origin, Outbound},
-    telemetry::trace::Tracing,
+    telemetry::{access_log::AccessLog, trace::Tracing},
 };
 
 /// Answers `NAME.test` with 127.0.0.1, `metadata.test` with 169.254.169.254 and anything else with NXDOMAIN.
@@ -88,7 +90,8 @@ pub(super) struct Sidecar {
     tenants: ServedTenants,
     generation: u64,
     drain: Drain,
-    _stop: watch::Sender<Option<crate::listeners::Stop>>,
+    _stop: watch::Sender<Option<Stop>>,
+    connections: RefCell<Vec<JoinHandle<io::Result<()>>>>,
 }
 
 impl Sidecar {
@@ -98,6 +101,10 @@ impl Sidecar {
     }
 
     pub(super) async fn serving(tenants: ServedTenants, rules: Vec<(&str, Vec<EgressRule>)>) -> Self {
+        Self::telling(None, tenants, rules).await
+    }
+
+    pub(super) async fn telling(access_log: Option<AccessLog>, tenants: ServedTenants, rules: Vec<(&str, Vec<EgressRule>)>) -> Self {
         let current = Arc::new(Current::default());
         let contexts = Arc::new(Contexts::new().unwrap());
         let shared = Shared {
@@ -105,7 +112,7 @@ impl Sidecar {
             used: Default::default(),
             limiter: Arc::new(Limiter::new(std::time::Instant::now(), Bounds::default())),
             learner: Learner::new().0,
-            access_log: None,
+            access_log,
             metrics: Default::default(),
             tracing: Tracing::off(),
             ids: Default::default(),
@@ -125,6 +132,7 @@ impl Sidecar {
             generation: 0,
             drain: Drain::new(stopping),
             _stop: stop,
+            connections: RefCell::default(),
         };
         sidecar.push(rules);
         sidecar
@@ -172,8 +180,16 @@ impl Sidecar {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        spawn_local(super::super::serve(stream.into(), Vec::new(), origin, self.outbound.clone(), self.drain.clone()));
+        let served = super::super::serve(stream.into(), Vec::new(), origin, self.outbound.clone(), self.drain.clone());
+        self.connections.borrow_mut().push(spawn_local(served));
         client
+    }
+
+    /// When all connections have ended.
+    pub(super) async fn drained(&self) {
+        for connection in self.connections.take() {
+            let _ = connection.await;
+        }
     }
 
     pub(super) async fn client(&self) -> Peer<TcpStream> {
