@@ -120,6 +120,25 @@ impl Request {
     }
 }
 
+/// GET requests to these URIs, one after another on one HTTP/2 connection with prior knowledge.
+#[track_caller]
+pub fn http2(stream: std::net::TcpStream, uris: &[&str]) -> Vec<Reply> {
+    block_on(async {
+        stream.set_nonblocking(true)?;
+        let stream = TokioIo::new(TcpStream::from_std(stream)?);
+        let (mut sender, connection) = conn::http2::handshake(TokioExecutor::new(), stream).await.map_err(io::Error::other)?;
+        let driver = tokio::spawn(connection);
+        let mut replies = Vec::new();
+        for uri in uris {
+            let request = http::Request::get(*uri).version(Version::HTTP_2).body(Full::<Bytes>::default()).unwrap();
+            replies.push(Reply::collect(sender.send_request(request).await.map_err(io::Error::other)?).await?);
+        }
+        driver.abort();
+        Ok::<_, io::Error>(replies)
+    })
+    .expect("replies")
+}
+
 /// A request to a server on a Unix socket.
 pub(crate) fn unix(socket: &Path, method: &str, path: &str) -> io::Result<Reply> {
     block_on(async {

@@ -5,13 +5,16 @@
 //! site            a directory of objects, an issuer's key, its tokens
 //! control_plane   `ringfence up`, `ringfence serve`, one-shot commands
 //! acme            the control plane, a sidecar and a workload together
+//! egress          the control plane and a sidecar that is asked as a proxy
 //! sidecar         `ringfence-proxy run`, and what its admin endpoint says
 //! http  raw       clients: whole requests; bytes
-//! upstream        the workload behind a sidecar: records, answers as its path says
+//! upstream        the workload behind a sidecar, or what it asks for outside: records, answers as its path says
+//! dns  tls        a DNS server whose answers change; a certificate authority and its clients
 //! ads             a sidecar's or an outsider's delta stream, message by message
 //! collector       an OTLP collector
 //! process  procfs processes, their output, their memory
 //! netns  packet   a pod and the world outside of it: two network namespaces; frames past the kernel's IP (needs root)
+//! pod  canary     a captured workload and its sidecar in that pod; what outside sees every packet that gets out
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails the test")]
 #![allow(clippy::print_stderr, reason = "a failed test shows what its processes said")]
@@ -19,23 +22,32 @@
 pub mod acme;
 pub mod ads;
 pub mod binaries;
+pub mod canary;
 pub mod collector;
 pub mod control_plane;
+pub mod dns;
+pub mod egress;
 pub mod http;
 pub mod netns;
 pub mod packet;
+pub mod pod;
 pub mod process;
 pub mod procfs;
 pub mod raw;
 pub mod sidecar;
 pub mod site;
+pub mod tls;
 pub mod token;
 pub mod upstream;
 pub mod wait;
 
 pub use acme::Acme;
+pub use canary::Canary;
 pub use control_plane::{Serve, Up, ringfence};
+pub use dns::Dns;
+pub use egress::Egress;
 pub use netns::Net;
+pub use pod::Pod;
 pub use sidecar::Sidecar;
 pub use site::Site;
 pub use upstream::Upstream;

@@ -42,12 +42,11 @@ impl Net {
     /// `None` where this process may not make namespaces, after saying so in the form that `tests/run` looks for.
     #[allow(clippy::print_stdout, reason = "what a test skips it says in its output")]
     pub fn new() -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         if !geteuid().is_root() {
             println!("skipped: needs root");
             return None;
         }
-        let id = format!("ringfence-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let id = unique();
         let net = Self { pod: Namespace::add(format!("{id}-pod")), outside: Namespace::add(format!("{id}-outside")) };
         ip(&["link", "add", "eth0", "netns", &net.pod.name, "type", "veth", "peer", "name", "eth0", "netns", &net.outside.name]);
         for (namespace, v4, v6) in [(&net.pod, POD_V4, POD_V6), (&net.outside, GATEWAY_V4, GATEWAY_V6)] {
@@ -74,6 +73,15 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    /// One that is joined to nothing. `what`: it is for, as a part of its name.
+    pub fn new(what: &str) -> Self {
+        Self::add(format!("{}-{what}", unique()))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn add(name: String) -> Self {
         ip(&["netns", "add", &name]);
         let namespace = Self { name };
@@ -139,6 +147,11 @@ impl Drop for Namespace {
         // Already gone, if this fails. A namespace without a name lasts until its last process and socket are gone.
         let _ = Command::new("ip").args(["netns", "delete", &self.name]).stderr(Stdio::null()).status();
     }
+}
+
+fn unique() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("ringfence-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 #[track_caller]

@@ -5,6 +5,8 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
+use serde_json::Value;
+
 use crate::wait::DEADLINE;
 
 pub struct Raw(TcpStream);
@@ -31,6 +33,18 @@ impl Raw {
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self(stream)
+    }
+
+    /// On a connection that was opened elsewhere.
+    pub fn on(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self(stream)
+    }
+
+    /// What becomes of a tunnel.
+    pub fn into_inner(self) -> TcpStream {
+        self.0
     }
 
     #[track_caller]
@@ -69,14 +83,31 @@ impl Raw {
         response
     }
 
+    /// Status and reason of the refusal that begins with `head`; of any other reply, no reason.
+    #[track_caller]
+    pub fn refusal(&mut self, head: &str) -> (u16, String) {
+        let lower = head.to_ascii_lowercase();
+        let length = lower.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        (status(head), body["reason"].as_str().unwrap_or_default().to_owned())
+    }
+
     /// Everything to the end of the connection, which is closed then from this side too.
     #[track_caller]
-    pub fn rest(mut self) -> String {
+    pub fn rest(self) -> String {
+        String::from_utf8_lossy(&self.rest_octets()).into_owned()
+    }
+
+    /// The same, where it need not be text.
+    #[track_caller]
+    pub fn rest_octets(mut self) -> Vec<u8> {
         let mut read = Vec::new();
         match self.0.read_to_end(&mut read) {
             // A reset after the reply is an end too.
             Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("{error}"),
-            _ => String::from_utf8_lossy(&read).into_owned(),
+            _ => read,
         }
     }
 }

@@ -34,14 +34,20 @@ impl Sidecar {
         Self::ready(Self::begin(site, workload, &fields))
     }
 
+    /// Waits until it is.
     #[track_caller]
-    fn ready(self) -> Self {
+    pub fn ready(self) -> Self {
         eventually("the sidecar is ready", || (self.admin.get("/readyz")?.status == 200).then_some(()));
         self
     }
 
     /// Not waited for. `fields`: of the bootstrap, `controlPlane` at least.
     pub fn begin(site: &Site, workload: &str, fields: &Value) -> Self {
+        Self::begin_as(Command::new(binary("ringfence-proxy")), site, workload, fields)
+    }
+
+    /// The same by a command that ends in the program: elsewhere, or as another user.
+    pub fn begin_as(mut command: Command, site: &Site, workload: &str, fields: &Value) -> Self {
         let dir = site.beside().join(workload);
         fs::create_dir_all(&dir).unwrap();
         let (state, log, socket) = (dir.join("state"), dir.join("access.log"), dir.join("admin"));
@@ -55,7 +61,7 @@ impl Sidecar {
         merge(&mut bootstrap, fields);
         let file = dir.join("bootstrap.json");
         fs::write(&file, bootstrap.to_string()).unwrap();
-        let process = Process::start(Command::new(binary("ringfence-proxy")).arg("run").arg("--bootstrap").arg(&file));
+        let process = Process::start(command.arg("run").arg("--bootstrap").arg(&file));
         Self { process, admin: Admin(socket), log: AccessLog(log), state }
     }
 
@@ -118,6 +124,16 @@ impl Admin {
         eventually("a listener is bound", || self.addresses().first().copied())
     }
 
+    /// Where the first listener of this route ("inbound", "outbound", "dns") is bound, once it is.
+    #[track_caller]
+    pub fn listener(&self, route: &str) -> SocketAddr {
+        eventually(&format!("a listener of {route} is bound"), || {
+            let config = self.config();
+            let listener = config["listeners"].as_array()?.iter().find(|listener| listener["route"] == route)?;
+            listener["address"].as_str()?.parse().ok()
+        })
+    }
+
     /// The value of a metric's only series, or of the one whose labels contain `label`.
     #[track_caller]
     pub fn metric(&self, name: &str, label: &str) -> f64 {
@@ -145,11 +161,20 @@ impl AccessLog {
 
     #[track_caller]
     pub fn line_where(&self, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        eventually(&format!("the access log has a line of {path}"), || {
-            let text = self.text();
-            // The last line may still be half there.
-            let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-            whole.map(|line| serde_json::from_str::<Value>(line).expect(line)).find(|line| line["path"] == path && fits(line))
-        })
+        self.find(&format!("a line of {path}"), |line| line["path"] == path && fits(line))
+    }
+
+    /// The first line that fits, once it is written. `what`: is it, for who reads that there was none.
+    #[track_caller]
+    pub fn find(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("the access log has {what}"), || self.lines().into_iter().find(&fits))
+    }
+
+    /// All that is written by now.
+    pub fn lines(&self) -> Vec<Value> {
+        let text = self.text();
+        // The last line may still be half there.
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        whole.map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/hold…` | 200 once [`Upstream::release`] was called |
 //! | `/big/N` | 200 and N octets |
+//! | `/redirect?URL` | 302 to URL |
 //! | a gRPC content type | the request's body, then `grpc-status: 0` as trailer |
 //! | a WebSocket handshake | 101, then every octet comes back |
 //! | anything else | 200 `ok` once the request's body has ended |
@@ -11,7 +12,10 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -22,11 +26,19 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     eventually,
     http::{Body, RUNTIME, block_on, frames, zeros},
+    tls,
 };
 
 /// What of a request's body is kept.
@@ -58,6 +70,7 @@ type Log = Arc<Mutex<Vec<Seen>>>;
 pub struct Upstream {
     pub address: SocketAddr,
     log: Log,
+    accepted: Arc<AtomicUsize>,
     release: watch::Sender<bool>,
     /// Ended with this.
     _tasks: JoinSet<()>,
@@ -71,13 +84,30 @@ impl Default for Upstream {
 
 impl Upstream {
     pub fn start() -> Self {
-        let listener = block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        Self::on(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), None)
+    }
+
+    /// Over TLS, as `name`.
+    pub fn tls(name: &str) -> Self {
+        Self::on(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), Some(tls::server(&[name])))
+    }
+
+    /// On a socket that listens already, wherever that is.
+    pub fn on(listener: std::net::TcpListener, tls: Option<Arc<ServerConfig>>) -> Self {
+        listener.set_nonblocking(true).unwrap();
+        let listener = block_on(async { TcpListener::from_std(listener) }).unwrap();
         let (release, released) = watch::channel(false);
-        let log = Log::default();
+        let (log, accepted) = (Log::default(), Arc::default());
         let address = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
-        tasks.spawn_on(serve(listener, log.clone(), released), RUNTIME.handle());
-        Self { address, log, release, _tasks: tasks }
+        let service = Service { log: log.clone(), released, tls: tls.map(TlsAcceptor::from) };
+        tasks.spawn_on(serve(listener, service, Arc::clone(&accepted)), RUNTIME.handle());
+        Self { address, log, accepted, release, _tasks: tasks }
+    }
+
+    /// Connections so far, whatever came of them.
+    pub fn connections(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
     }
 
     /// Lets everything on hold, now and later, go on.
@@ -110,17 +140,33 @@ impl Upstream {
     }
 }
 
-async fn serve(listener: TcpListener, log: Log, released: watch::Receiver<bool>) {
+#[derive(Clone)]
+struct Service {
+    log: Log,
+    released: watch::Receiver<bool>,
+    tls: Option<TlsAcceptor>,
+}
+
+async fn serve(listener: TcpListener, service: Service, accepted: Arc<AtomicUsize>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let (log, released) = (log.clone(), released.clone());
+        accepted.fetch_add(1, Ordering::SeqCst);
+        let service = service.clone();
         connections.spawn(async move {
-            let service = service_fn(move |request| answer(request, log.clone(), released.clone()));
-            let server = auto::Builder::new(TokioExecutor::new());
-            // A connection's failure is its client's to notice.
-            let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+            let Some(tls) = &service.tls else { return serve_http(stream, service).await };
+            // A handshake that fails is its client's to notice.
+            if let Ok(stream) = tls.accept(stream).await {
+                serve_http(stream, service).await;
+            }
         });
     }
+}
+
+async fn serve_http(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, service: Service) {
+    let Service { log, released, .. } = service;
+    let service = service_fn(move |request| answer(request, log.clone(), released.clone()));
+    // A connection's failure is its client's to notice.
+    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(TokioIo::new(stream), service).await;
 }
 
 /// Notes the request's end when it is dropped.
@@ -161,7 +207,7 @@ impl Drop for Entry {
 
 async fn answer(request: Request<Incoming>, log: Log, mut released: watch::Receiver<bool>) -> Result<Response<Body>, hyper::Error> {
     let mut entry = Entry::new(&request, log);
-    let path = request.uri().path().to_owned();
+    let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
     let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     if request.headers().get(header::UPGRADE).is_some_and(|protocol| protocol == "websocket") {
         entry.end = End::Answered;
@@ -192,6 +238,10 @@ async fn answer(request: Request<Incoming>, log: Log, mut released: watch::Recei
         None => text("ok"),
     };
     let mut response = Response::new(body);
+    if path == "/redirect" {
+        *response.status_mut() = StatusCode::FOUND;
+        response.headers_mut().insert(header::LOCATION, query.parse().unwrap());
+    }
     if is_grpc {
         response.headers_mut().insert(header::CONTENT_TYPE, "application/grpc".parse().unwrap());
     }

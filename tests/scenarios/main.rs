@@ -4,6 +4,8 @@
 mod bad_edits_change_nothing;
 mod capture_lets_nothing_out;
 mod edits_take_effect_live;
+mod egress_bypass;
+mod egress_reaches_what_is_listed;
 mod faults_at_start_are_one_line;
 mod http_passes_whole;
 mod idle_is_light;

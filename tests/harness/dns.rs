@@ -1,0 +1,147 @@
+//! A DNS server whose answers a test may change: UDP and TCP on one port. It keeps what it was asked.
+//!
+//! Nothing that it says may be remembered (TTL 0), so that each question is answered from what holds then.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+};
+
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::{
+        RData, Record, RecordType,
+        rdata::{A, AAAA},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    task::JoinSet,
+};
+
+use crate::http::{RUNTIME, block_on};
+
+pub struct Dns {
+    pub address: SocketAddr,
+    zone: Arc<Mutex<Zone>>,
+    /// Ended with this.
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Zone {
+    /// What each name leads to: the first time, the second, and from the last on always.
+    names: HashMap<String, Vec<Vec<IpAddr>>>,
+    /// Lower case, without the dot at the end.
+    asked: Vec<(String, RecordType)>,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self::start()
+    }
+}
+
+impl Dns {
+    /// On loopback, at a port of the system's choice.
+    pub fn start() -> Self {
+        let (udp, tcp) = loop {
+            let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            // Another process may have the same port of TCP.
+            if let Ok(tcp) = std::net::TcpListener::bind(udp.local_addr().unwrap()) {
+                break (udp, tcp);
+            }
+        };
+        Self::serve(udp, tcp)
+    }
+
+    /// On sockets that are bound already, wherever that is.
+    pub fn serve(udp: std::net::UdpSocket, tcp: std::net::TcpListener) -> Self {
+        let address = udp.local_addr().unwrap();
+        let zone = Arc::<Mutex<Zone>>::default();
+        udp.set_nonblocking(true).unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let (udp, tcp) = block_on(async { (UdpSocket::from_std(udp).unwrap(), TcpListener::from_std(tcp).unwrap()) });
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(datagrams(udp, zone.clone()), RUNTIME.handle());
+        tasks.spawn_on(connections(tcp, zone.clone()), RUNTIME.handle());
+        Self { address, zone, _tasks: tasks }
+    }
+
+    /// What `name` leads to from now on. Other names do not exist.
+    pub fn set(&self, name: &str, addresses: &[&str]) {
+        self.set_in_turn(name, &[addresses]);
+    }
+
+    /// What `name` leads to the first time that it is asked for, the second, and so on; addresses of each family have turns of their own.
+    pub fn set_in_turn(&self, name: &str, turns: &[&[&str]]) {
+        let turns = turns.iter().map(|turn| turn.iter().map(|address| address.parse().unwrap()).collect()).collect();
+        let mut zone = self.zone.lock().unwrap();
+        zone.asked.retain(|(asked, _)| asked != name);
+        zone.names.insert(name.to_owned(), turns);
+    }
+
+    /// How often anybody asked for `name`, whatever they wanted to know of it.
+    pub fn count(&self, name: &str) -> usize {
+        self.zone.lock().unwrap().asked.iter().filter(|(asked, _)| asked == name).count()
+    }
+}
+
+impl Zone {
+    fn answer(&mut self, query: &[u8]) -> Option<Vec<u8>> {
+        let mut answer = Message::from_vec(query).ok()?.into_response();
+        let question = answer.queries.first()?.clone();
+        let name = question.name().to_ascii().to_ascii_lowercase().trim_end_matches('.').to_owned();
+        let turn = self.asked.iter().filter(|(asked, kind)| *asked == name && *kind == question.query_type()).count();
+        self.asked.push((name.clone(), question.query_type()));
+        let Some(turns) = self.names.get(&name) else {
+            answer.metadata.response_code = ResponseCode::NXDomain;
+            return answer.to_vec().ok();
+        };
+        for address in turns.get(turn).or(turns.last()).into_iter().flatten() {
+            let data = match (address, question.query_type()) {
+                (IpAddr::V4(address), RecordType::A) => RData::A(A(*address)),
+                (IpAddr::V6(address), RecordType::AAAA) => RData::AAAA(AAAA(*address)),
+                _ => continue,
+            };
+            answer.add_answer(Record::from_rdata(question.name().clone(), 0, data));
+        }
+        answer.to_vec().ok()
+    }
+}
+
+async fn datagrams(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
+    let mut query = [0; 4096];
+    while let Ok((length, peer)) = socket.recv_from(&mut query).await {
+        let answer = zone.lock().unwrap().answer(&query[..length]);
+        if let Some(answer) = answer {
+            // A client that is gone needs no answer.
+            let _ = socket.send_to(&answer, peer).await;
+        }
+    }
+}
+
+async fn connections(listener: TcpListener, zone: Arc<Mutex<Zone>>) {
+    let mut open = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        open.spawn(queries(stream, zone.clone()));
+    }
+}
+
+/// Each message behind its length (RFC 1035 §4.2.2).
+async fn queries(mut stream: TcpStream, zone: Arc<Mutex<Zone>>) {
+    while let Ok(length) = stream.read_u16().await {
+        let mut query = vec![0; length.into()];
+        if stream.read_exact(&mut query).await.is_err() {
+            return;
+        }
+        let Some(answer) = zone.lock().unwrap().answer(&query) else { return };
+        let mut octets = (answer.len() as u16).to_be_bytes().to_vec();
+        octets.extend(answer);
+        if stream.write_all(&octets).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A certificate authority of the test's own, TLS servers that it vouches for, and clients that trust it and nobody else.
+
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    sync::{Arc, LazyLock},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned,
+    client::{EchGreaseConfig, EchMode},
+    crypto::{
+        aws_lc_rs::{default_provider, hpke::DH_KEM_X25519_HKDF_SHA256_AES_128},
+        hpke::Hpke,
+    },
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+};
+
+/// One for all tests: it is the keys that take time.
+static AUTHORITY: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(|| {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.distinguished_name.push(DnType::CommonName, "The tests' own authority");
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+});
+
+/// The authority's certificate, for programs that read a file of them.
+pub fn authority() -> String {
+    AUTHORITY.pem()
+}
+
+/// What a server needs to be all of `names`, in HTTP/1.1 and HTTP/2.
+pub fn server(names: &[&str]) -> Arc<ServerConfig> {
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.use_authority_key_identifier_extension = true;
+    let certificate = params.signed_by(&key, &AUTHORITY).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.into()
+}
+
+/// What of its name a ClientHello says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says<'a> {
+    /// In the clear, as is usual.
+    Name(&'a str),
+    Nothing,
+    /// In the clear, beside an Encrypted Client Hello (RFC 9849) in which another may be.
+    NameAndEch(&'a str),
+}
+
+fn client(says: Says<'_>) -> ClientConnection {
+    let mut roots = RootCertStore::empty();
+    roots.add(AUTHORITY.der().clone()).unwrap();
+    let builder = ClientConfig::builder_with_provider(default_provider().into());
+    let builder = match says {
+        Says::NameAndEch(_) => {
+            let suite = DH_KEM_X25519_HKDF_SHA256_AES_128;
+            let (key, _) = suite.generate_key_pair().unwrap();
+            builder.with_ech(EchMode::Grease(EchGreaseConfig::new(suite, key))).unwrap()
+        }
+        _ => builder.with_safe_default_protocol_versions().unwrap(),
+    };
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.enable_sni = says != Says::Nothing;
+    let name = match says {
+        Says::Name(name) | Says::NameAndEch(name) => name,
+        Says::Nothing => "nobody.test",
+    };
+    ClientConnection::new(config.into(), ServerName::try_from(name.to_owned()).unwrap()).unwrap()
+}
+
+/// A ClientHello as rustls sends it.
+pub fn client_hello(says: Says<'_>) -> Vec<u8> {
+    let mut hello = Vec::new();
+    client(says).write_tls(&mut hello).unwrap();
+    hello
+}
+
+/// The reply to `GET path` over TLS on this connection. Refused with an alert: an error that names it.
+pub fn get(stream: TcpStream, name: &str, path: &str) -> io::Result<String> {
+    let mut stream = StreamOwned::new(client(Says::Name(name)), stream);
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")?;
+    let mut reply = Vec::new();
+    match stream.read_to_end(&mut reply) {
+        // Whoever closes without close_notify has told all that a Content-Length counts.
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof || reply.is_empty() => Err(error),
+        _ => Ok(String::from_utf8_lossy(&reply).into_owned()),
+    }
+}
