@@ -6,8 +6,10 @@ use std::{
 };
 
 use ringfence_policy::{
-    IssuerName, Snapshot, TenantId,
+    IssuerName, Snapshot, TenantId, ZoneName,
     identify::IssuerPolicy,
+    ratelimit::Mode,
+    rpz::{self, Override, Scope},
     snapshot::ResourceVersion,
     tenant::{PlatformPolicy, ServedTenants, TenantPolicy, WorkloadPolicy},
 };
@@ -15,6 +17,7 @@ use ringfence_policy::{
 use crate::{
     decode::Decoded,
     resource::{Kind, PLATFORM},
+    zone::HeldZone,
 };
 
 /// What is known of a name.
@@ -37,7 +40,8 @@ pub trait Lookup {
     fn versions(&self) -> Vec<ResourceVersion>;
 }
 
-/// Which names a workload's sidecar needs, given what it knows: the closure over references. `bindings`: names of Binding resources that
+/// Which names a workload's sidecar needs, given what it knows: the closure over references, but for the chunks of its zones: which of
+/// those are still to be had, only whoever keeps the zones can tell. `bindings`: names of Binding resources that
 /// tokens have asked for, which count only where the workload serves any tenant.
 pub fn wanted(workload: &str, bindings: &BTreeSet<String>, known: &impl Lookup) -> BTreeMap<Kind, BTreeSet<String>> {
     let mut names: BTreeMap<Kind, BTreeSet<String>> = Kind::ALL.into_iter().map(|kind| (kind, BTreeSet::new())).collect();
@@ -57,6 +61,10 @@ pub fn wanted(workload: &str, bindings: &BTreeSet<String>, known: &impl Lookup) 
                 met.for_each(|(_, tenant)| want(Kind::Tenant, tenant.as_str()));
             }
         }
+        if let Some(platform) = platform_of(known).flatten() {
+            let zones = zones_of(policy, &platform, tenant_of(policy, known));
+            zones.into_iter().for_each(|(_, zone, _)| want(Kind::PolicyZone, zone.as_str()));
+        }
     }
     names
 }
@@ -68,16 +76,64 @@ fn workload_of<'a>(name: &str, known: &'a impl Lookup) -> Option<&'a Arc<Workloa
     }
 }
 
+/// `None`: it has not arrived. `Some(None)`: nobody knows what was meant to hold for all.
+fn platform_of(known: &impl Lookup) -> Option<Option<PlatformPolicy>> {
+    Some(match known.known(Kind::Platform, PLATFORM)? {
+        Known::Held(Decoded::Platform(platform)) => Some(platform.clone()),
+        Known::Absent => Some(PlatformPolicy::default()),
+        _ => None,
+    })
+}
+
+/// The tenant of a dedicated workload.
+fn tenant_of<'a>(policy: &WorkloadPolicy, known: &'a impl Lookup) -> Option<&'a TenantPolicy> {
+    let ServedTenants::One(id) = &policy.tenants else { return None };
+    match known.known(Kind::Tenant, id.as_str()) {
+        Some(Known::Held(Decoded::Tenant(tenant))) => Some(tenant),
+        _ => None,
+    }
+}
+
+/// The zones that a workload's queries go through, in order.
+fn zones_of<'a>(
+    policy: &'a WorkloadPolicy,
+    platform: &'a PlatformPolicy,
+    tenant: Option<&'a TenantPolicy>,
+) -> Vec<(Scope, &'a ZoneName, Mode)> {
+    let Some(dns) = &policy.dns else { return Vec::new() };
+    let own = tenant.map_or(&dns.zones, |tenant| &tenant.dns);
+    let platform = platform.zones.iter().map(|zone| (Scope::Platform, zone, Mode::Enforce));
+    platform.chain(own.zones.iter().map(|zone| (Scope::Tenant, zone, own.mode))).collect()
+}
+
+/// See [`Snapshot::zones`]. The outer `None`: one of them is still awaited.
+fn zones(policy: &WorkloadPolicy, platform: &PlatformPolicy, known: &impl Lookup) -> Option<Option<rpz::Policy>> {
+    let tenant = tenant_of(policy, known);
+    if policy.dns.is_some() && tenant.is_none() && matches!(policy.tenants, ServedTenants::One(_)) {
+        return Some(None);
+    }
+    let mut in_force = Vec::new();
+    let mut is_whole = true;
+    for (scope, name, mode) in zones_of(policy, platform, tenant) {
+        match known.known(Kind::PolicyZone, name.as_str())? {
+            Known::Held(Decoded::PolicyZone(HeldZone { manifest, zone })) => in_force.push(rpz::PolicyZone {
+                name: manifest.name.clone(),
+                zone: zone.clone()?,
+                scope,
+                r#override: if mode == Mode::Shadow { Override::Disabled } else { manifest.r#override.clone() },
+                max_ttl: None,
+            }),
+            _ => is_whole = false,
+        }
+    }
+    Some(is_whole.then(|| in_force.into_iter().collect()))
+}
+
 /// Assembles the snapshot of `workload`, or `None` while something it refers to has neither arrived nor been told absent (the old
 /// snapshot then stays: make before break), or while there is no such workload or no usable platform.
 pub fn assemble(workload: &str, known: &impl Lookup, generation: u64, previous: Option<&Snapshot>) -> Option<Snapshot> {
     let policy = workload_of(workload, known)?.clone();
-    let platform = match known.known(Kind::Platform, PLATFORM)? {
-        Known::Held(Decoded::Platform(platform)) => platform.clone(),
-        Known::Absent => PlatformPolicy::default(),
-        // Nobody knows what was meant to hold for all.
-        _ => return None,
-    };
+    let platform = platform_of(known)??;
     let mut issuers: Vec<Arc<IssuerPolicy>> = Vec::new();
     for name in &policy.issuers {
         if let Known::Held(Decoded::Issuer(issuer)) = known.known(Kind::Issuer, name.as_str())? {
@@ -118,11 +174,22 @@ pub fn assemble(workload: &str, known: &impl Lookup, generation: u64, previous: 
             values.remove(&value);
         }
     }
+    let zones = zones(&policy, &platform, known)?;
     let identity_generation = match previous {
         Some(previous) if same_issuers(previous, &issuers) => previous.identity_generation,
         _ => generation,
     };
-    Some(Snapshot { generation, identity_generation, workload: policy, platform, tenants, issuers, bindings, versions: known.versions() })
+    Some(Snapshot {
+        generation,
+        identity_generation,
+        workload: policy,
+        platform,
+        tenants,
+        issuers,
+        bindings,
+        zones,
+        versions: known.versions(),
+    })
 }
 
 fn add_tenant(id: &TenantId, known: &Known, tenants: &mut HashMap<TenantId, Arc<TenantPolicy>>) {

@@ -13,8 +13,9 @@ use crate::{
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as WireResource},
     nack,
     resource::{Kind, Resource},
+    zone::HeldZone,
 };
-use ringfence_policy::{TenantId, snapshot::ResourceVersion};
+use ringfence_policy::{TenantId, rpz::Zone, snapshot::ResourceVersion};
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -58,7 +59,7 @@ impl Entry {
 }
 
 /// A response, decoded and not yet in force: whoever applies it may still reject single resources (a listener that cannot be bound).
-/// One is finished before the next is received.
+/// One is finished before the next is received; but those of policy zones may wait for their chunks, and are then superseded by later ones.
 #[derive(Debug)]
 pub struct Update {
     stream: u64,
@@ -121,9 +122,27 @@ impl Client {
         self.subscription(kind).known.remove(name);
     }
 
-    /// Everything held, as received.
+    /// Gives a restored policy zone what its manifest tells of.
+    pub fn open_zone(&mut self, name: &str, opened: Zone) {
+        let entry = self.subscription(Kind::PolicyZone).known.get_mut(name);
+        if let Some(Entry { known: Known::Held(Decoded::PolicyZone(held)), .. }) = entry {
+            held.zone = Some(opened);
+        }
+    }
+
+    /// The policy zones held.
+    pub fn zones(&self) -> impl Iterator<Item = &HeldZone> {
+        let known = self.kinds.get(&Kind::PolicyZone).into_iter().flat_map(|subscription| subscription.known.values());
+        known.filter_map(|entry| match &entry.known {
+            Known::Held(Decoded::PolicyZone(held)) => Some(held),
+            _ => None,
+        })
+    }
+
+    /// Everything held, as received, but for the chunks of zones: those are kept otherwise.
     pub fn held(&self) -> impl Iterator<Item = &Resource> {
-        self.kinds.values().flat_map(|subscription| subscription.known.values()).filter_map(|entry| entry.resource.as_ref())
+        let kinds = self.kinds.iter().filter(|(kind, _)| **kind != Kind::ZoneChunk);
+        kinds.flat_map(|(_, subscription)| subscription.known.values()).filter_map(|entry| entry.resource.as_ref())
     }
 
     /// A new stream is up: the requests that subscribe to everything wanted and tell what is held.
@@ -287,6 +306,19 @@ impl Subscription {
 }
 
 impl Update {
+    /// Leaves to `newer` what both tell of: put in force later, this one would undo that.
+    pub fn supersede_by(&mut self, newer: &Update) {
+        let later: HashSet<&str> = newer.names().collect();
+        self.rejections.retain(|rejection| !later.contains(rejection.name.as_str()));
+        self.upserts.retain(|upsert| !later.contains(&*upsert.resource.name));
+        self.removed.retain(|name| !later.contains(name.as_str()));
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let upserts = self.upserts.iter().map(|upsert| &*upsert.resource.name);
+        upserts.chain(self.removed.iter().map(String::as_str)).chain(self.rejections.iter().map(|rejection| rejection.name.as_str()))
+    }
+
     pub fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
     }

@@ -9,9 +9,11 @@ mod tenant;
 #[cfg(test)]
 mod tests;
 mod workload;
+mod zone;
 
 use std::{fmt, sync::Arc};
 
+use bytes::Bytes;
 use ringfence_policy::{
     TenantId,
     identify::IssuerPolicy,
@@ -22,11 +24,13 @@ use ringfence_policy::{
 use crate::{
     generated::resource as proto,
     resource::{Body, Kind, PLATFORM, Resource},
+    zone::HeldZone,
 };
 
 pub use identity::issuer;
 pub use tenant::tenant;
 pub use workload::workload;
+pub use zone::{policy_zone, zone_chunk};
 
 /// Largest resource looked at, in bytes: a JWK set of hundreds of keys, thousands of rules.
 pub const MAX_RESOURCE_BYTES: usize = 1024 * 1024;
@@ -73,6 +77,9 @@ impl fmt::Display for Rejection {
 /// A resource's meaning.
 #[derive(Clone, Debug)]
 pub enum Decoded {
+    /// The chunk's data.
+    ZoneChunk(Bytes),
+    PolicyZone(HeldZone),
     Platform(PlatformPolicy),
     Issuer(Arc<IssuerPolicy>),
     Tenant(Arc<TenantPolicy>),
@@ -90,6 +97,8 @@ pub fn decode(kind: Kind, name: &str, bytes: &[u8]) -> Result<Decoded, Rejection
         B::decode(bytes).map_err(|error| whole(format!("cannot be decoded: {error}")))
     }
     match kind {
+        Kind::ZoneChunk => read(bytes).and_then(|body| zone_chunk(name, body)).map(Decoded::ZoneChunk),
+        Kind::PolicyZone => read(bytes).and_then(|body| policy_zone(name, &body)).map(Decoded::from),
         Kind::Platform => read(bytes).and_then(|body| platform(name, &body)).map(Decoded::Platform),
         Kind::Issuer => read(bytes).and_then(|body| issuer(name, &body)).map(|policy| Decoded::Issuer(policy.into())),
         Kind::Tenant => read(bytes).and_then(|body| tenant(name, &body)).map(|policy| Decoded::Tenant(policy.into())),
@@ -112,7 +121,8 @@ pub fn platform(name: &str, body: &proto::Platform) -> Result<PlatformPolicy, Ve
     }
     let in_flight = faults.in_flight("inFlight", body.in_flight);
     let egress = body.egress.as_ref().map(|egress| egress::platform(egress, &mut faults)).unwrap_or_default();
-    faults.or(|| PlatformPolicy { in_flight, egress })
+    let zones = body.dns.as_ref().map(|dns| zone::zones("dns.zones", &dns.zones, &mut faults)).unwrap_or_default();
+    faults.or(|| PlatformPolicy { in_flight, egress, zones })
 }
 
 /// `Binding`.

@@ -10,5 +10,6 @@ pub mod resource;
 pub mod server;
 #[cfg(test)]
 mod tests;
+pub mod zone;
 
 pub use ringfence_policy as policy;

@@ -4,14 +4,16 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
-use crate::generated::resource as proto;
+use crate::{generated::resource as proto, zone::Digest};
 
 /// The kinds of resource, in the order in which they are sent: what is referred to goes before what refers to it
 /// (make before break); removals go the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
+    ZoneChunk,
+    PolicyZone,
     Platform,
     Issuer,
     Tenant,
@@ -20,10 +22,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Platform, Kind::Issuer, Kind::Tenant, Kind::Binding, Kind::Workload];
+    pub const ALL: [Kind; 7] =
+        [Kind::ZoneChunk, Kind::PolicyZone, Kind::Platform, Kind::Issuer, Kind::Tenant, Kind::Binding, Kind::Workload];
 
     pub const fn type_url(self) -> &'static str {
         match self {
+            Kind::ZoneChunk => "type.googleapis.com/ringfence.v1.ZoneChunk",
+            Kind::PolicyZone => "type.googleapis.com/ringfence.v1.PolicyZone",
             Kind::Platform => "type.googleapis.com/ringfence.v1.Platform",
             Kind::Issuer => "type.googleapis.com/ringfence.v1.Issuer",
             Kind::Tenant => "type.googleapis.com/ringfence.v1.Tenant",
@@ -36,9 +41,11 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.type_url() == url)
     }
 
-    /// The word an operator writes as `kind:`.
+    /// The word an operator writes as `kind:`; a `ZoneChunk` nobody writes.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Kind::ZoneChunk => "ZoneChunk",
+            Kind::PolicyZone => "PolicyZone",
             Kind::Platform => "Platform",
             Kind::Issuer => "Issuer",
             Kind::Tenant => "Tenant",
@@ -70,7 +77,7 @@ pub trait Body: Message + Default {
 macro_rules! body {
     ($($kind:ident),*) => { $(impl Body for proto::$kind { const KIND: Kind = Kind::$kind; })* };
 }
-body!(Platform, Issuer, Tenant, Binding, Workload);
+body!(ZoneChunk, PolicyZone, Platform, Issuer, Tenant, Binding, Workload);
 
 /// An encoded resource. Its version is a hash of its content: two replicas, or one before and after a restart, give the same
 /// content the same version, and a version says nothing of how often anything else has changed.
@@ -92,5 +99,12 @@ impl Resource {
         // 128 bits: enough that no two contents of one resource meet by chance.
         let version: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         Self { kind, name: name.into(), version: version.into(), bytes }
+    }
+
+    /// A chunk, encoded. Its name is its content's hash already.
+    pub fn chunk(digest: Digest, bytes: Bytes) -> Self {
+        let name = digest.to_string();
+        let version = name[..32].into();
+        Self { kind: Kind::ZoneChunk, name: name.into(), version, bytes }
     }
 }

@@ -88,7 +88,8 @@ impl Stream {
             self.touch_all();
             return true;
         }
-        self.kinds.get_mut(&kind).is_some_and(|subscription| subscription.touch(name, view.sees(kind, name)))
+        let concerned = self.kinds.get_mut(&kind).is_some_and(|subscription| subscription.touch(name, view.sees(kind, name)));
+        concerned | (view.leads_to_zones().any(|lead| lead == (kind, name)) && self.touch_zones())
     }
 
     /// As `touch` of each. Costs no more than what this stream asked for, however much was published.
@@ -103,7 +104,15 @@ impl Stream {
                 concerned |= subscription.touch_each(names, |name| view.sees(*kind, name));
             }
         }
-        concerned
+        let mut leads = view.leads_to_zones();
+        let zones_may_differ = leads.any(|(kind, name)| changed.get(&kind).is_some_and(|names| names.contains(name)));
+        concerned | (zones_may_differ && self.touch_zones())
+    }
+
+    /// What decides which zones may be seen has changed: every name of theirs that this stream asked for is to be looked at again.
+    fn touch_zones(&mut self) -> bool {
+        let zones = self.kinds.iter_mut().filter(|(kind, _)| matches!(kind, Kind::ZoneChunk | Kind::PolicyZone));
+        zones.map(|(_, subscription)| subscription.touch_all()).count() > 0
     }
 
     /// Every name that this stream asked for is to be looked at again.

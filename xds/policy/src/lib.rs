@@ -19,5 +19,5 @@ pub mod snapshot;
 pub mod tenant;
 
 pub use deny::{Deny, Reason, RuleRef};
-pub use name::{IssuerName, NameError, TenantId, WorkloadName};
+pub use name::{IssuerName, NameError, TenantId, WorkloadName, ZoneName};
 pub use snapshot::Snapshot;

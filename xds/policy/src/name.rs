@@ -57,6 +57,10 @@ macro_rules! name {
 }
 
 name!(
+    /// `metadata.name` of a PolicyZone.
+    ZoneName
+);
+name!(
     /// The unit of isolation: `metadata.name` of a Tenant.
     TenantId
 );

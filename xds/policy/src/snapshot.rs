@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use crate::{
     Deny, IssuerName, Reason, TenantId,
     identify::{IssuerPolicy, VerifiedClaims},
+    rpz,
     tenant::{PlatformPolicy, ServedTenants, TenantPolicy, WorkloadPolicy},
 };
 
@@ -22,6 +23,10 @@ pub struct Snapshot {
     pub versions: Vec<ResourceVersion>,
     /// (issuer, claim value) -> tenant.
     pub bindings: HashMap<IssuerName, HashMap<String, TenantId>>,
+    /// What the workload's DNS queries go through: the platform's zones, then those of its tenant, or its own where it is shared, for no
+    /// query tells whose it is. Empty without `Workload.spec.dns`. `None`: one of them, or the tenant, cannot be had, so that no query may
+    /// be answered.
+    pub zones: Option<rpz::Policy>,
 }
 
 /// One resource that the snapshot was made of.

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use crate::{
-    IssuerName, TenantId, WorkloadName,
+    IssuerName, TenantId, WorkloadName, ZoneName,
     egress::{EgressPolicy, PlatformEgress},
     path::PathPattern,
-    ratelimit::LimitPolicy,
+    ratelimit::{LimitPolicy, Mode},
     scope::ScopePolicy,
 };
 
@@ -24,6 +24,8 @@ pub struct TenantPolicy {
     pub in_flight: Option<u32>,
     pub inbound: ScopePolicy,
     pub egress: EgressPolicy,
+    /// For the queries of its dedicated workloads.
+    pub dns: DnsZones,
 }
 
 /// One `spec.identity` entry.
@@ -92,6 +94,17 @@ pub struct DnsPolicy {
     pub listen: Option<SocketAddr>,
     /// Empty: the host's resolvers.
     pub upstreams: Vec<DnsUpstream>,
+    /// A query carries no token and so names no tenant: those of a shared workload all go through these. Of a dedicated one: none, for its
+    /// queries go through its tenant's.
+    pub zones: DnsZones,
+}
+
+/// Policy zones in order of precedence, after the platform's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsZones {
+    pub zones: Vec<ZoneName>,
+    /// Shadow: none of them acts, and what would have is told. The platform's act all the same.
+    pub mode: Mode,
 }
 
 /// One of `dns.upstreams`.
@@ -120,6 +133,8 @@ pub struct PlatformPolicy {
     /// Default of `TenantPolicy::in_flight`.
     pub in_flight: Option<u32>,
     pub egress: PlatformEgress,
+    /// Policy zones in order of precedence, before every tenant's.
+    pub zones: Vec<ZoneName>,
 }
 
 impl PlatformPolicy {

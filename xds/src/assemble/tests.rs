@@ -47,6 +47,7 @@ impl Knows {
             in_flight: None,
             inbound: Default::default(),
             egress: Default::default(),
+            dns: Default::default(),
         };
         self.that(Kind::Tenant, name, Known::Held(Decoded::Tenant(policy.into())))
     }
@@ -192,6 +193,7 @@ fn a_value_of_an_issuer_that_the_workload_does_not_trust_means_nobody() {
         in_flight: None,
         inbound: Default::default(),
         egress: Default::default(),
+        dns: Default::default(),
     };
     knows.that(Kind::Tenant, "acme", Known::Held(Decoded::Tenant(policy.into())));
     assert_eq!(bindings(&assemble("api", &knows, 1, None).unwrap()), [""; 0]);

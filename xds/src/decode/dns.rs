@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ringfence_policy::tenant::{DnsPolicy, DnsTransport, DnsUpstream};
 
-use super::{Faults, Quoted, workload::Listeners};
+use super::{Faults, Quoted, workload::Listeners, zone::dns_zones};
 use crate::generated::resource as proto;
 
 /// Each is asked in turn while a query waits.
@@ -31,7 +31,7 @@ pub(super) fn dns(body: &proto::WorkloadDns, listeners: &mut Listeners, faults: 
             Err(message) => faults.add(path, format!("{message}, not {}", Quoted(text))),
         }
     }
-    DnsPolicy { listen, upstreams }
+    DnsPolicy { listen, upstreams, zones: dns_zones(&body.zones, &body.mode, faults) }
 }
 
 fn upstream(text: &str) -> Result<DnsUpstream, &'static str> {

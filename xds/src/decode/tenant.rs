@@ -11,6 +11,7 @@ use ringfence_policy::{
 use super::{
     Fault, Faults, MAX_VALUE_BYTES, Quoted, egress, is_claim_value,
     limits::{limits, request_match},
+    zone::dns_zones,
 };
 use crate::generated::resource as proto;
 
@@ -28,7 +29,8 @@ pub fn tenant(name: &str, body: &proto::Tenant) -> Result<TenantPolicy, Vec<Faul
     };
     let in_flight = faults.in_flight("inFlight", body.in_flight);
     let egress = body.egress.as_ref().map(|body| egress::tenant(name, body, &mut faults)).unwrap_or_default();
-    faults.or_some(id.map(|id| TenantPolicy { id, identities, limits, in_flight, inbound, egress }))
+    let dns = body.dns.as_ref().map(|dns| dns_zones(&dns.zones, &dns.mode, &mut faults)).unwrap_or_default();
+    faults.or_some(id.map(|id| TenantPolicy { id, identities, limits, in_flight, inbound, egress, dns }))
 }
 
 fn identities(bodies: &[proto::Identity], faults: &mut Faults) -> Vec<Identity> {

@@ -41,6 +41,7 @@ fn good_tenant() -> proto::Tenant {
         }),
         in_flight: 0,
         egress: None,
+        dns: None,
     }
 }
 

@@ -18,6 +18,14 @@ pub fn workload(name: &str, body: &proto::Workload) -> Result<WorkloadPolicy, Ve
     let inbound = inbound(&body.inbound, &mut listeners, &mut faults);
     let outbound = body.egress.as_ref().and_then(|egress| outbound(egress, body.dns.as_ref(), &mut listeners, &mut faults));
     let dns = body.dns.as_ref().map(|body| dns(body, &mut listeners, &mut faults));
+    // Who would change a list that two have a say in? A dedicated workload's is its tenant's alone.
+    if let (Some(ServedTenants::One(_)), Some(dns)) = (&tenants, &body.dns) {
+        for (path, is_set) in [("dns.zones", !dns.zones.is_empty()), ("dns.mode", !dns.mode.is_empty())] {
+            if is_set {
+                faults.add(path, "is for shared workloads: write it into the tenant's spec.dns");
+            }
+        }
+    }
     let policy = name.zip(tenants).map(|(name, tenants)| WorkloadPolicy { name, tenants, issuers, inbound, outbound, dns });
     faults.or_some(policy)
 }

@@ -102,7 +102,7 @@ pub(crate) fn told(response: &DeltaDiscoveryResponse) -> String {
         let in_flight = match kind {
             Kind::Platform => Some(proto::Platform::decode(body.value.as_slice()).unwrap().in_flight),
             Kind::Tenant => Some(proto::Tenant::decode(body.value.as_slice()).unwrap().in_flight),
-            Kind::Issuer | Kind::Binding | Kind::Workload => None,
+            _ => None,
         };
         format!(" {}{}", resource.name, in_flight.map(|n| format!("={n}")).unwrap_or_default())
     });

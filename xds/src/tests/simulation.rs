@@ -161,6 +161,7 @@ impl World {
                     Kind::Issuer | Kind::Tenant => TENANTS[*i].to_owned(),
                     Kind::Binding => met(*i),
                     Kind::Workload => NODE.to_owned(),
+                    Kind::ZoneChunk | Kind::PolicyZone => unreachable!("not withdrawn here"),
                 };
                 if self.set.remove(*kind, &name) {
                     self.stream.touch(*kind, &name, &self.set.view(NODE));

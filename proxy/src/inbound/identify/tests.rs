@@ -58,6 +58,7 @@ fn snapshot(generation: u64, issuer: Arc<IssuerPolicy>, tenants: &[&str]) -> Arc
         in_flight: None,
         inbound: ScopePolicy::Everywhere,
         egress: Default::default(),
+        dns: Default::default(),
     };
     let values: HashMap<_, _> = tenants.iter().map(|name| (name.to_string(), name.parse().unwrap())).collect();
     Arc::new(Snapshot {

@@ -39,6 +39,7 @@ fn tenant(id: &str, limits: impl IntoIterator<Item = LimitPolicy>) -> TenantPoli
         in_flight: None,
         inbound: ScopePolicy::Everywhere,
         egress: Default::default(),
+        dns: Default::default(),
     }
 }
 

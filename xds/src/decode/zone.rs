@@ -1,0 +1,89 @@
+//! `PolicyZone` and `ZoneChunk`, and the lists of zones that others have.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use ringfence_policy::{ZoneName, rpz::Override, tenant::DnsZones};
+
+use super::{Fault, Faults, Quoted, limits::mode, whole};
+use crate::{
+    generated::resource as proto,
+    zone::{Digest, MAX_CHUNK_BYTES, MAX_ZONE_BYTES, MIN_CHUNK_BYTES, Manifest, Piece},
+};
+
+/// Zones of one list. Each may be asked about every name.
+const MAX_ZONES: usize = 64;
+
+/// `PolicyZone`.
+pub fn policy_zone(name: &str, body: &proto::PolicyZone) -> Result<Manifest, Vec<Fault>> {
+    let mut faults = Faults::default();
+    let name = faults.name::<ZoneName>(name);
+    let r#override = match body.r#override.as_str() {
+        "" => Some(Override::Given),
+        text => faults.parse("override", text),
+    };
+    let digest = digest("digest", &body.digest, &mut faults);
+    let (mut pieces, mut size) = (Vec::with_capacity(body.pieces.len()), 0);
+    for (i, piece) in body.pieces.iter().enumerate() {
+        let smallest = if i + 1 == body.pieces.len() { 1 } else { MIN_CHUNK_BYTES };
+        if !(smallest..=MAX_CHUNK_BYTES).contains(&(piece.size as usize)) {
+            faults.add(format!("pieces[{i}].size"), format!("must be from {smallest} to {MAX_CHUNK_BYTES} bytes"));
+        }
+        size += u64::from(piece.size);
+        if let Some(digest) = self::digest(&format!("pieces[{i}].digest"), &piece.digest, &mut faults) {
+            pieces.push(Piece { digest, size: piece.size });
+        }
+    }
+    if size == 0 || size > MAX_ZONE_BYTES {
+        faults.add("", format!("must be compiled to at most {} MiB, and not to nothing", MAX_ZONE_BYTES >> 20));
+    }
+    let manifest = name.zip(digest).zip(r#override);
+    let make = |((name, digest), r#override): ((ZoneName, _), _)| Manifest { name: name.as_str().into(), digest, size, pieces, r#override };
+    faults.or_some(manifest.map(make))
+}
+
+/// `ZoneChunk`: its data, which is what its name says.
+pub fn zone_chunk(name: &str, body: proto::ZoneChunk) -> Result<Bytes, Vec<Fault>> {
+    if body.data.len() > MAX_CHUNK_BYTES {
+        return Err(whole(format!("must be at most {MAX_CHUNK_BYTES} bytes")));
+    }
+    match name.parse::<Digest>() {
+        Err(error) => Err(whole(format!("name {error}, not {}", Quoted(name)))),
+        Ok(digest) if digest != Digest::of(&body.data) => Err(whole("is another than its name says: its SHA-256 is not that")),
+        Ok(_) => Ok(body.data),
+    }
+}
+
+fn digest(path: &str, bytes: &[u8], faults: &mut Faults) -> Option<Digest> {
+    bytes.try_into().map(Digest).map_err(|_| faults.add(path, "must be a SHA-256: 32 bytes")).ok()
+}
+
+/// A list of zones by name, at `path`.
+pub(super) fn zones(path: &str, names: &[String], faults: &mut Faults) -> Vec<ZoneName> {
+    if names.len() > MAX_ZONES {
+        faults.add(path, format!("must be at most {MAX_ZONES} zones"));
+        return Vec::new();
+    }
+    let mut seen = BTreeSet::new();
+    let mut zones = Vec::with_capacity(names.len());
+    for (i, text) in names.iter().enumerate() {
+        let path = format!("{path}[{i}]");
+        if !seen.insert(text) {
+            faults.add(path, format!("{} is already listed", Quoted(text)));
+        } else {
+            zones.extend(faults.parse::<ZoneName>(path, text));
+        }
+    }
+    zones
+}
+
+/// `dns.zones` and `dns.mode`.
+pub(super) fn dns_zones(names: &[String], shadow: &str, faults: &mut Faults) -> DnsZones {
+    DnsZones { zones: zones("dns.zones", names, faults), mode: mode("dns.mode".into(), shadow, faults) }
+}
+
+impl From<Manifest> for super::Decoded {
+    fn from(manifest: Manifest) -> Self {
+        Self::PolicyZone(crate::zone::HeldZone { manifest: Arc::new(manifest), zone: None })
+    }
+}
