@@ -5,6 +5,7 @@ pub mod feed;
 pub mod fleet;
 pub mod spec;
 pub mod store;
+pub mod zones;
 
 pub mod admin;
 pub mod plane;

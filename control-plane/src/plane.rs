@@ -106,6 +106,8 @@ impl Plane {
             loaded.faults.iter().for_each(say);
             return Err(PlaneError::Faults { dir, faults: loaded.faults.len() });
         }
+        let left_out: BTreeSet<String> = loaded.left_out.iter().map(ToString::to_string).collect();
+        left_out.iter().for_each(say);
         let sockets = sockets.map(|sockets| make_private(&sockets).map_err(at(&sockets))).transpose()?;
         let state = dir.canonicalize().map_err(at(&dir))?.join(STATE_DIR);
         let (state, lock) = match lock(&state) {
@@ -130,7 +132,7 @@ impl Plane {
             state,
             sockets,
             served: BTreeMap::new(),
-            faults: Default::default(),
+            faults: Arc::new(Mutex::new(left_out)),
             unfed: BTreeMap::new(),
             _lock: lock,
             interrupt,
@@ -203,9 +205,10 @@ impl Plane {
     }
 
     fn reload(&mut self) {
-        let loaded = self.catalog.load();
+        // Compiling a long zone takes a second, in which the sidecars are served by others.
+        let loaded = tokio::task::block_in_place(|| self.catalog.load());
         let mut faults: BTreeSet<String> = match &loaded {
-            Ok(loaded) => loaded.faults.iter().map(ToString::to_string).collect(),
+            Ok(loaded) => loaded.faults.iter().chain(&loaded.left_out).map(ToString::to_string).collect(),
             Err(error) => BTreeSet::from([format!("ringfence: {}: {error}; nothing was changed", self.dir.display())]),
         };
         let issuers = &self.catalog;

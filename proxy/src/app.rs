@@ -33,6 +33,7 @@ use crate::{
         last_good::{LastGood, LastGoodError},
         learn::Learner,
         stream,
+        zones::Zones,
     },
     context::Contexts,
     data::{self, Shared},
@@ -117,6 +118,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
     });
     let last_good =
         bootstrap.state_dir.as_deref().map(|dir| LastGood::new(dir, workload.as_str())).transpose().map_err(StartError::State)?;
+    let zones = Zones::new(bootstrap.state_dir.as_deref())?;
     let restored = last_good.as_ref().and_then(|last_good| {
         last_good.load().unwrap_or_else(|error| {
             notice(format_args!("last known good: {error}"));
@@ -129,6 +131,8 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         current: shared.current.clone(),
         listeners,
         last_good,
+        zones,
+        parked: Vec::new(),
         metrics,
         used: shared.used.clone(),
         forget_after: Duration::from_secs(bootstrap.forget_seconds),

@@ -167,6 +167,11 @@ impl Client {
         self.subscribe(kind)
     }
 
+    /// Whether what arrives under a name is of use.
+    pub fn wants(&self, kind: Kind, name: &str) -> bool {
+        self.kinds.get(&kind).is_some_and(|subscription| subscription.wanted.contains(name))
+    }
+
     /// Asks again for a resource that is held (fresh keys), which the protocol answers even if nothing changed.
     pub fn refresh(&mut self, kind: Kind, name: &str) -> Option<DeltaDiscoveryRequest> {
         self.subscription(kind).subscribed.contains(name).then(|| self.request(kind, vec![name.to_owned()], Vec::new()))

@@ -39,6 +39,8 @@ pub(super) fn run(args: &ValidateArgs, out: &mut impl Write) -> Result<bool, Val
     let compiled = compile(&parsed.objects, &parsed.unread());
     let mut faults = parsed.faults;
     faults.extend(compiled.faults());
+    // `serve` only tells of these; whoever asks for faults wants them mended.
+    faults.extend(parsed.left_out);
     faults.sort();
     match args.output {
         Output::Text => faults.iter().try_for_each(|fault| writeln!(out, "{fault}"))?,

@@ -172,7 +172,8 @@ fn place(object: &Object) -> String {
 /// What a sidecar would say of the resource, at the fields that the operator wrote.
 fn check_one(object: &Object, resource: &Resource) -> Vec<Fault> {
     // A binding repeats what its tenant's own resource says.
-    if resource.kind == ResourceKind::Binding {
+    // A chunk is what its name says, by how it was made.
+    if matches!(resource.kind, ResourceKind::Binding | ResourceKind::ZoneChunk) {
         return Vec::new();
     }
     let of_the_object = |fault: decode::Fault| match fault.path.as_str() {
@@ -188,6 +189,7 @@ const MAX_HINTS: usize = 32;
 /// The objects by name.
 struct Index<'a> {
     issuers: BTreeSet<&'a str>,
+    zones: BTreeSet<&'a str>,
     tenants: HashMap<&'a str, &'a TenantSpec>,
     /// Those that some tenant names.
     used_issuers: OnceCell<BTreeSet<&'a str>>,
@@ -197,12 +199,15 @@ struct Index<'a> {
 
 impl<'a> Index<'a> {
     fn new(standing: &[(usize, &'a Object)], unread: &'a BTreeSet<ObjectKey>) -> Self {
-        let mut index =
-            Self { issuers: BTreeSet::new(), tenants: HashMap::new(), used_issuers: OnceCell::new(), unread, hints: Cell::new(0) };
+        let (issuers, zones, tenants) = Default::default();
+        let mut index = Self { issuers, zones, tenants, used_issuers: OnceCell::new(), unread, hints: Cell::new(0) };
         for (_, object) in standing {
             match &object.spec {
                 Spec::Issuer(_) => {
                     index.issuers.insert(&object.key.name);
+                }
+                Spec::PolicyZone(_) => {
+                    index.zones.insert(&object.key.name);
                 }
                 Spec::Tenant(tenant) => {
                     index.tenants.insert(&object.key.name, tenant);
@@ -219,7 +224,10 @@ impl<'a> Index<'a> {
         if workload.tenants.iter().flatten().any(|name| name == "*") {
             return self.used_issuers.get_or_init(|| self.tenants.values().flat_map(|tenant| issuers_of(tenant)).collect()).clone();
         }
-        let tenants = references(&object.spec).into_iter().filter_map(|reference| self.tenants.get(reference.name).copied());
+        let tenants = references(&object.spec)
+            .into_iter()
+            .filter(|reference| reference.kind == Kind::Tenant)
+            .filter_map(|reference| self.tenants.get(reference.name).copied());
         tenants.flat_map(issuers_of).collect()
     }
 
@@ -228,6 +236,7 @@ impl<'a> Index<'a> {
         let Reference { kind, name, .. } = *reference;
         let there = match kind {
             Kind::Issuer => self.issuers.contains(name),
+            Kind::PolicyZone => self.zones.contains(name),
             Kind::Tenant => self.tenants.contains_key(name),
             Kind::Platform | Kind::Workload => false,
         };
@@ -238,6 +247,7 @@ impl<'a> Index<'a> {
         let meant = match kind {
             _ if self.hints.replace(self.hints.get() + 1) >= MAX_HINTS => None,
             Kind::Issuer => crate::spec::nearest(name, self.issuers.iter().copied()),
+            Kind::PolicyZone => crate::spec::nearest(name, self.zones.iter().copied()),
             _ => crate::spec::nearest(name, self.tenants.keys().copied()),
         };
         let hint = meant.map(|meant| format!(": did you mean {meant}?")).unwrap_or_default();

@@ -18,6 +18,10 @@ pub(super) fn of(object: &Object, issuers: &BTreeSet<&str>, faults: &mut Vec<Fau
     match &object.spec {
         Spec::Platform(spec) => vec![Resource::new(name, &platform(spec))],
         Spec::Issuer(spec) => vec![Resource::new(name, &issuer(spec))],
+        Spec::PolicyZone(spec) => {
+            let r#override = spec.r#override.as_deref().unwrap_or_default();
+            spec.compiled.iter().flat_map(|zone| zone.resources(&name, r#override)).collect()
+        }
         Spec::Tenant(spec) => {
             let body = tenant(spec, &name);
             let binding =
@@ -35,7 +39,11 @@ fn platform(spec: &PlatformSpec) -> proto::Platform {
         deny: spec.deny.as_ref().map(|deny| proto::Prefixes { cidrs: deny.cidrs.clone() }),
         dangerous_allow_private: spec.dangerous_allow_private.clone(),
     };
-    proto::Platform { in_flight: spec.in_flight.unwrap_or_default(), egress: spec.egress.as_ref().map(egress) }
+    proto::Platform {
+        in_flight: spec.in_flight.unwrap_or_default(),
+        egress: spec.egress.as_ref().map(egress),
+        dns: spec.dns.as_ref().map(|dns| proto::PlatformDns { zones: dns.zones.clone() }),
+    }
 }
 
 fn issuer(spec: &IssuerSpec) -> proto::Issuer {
@@ -60,6 +68,7 @@ fn tenant(spec: &TenantSpec, name: &str) -> proto::Tenant {
         inbound: spec.inbound.as_ref().and_then(inbound),
         in_flight: spec.in_flight.unwrap_or_default(),
         egress: spec.egress.as_ref().map(egress),
+        dns: spec.dns.as_ref().map(|dns| proto::TenantDns { zones: dns.zones.clone(), mode: dns.mode.clone().unwrap_or_default() }),
     }
 }
 
@@ -134,7 +143,12 @@ fn workload_egress(spec: &WorkloadEgressSpec) -> proto::WorkloadEgress {
 }
 
 fn workload_dns(spec: &WorkloadDnsSpec) -> proto::WorkloadDns {
-    proto::WorkloadDns { listen: spec.listen.clone().unwrap_or_default(), upstreams: list(&spec.upstreams) }
+    proto::WorkloadDns {
+        listen: spec.listen.clone().unwrap_or_default(),
+        upstreams: list(&spec.upstreams),
+        zones: spec.zones.clone(),
+        mode: spec.mode.clone().unwrap_or_default(),
+    }
 }
 
 /// Absolute, for a sidecar need not run where the operator's command did.

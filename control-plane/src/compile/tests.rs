@@ -22,6 +22,7 @@ fn parse(name: &str, text: &[u8]) -> Parsed {
 
 fn faults_of(parsed: &Parsed) -> Vec<Fault> {
     let mut faults = parsed.faults.clone();
+    faults.extend(parsed.left_out.iter().cloned());
     faults.extend(compile(&parsed.objects, &parsed.unread()).faults());
     faults.sort();
     faults

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Fault, Parsed, parse};
+use super::{Disk, Fault, Parsed, parse};
 
 /// Longest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -76,14 +76,18 @@ pub fn is_object_file(path: &Path) -> bool {
 
 /// The bytes of a regular file; an error where it is longer than any file of ours has reason to be.
 pub fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    read_at_most(path, MAX_FILE_BYTES)
+}
+
+pub(crate) fn read_at_most(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
     // Looked at before it is opened: opening a FIFO would wait for a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {} MiB", MAX_FILE_BYTES >> 20)));
+    fs::File::open(path)?.take(longest + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > longest {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {} MiB", longest >> 20)));
     }
     Ok(bytes)
 }
@@ -95,7 +99,7 @@ pub fn read_directory(dir: &Path) -> io::Result<Parsed> {
     for path in scan.files.into_keys() {
         let file: Arc<Path> = path.into();
         match read_bounded(&file) {
-            Ok(bytes) => all.extend(parse(&file, &bytes, read_bounded)),
+            Ok(bytes) => all.extend(parse(&file, &bytes, Disk)),
             Err(error) => all.faults.push(unreadable(&file, &error)),
         }
     }

@@ -5,6 +5,7 @@
 
 mod directory;
 mod fault;
+mod others;
 mod parse;
 mod position;
 mod shape;
@@ -22,9 +23,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use directory::unreadable;
 pub use directory::{Met, Scan, is_object_file, read_bounded, read_directory, scan};
+pub(crate) use directory::{read_at_most, unreadable};
 pub use fault::{Fault, Position};
+pub use others::{Disk, Others};
 pub use parse::{Parsed, parse};
 pub use types::*;
 
@@ -37,17 +39,19 @@ pub const API_VERSION: &str = "ringfence.dev/v1alpha1";
 pub enum Kind {
     Platform,
     Issuer,
+    PolicyZone,
     Tenant,
     Workload,
 }
 
 impl Kind {
-    pub const ALL: &'static [Kind] = &[Kind::Platform, Kind::Issuer, Kind::Tenant, Kind::Workload];
+    pub const ALL: &'static [Kind] = &[Kind::Platform, Kind::Issuer, Kind::PolicyZone, Kind::Tenant, Kind::Workload];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Kind::Platform => "Platform",
             Kind::Issuer => "Issuer",
+            Kind::PolicyZone => "PolicyZone",
             Kind::Tenant => "Tenant",
             Kind::Workload => "Workload",
         }
@@ -56,18 +60,19 @@ impl Kind {
     /// Fields of the contract that nothing enforces yet: refused by name, lest an operator believe in them.
     const fn not_built(self) -> &'static [&'static str] {
         match self {
-            Kind::Platform | Kind::Tenant => &["spec.dns"],
-            Kind::Issuer | Kind::Workload => &[],
+            Kind::PolicyZone => &["spec.transfer"],
+            Kind::Platform | Kind::Issuer | Kind::Tenant | Kind::Workload => &[],
         }
     }
 
     /// The JSON schema of a whole document of this kind, without references.
     pub fn schema(self) -> &'static serde_json::Value {
-        static SCHEMAS: LazyLock<[serde_json::Value; 4]> = LazyLock::new(|| {
+        static SCHEMAS: LazyLock<[serde_json::Value; 5]> = LazyLock::new(|| {
             let settings = || schemars::generate::SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true).into_generator();
             [
                 settings().into_root_schema_for::<Manifest<PlatformSpec>>().to_value(),
                 settings().into_root_schema_for::<Manifest<IssuerSpec>>().to_value(),
+                settings().into_root_schema_for::<Manifest<PolicyZoneSpec>>().to_value(),
                 settings().into_root_schema_for::<Manifest<TenantSpec>>().to_value(),
                 settings().into_root_schema_for::<Manifest<WorkloadSpec>>().to_value(),
             ]
@@ -99,6 +104,7 @@ impl fmt::Display for ObjectKey {
 pub enum Spec {
     Platform(PlatformSpec),
     Issuer(IssuerSpec),
+    PolicyZone(PolicyZoneSpec),
     Tenant(TenantSpec),
     Workload(WorkloadSpec),
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,16 +10,16 @@ use ringfence_xds::policy::name::{NameError, is_dns_label};
 use serde::de::DeserializeOwned;
 
 use super::{
-    API_VERSION, Fault, JwksSource, Kind, Manifest, Metadata, Object, ObjectKey, Position, Spec,
+    API_VERSION, Fault, JwksSource, Kind, Manifest, Metadata, Object, ObjectKey, Others, PolicyZoneSpec, Position, Spec,
     fault::quoted,
     position::Positions,
     resolve, shape,
     yaml::{self, Node, Value},
 };
-use crate::feed::{JwksUri, JwksUriError};
-
-/// Kinds of the contract that are not built yet.
-const NOT_BUILT: &[&str] = &["PolicyZone"];
+use crate::{
+    feed::{JwksUri, JwksUriError},
+    zones::{self, ZoneFault},
+};
 
 /// Longest document, in bytes; no resource may be larger. The parser keeps a whole `{…}` in memory, a hundred times over, until it knows
 /// that it is no key.
@@ -33,6 +32,8 @@ pub struct Parsed {
     pub objects: Vec<Arc<Object>>,
     /// Of what became no object, in the file's order. Those of objects are told by `compile`.
     pub faults: Vec<Fault>,
+    /// What of the objects has no effect, and takes nothing else away.
+    pub left_out: Vec<Fault>,
     /// The other files that its objects are made of, whether they could be read or not.
     pub needs: Vec<PathBuf>,
 }
@@ -46,13 +47,14 @@ impl Parsed {
     pub(super) fn extend(&mut self, other: Parsed) {
         self.objects.extend(other.objects);
         self.faults.extend(other.faults);
+        self.left_out.extend(other.left_out);
         self.needs.extend(other.needs);
     }
 }
 
-/// Reads a file of any number of documents. `read` yields the bytes of the other files that an object names.
-pub fn parse(file: &Arc<Path>, bytes: &[u8], read: impl FnMut(&Path) -> io::Result<Vec<u8>>) -> Parsed {
-    let mut parse = Parse { file, read, parsed: Parsed::default() };
+/// Reads a file of any number of documents. `others`: the other files that an object names.
+pub fn parse(file: &Arc<Path>, bytes: &[u8], others: impl Others) -> Parsed {
+    let mut parse = Parse { file, others, parsed: Parsed::default() };
     match text(bytes) {
         Ok(text) => parse.documents(text),
         Err((position, message)) => parse.fault(position, None, None, "", message),
@@ -60,13 +62,13 @@ pub fn parse(file: &Arc<Path>, bytes: &[u8], read: impl FnMut(&Path) -> io::Resu
     parse.parsed
 }
 
-struct Parse<'a, R> {
+struct Parse<'a, O> {
     file: &'a Arc<Path>,
-    read: R,
+    others: O,
     parsed: Parsed,
 }
 
-impl<R: FnMut(&Path) -> io::Result<Vec<u8>>> Parse<'_, R> {
+impl<O: Others> Parse<'_, O> {
     fn documents(&mut self, text: &str) {
         let mut empty = true;
         yaml::documents(text, |document| match document {
@@ -104,6 +106,7 @@ impl<R: FnMut(&Path) -> io::Result<Vec<u8>>> Parse<'_, R> {
         let manifest = match kind {
             Kind::Platform => self.manifest(kind, root, Spec::Platform),
             Kind::Issuer => self.manifest(kind, root, Spec::Issuer),
+            Kind::PolicyZone => self.manifest(kind, root, Spec::PolicyZone),
             Kind::Tenant => self.manifest(kind, root, Spec::Tenant),
             Kind::Workload => self.manifest(kind, root, Spec::Workload),
         };
@@ -111,12 +114,12 @@ impl<R: FnMut(&Path) -> io::Result<Vec<u8>>> Parse<'_, R> {
             let key = ObjectKey { kind, name: name.into() };
             let positions = Positions::of(root);
             let mut object = Object { key, metadata, spec, file: self.file.clone(), positions, faults: Vec::new() };
-            match self.read_jwks(&mut object) {
+            match self.read_jwks(&mut object).map_err(|fault| vec![fault]).and_then(|()| self.read_zone(&mut object)) {
                 Ok(()) => {
                     object.faults = self.parsed.faults.split_off(before);
                     self.parsed.objects.push(Arc::new(object));
                 }
-                Err(fault) => self.parsed.faults.push(fault),
+                Err(faults) => self.parsed.faults.extend(faults),
             }
         }
         self.parsed.faults[before..].sort();
@@ -188,10 +191,40 @@ impl<R: FnMut(&Path) -> io::Result<Vec<u8>>> Parse<'_, R> {
         Ok(())
     }
 
+    /// Faults of a zone stand where its text does: at a line of its file, or at the document's field.
+    fn read_zone(&mut self, object: &mut Object) -> Result<(), Vec<Fault>> {
+        let Spec::PolicyZone(PolicyZoneSpec { file, inline, .. }) = &object.spec else { return Ok(()) };
+        let name = object.key.name.clone();
+        let (outcome, file) = if let Some(file) = file {
+            let path = resolve(self.file, file);
+            let outcome = self.others.zone(&path, &name);
+            self.parsed.needs.push(path.clone());
+            let outcome = outcome.map_err(|error| vec![object.fault("spec.file", format!("cannot read {}: {error}", path.display()))])?;
+            (outcome, Some(Arc::from(path)))
+        } else if let Some(text) = inline {
+            (zones::compile(text.as_bytes(), &name), None)
+        } else {
+            return Ok(());
+        };
+        let fault = |fault: &ZoneFault| match &file {
+            Some(file) => {
+                let position = Position { line: fault.line, col: 1 };
+                Fault { file: Arc::clone(file), position, ..object.fault("", fault.message.clone()) }
+            }
+            None => object.fault("spec.inline", format!("line {}: {}", fault.line, fault.message)),
+        };
+        let compiled = outcome.map_err(|faults| faults.iter().map(fault).collect::<Vec<_>>())?;
+        self.parsed.left_out.extend(compiled.left_out().iter().map(fault));
+        if let Spec::PolicyZone(zone) = &mut object.spec {
+            zone.compiled = Some(compiled);
+        }
+        Ok(())
+    }
+
     /// Another file that the object names at `path`.
     fn read_other(&mut self, object: &Object, path: &str, name: &str) -> Result<Vec<u8>, Fault> {
         let other = resolve(self.file, name);
-        let bytes = (self.read)(&other).map_err(|error| object.fault(path, format!("cannot read {}: {error}", other.display())));
+        let bytes = self.others.text(&other).map_err(|error| object.fault(path, format!("cannot read {}: {error}", other.display())));
         self.parsed.needs.push(other);
         bytes
     }
@@ -218,7 +251,6 @@ fn kind_of(root: &Node) -> Result<Kind, (Position, String)> {
         return Ok(*kind);
     }
     let message = match shape::nearest(text, known()) {
-        _ if NOT_BUILT.contains(&text.as_str()) => format!("{text} is not built yet: remove it"),
         Some(meant) => format!("unknown kind {}: did you mean {meant}?", quoted(text)),
         None => format!("unknown kind {}: must be one of {}", quoted(text), one_of()),
     };

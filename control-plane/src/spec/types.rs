@@ -3,12 +3,12 @@
 //!
 //! Shape only: what a rate, an address or a pattern means is known to the decoder (`ringfence_xds::decode`) alone.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::feed::JwksUri;
+use crate::{feed::JwksUri, zones::CompiledZone};
 
 /// A whole document.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -80,6 +80,36 @@ impl JwksSource {
     }
 }
 
+/// A response policy zone; shared by any number of tenants. Exactly one of `file`, `inline` and `transfer`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["file"]}, {"required": ["inline"]}, {"required": ["transfer"]}]))]
+pub struct PolicyZoneSpec {
+    /// A master file, relative to the file that the zone stands in. Names in it are relative to the zone's own until it says `$ORIGIN`.
+    pub file: Option<String>,
+    /// The text of a master file.
+    pub inline: Option<String>,
+    /// Not built yet.
+    pub transfer: Option<serde_json::Map<String, serde_json::Value>>,
+    /// given, nxdomain, nodata, passthru, drop, tcp-only, disabled or cname:<name>; default: given.
+    #[serde(rename = "override")]
+    pub r#override: Option<String>,
+    /// Of `file` or `inline`. Not a field: put in by `parse`.
+    #[serde(skip)]
+    pub compiled: Option<Arc<CompiledZone>>,
+}
+
+/// Which policy zones the queries of dedicated workloads go through.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TenantDnsSpec {
+    /// `metadata.name` of PolicyZones in order of precedence, after the platform's.
+    #[serde(default)]
+    pub zones: Vec<String>,
+    /// enforce or shadow; the platform's zones act in any case.
+    pub mode: Option<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TenantSpec {
@@ -94,6 +124,7 @@ pub struct TenantSpec {
     pub inbound: Option<TenantInboundSpec>,
     /// Absent: nowhere.
     pub egress: Option<TenantEgressSpec>,
+    pub dns: Option<TenantDnsSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -250,6 +281,11 @@ pub struct WorkloadDnsSpec {
     /// udp:// or tcp:// and an address; default: the host's resolvers.
     #[schemars(length(min = 1))]
     pub upstreams: Option<Vec<String>>,
+    /// Of a shared workload, whose queries name no tenant: PolicyZones in order of precedence, after the platform's.
+    #[serde(default)]
+    pub zones: Vec<String>,
+    /// Of a shared workload: enforce or shadow; the platform's zones act in any case.
+    pub mode: Option<String>,
 }
 
 /// What holds for the whole installation.
@@ -260,6 +296,14 @@ pub struct PlatformSpec {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub in_flight: Option<u32>,
     pub egress: Option<PlatformEgressSpec>,
+    pub dns: Option<PlatformDnsSpec>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlatformDnsSpec {
+    /// PolicyZones in order of precedence, before every tenant's.
+    pub zones: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

@@ -1,15 +1,18 @@
 //! A directory's objects in force: an edit changes the objects that it makes well, and leaves those as they were that it makes badly.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use ringfence_xds::resource::Resource;
+use ringfence_xds::resource::{Kind as ResourceKind, Resource};
 
-use super::{files::Files, watch::Watch};
+use super::{
+    files::{Content, Files},
+    watch::Watch,
+};
 use crate::{
     compile::{Compiled, Compiler, Delta, references},
     spec::{self, Fault, Object, ObjectKey, Parsed, Scan},
@@ -35,7 +38,7 @@ pub struct Catalog {
 /// A file's objects, and the texts that they were made of.
 #[derive(Debug)]
 struct Reading {
-    texts: Vec<(PathBuf, Option<Arc<[u8]>>)>,
+    contents: Vec<(PathBuf, Option<Content>)>,
     parsed: Parsed,
 }
 
@@ -45,6 +48,8 @@ pub struct Loaded {
     pub delta: Delta,
     /// Of what stands in the files now: by file, line and column.
     pub faults: Vec<Fault>,
+    /// What of it has no effect, and takes nothing else away.
+    pub left_out: Vec<Fault>,
 }
 
 impl Catalog {
@@ -78,10 +83,12 @@ impl Catalog {
         let scan = self.read_all()?;
         let mut written: Vec<Arc<Object>> = Vec::new();
         let mut faults: Vec<Fault> = scan.faults().collect();
+        let mut left_out = Vec::new();
         for path in scan.files.keys() {
             let Some(Reading { parsed, .. }) = self.parsed.get(path) else { continue };
             written.extend(parsed.objects.iter().cloned());
             faults.extend(parsed.faults.iter().cloned());
+            left_out.extend(parsed.left_out.iter().cloned());
         }
         let unread: BTreeSet<ObjectKey> = faults.iter().filter_map(Fault::key).collect();
         // Objects that stand in a file which could not be read far enough to know whether it still holds them.
@@ -99,7 +106,7 @@ impl Catalog {
         faults.sort();
         faults.dedup();
         self.compiler.sweep();
-        Ok(Loaded { delta, faults })
+        Ok(Loaded { delta, faults, left_out })
     }
 
     /// Brings `parsed` up to date with the files.
@@ -124,10 +131,10 @@ impl Catalog {
     }
 
     fn is_current(&mut self, reading: &Reading) -> bool {
-        reading.texts.iter().all(|(path, old)| match (self.files.read(path).ok(), old) {
-            (Some(new), Some(old)) => Arc::ptr_eq(&new, old) || new == *old,
-            (None, None) => true,
-            _ => false,
+        reading.contents.iter().all(|(path, old)| match old {
+            Some(old) => self.files.reread(path, old).is_ok_and(|new| new.is_same(old)),
+            // It could not be read; whether it can be by now is found out by doing so.
+            None => false,
         })
     }
 
@@ -137,13 +144,13 @@ impl Catalog {
             Ok(text) => text,
             Err(error) => {
                 let fault = spec::unreadable(&file, &error);
-                return Reading { texts: vec![(path.into(), None)], parsed: Parsed { faults: vec![fault], ..Parsed::default() } };
+                return Reading { contents: vec![(path.into(), None)], parsed: Parsed { faults: vec![fault], ..Parsed::default() } };
             }
         };
-        let parsed = spec::parse(&file, &text, |path| self.files.read(path).map(|text| text.to_vec()));
-        let mut texts = vec![(path.to_owned(), Some(text))];
-        texts.extend(parsed.needs.iter().map(|path| (path.clone(), self.files.read(path).ok())));
-        Reading { texts, parsed }
+        let parsed = spec::parse(&file, &text, &mut self.files);
+        let mut contents = vec![(path.to_owned(), Some(Content::Text(text)))];
+        contents.extend(parsed.needs.iter().map(|path| (path.clone(), self.files.known(path))));
+        Reading { contents, parsed }
     }
 
     /// Puts the largest part of an edit in force that goes together. What does not is as it was before: each object at fault, whatever is in
@@ -206,7 +213,14 @@ impl Catalog {
         let differ = |old: &(_, Arc<[Resource]>), new: Option<&(_, Arc<[Resource]>)>| !new.is_some_and(|new| Arc::ptr_eq(&old.1, &new.1));
         let before = self.in_force.iter().filter(|(key, old)| differ(old, next.get(*key))).flat_map(|(_, (_, resources))| resources.iter());
         let after = next.iter().filter(|(key, new)| differ(new, self.in_force.get(*key))).flat_map(|(_, (_, resources))| resources.iter());
-        let delta = Delta::between(&before.collect::<Vec<_>>(), &after.collect::<Vec<_>>());
+        let mut delta = Delta::between(&before.collect::<Vec<_>>(), &after.collect::<Vec<_>>());
+        if delta.removed.iter().any(|(kind, _)| *kind == ResourceKind::ZoneChunk) {
+            // The one kind that two objects may bring: what one has no more another may still have.
+            let resources = next.values().flat_map(|(_, resources)| resources.iter());
+            let chunks: HashSet<&str> =
+                resources.filter(|resource| resource.kind == ResourceKind::ZoneChunk).map(|resource| &*resource.name).collect();
+            delta.removed.retain(|(kind, name)| *kind != ResourceKind::ZoneChunk || !chunks.contains(&**name));
+        }
         self.in_force = next;
         delta
     }

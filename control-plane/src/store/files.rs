@@ -9,7 +9,11 @@ use std::{
 };
 
 use super::watch::Watch;
-use crate::spec::{self, Met, Scan};
+use crate::{
+    spec::{self, Met, Others, Scan},
+    zones::{self, MAX_TEXT_BYTES, Outcome},
+};
+use ringfence_xds::zone::Digest;
 
 #[derive(Debug)]
 pub struct Files {
@@ -29,7 +33,25 @@ struct Text {
     /// Where its path leads.
     real: PathBuf,
     stamp: Stamp,
-    bytes: Arc<[u8]>,
+    content: Content,
+}
+
+/// What was read of a file. Of a zone's text, which may be long, only what it comes to is kept.
+#[derive(Clone, Debug)]
+pub enum Content {
+    Text(Arc<[u8]>),
+    Zone { text: Digest, name: Arc<str>, outcome: Outcome },
+}
+
+impl Content {
+    /// Whether the file said the same.
+    pub fn is_same(&self, other: &Content) -> bool {
+        match (self, other) {
+            (Content::Text(new), Content::Text(old)) => Arc::ptr_eq(new, old) || new == old,
+            (Content::Zone { text: new, .. }, Content::Zone { text: old, .. }) => new == old,
+            _ => false,
+        }
+    }
 }
 
 /// Tells whether a file is another, or written to, where no event could: behind links, or while events were lost.
@@ -119,37 +141,97 @@ impl Files {
 
     /// The text of a file: from memory while nothing has happened to it, and while it is being written.
     pub fn read(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
-        if self.current.contains(path)
-            && let Some(text) = self.texts.get(path)
-        {
-            return Ok(text.bytes.clone());
+        let read = |_: Option<&Content>| Ok(Content::Text(spec::read_bounded(path)?.into()));
+        match self.content(path, |content| matches!(content, Content::Text(_)), read)? {
+            Content::Text(text) => Ok(text),
+            Content::Zone { .. } => Err(io::ErrorKind::InvalidData.into()),
         }
-        let text = self.look(path)?;
-        self.current.insert(path.to_owned());
-        Ok(text)
     }
 
-    fn look(&mut self, path: &Path) -> io::Result<Arc<[u8]>> {
+    /// What is known of a file since `begin`; `None`: it could not be read.
+    pub fn known(&self, path: &Path) -> Option<Content> {
+        self.current.contains(path).then(|| self.texts.get(path)).flatten().map(|text| text.content.clone())
+    }
+
+    /// What a file holds now, for whoever read it before as `like`.
+    pub fn reread(&mut self, path: &Path, like: &Content) -> io::Result<Content> {
+        match like {
+            Content::Text(_) => self.read(path).map(Content::Text),
+            Content::Zone { name, .. } => self.read_zone(path, name),
+        }
+    }
+
+    /// The zone that a file holds, compiled when its text has changed.
+    fn read_zone(&mut self, path: &Path, name: &str) -> io::Result<Content> {
+        let is_it = |content: &Content| matches!(content, Content::Zone { name: known, .. } if **known == *name);
+        self.content(path, is_it, |known| {
+            let bytes = spec::read_at_most(path, MAX_TEXT_BYTES)?;
+            let digest = Digest::of(&bytes);
+            Ok(match known {
+                Some(same @ Content::Zone { text, .. }) if *text == digest && is_it(same) => same.clone(),
+                _ => Content::Zone { text: digest, name: name.into(), outcome: zones::compile(&bytes, name) },
+            })
+        })
+    }
+
+    /// `fits`: whether what is known is what is asked for; `read`: reads the file, of which that was known before.
+    fn content(
+        &mut self,
+        path: &Path,
+        fits: impl Fn(&Content) -> bool,
+        read: impl FnOnce(Option<&Content>) -> io::Result<Content>,
+    ) -> io::Result<Content> {
+        if self.current.contains(path)
+            && let Some(text) = self.texts.get(path)
+            && fits(&text.content)
+        {
+            return Ok(text.content.clone());
+        }
+        let content = self.look(path, fits, read)?;
+        self.current.insert(path.to_owned());
+        Ok(content)
+    }
+
+    fn look(
+        &mut self,
+        path: &Path,
+        fits: impl Fn(&Content) -> bool,
+        read: impl FnOnce(Option<&Content>) -> io::Result<Content>,
+    ) -> io::Result<Content> {
         let real = match self.real.get(path) {
             Some(real) => real.clone(),
             None => self.watch.entry(path),
         };
-        let known = self.texts.get(path);
+        let known = self.texts.get(path).filter(|text| fits(&text.content));
         if self.watch.is_writing(&real) {
             let busy = || io::Error::new(io::ErrorKind::ResourceBusy, "it is still being written");
-            return known.map(|text| text.bytes.clone()).ok_or_else(busy);
+            return known.map(|text| text.content.clone()).ok_or_else(busy);
         }
         let stamp = Stamp::of(&fs::metadata(path)?);
         if let Some(text) = known
             && (text.stamp, &text.real) == (stamp, &real)
             && !self.watch.is_touched(&real)
         {
-            return Ok(text.bytes.clone());
+            return Ok(text.content.clone());
         }
-        let bytes: Arc<[u8]> = spec::read_bounded(path)?.into();
-        let before = self.texts.insert(path.to_owned(), Text { real, stamp, bytes: bytes.clone() });
-        self.replaced.insert(path.to_owned(), before);
-        Ok(bytes)
+        let content = read(known.map(|text| &text.content))?;
+        let before = self.texts.insert(path.to_owned(), Text { real, stamp, content: content.clone() });
+        // Read twice for two uses: what was there before the first is what there was.
+        self.replaced.entry(path.to_owned()).or_insert(before);
+        Ok(content)
+    }
+}
+
+impl Others for &mut Files {
+    fn text(&mut self, path: &Path) -> io::Result<Vec<u8>> {
+        self.read(path).map(|text| text.to_vec())
+    }
+
+    fn zone(&mut self, path: &Path, name: &str) -> io::Result<Outcome> {
+        match self.read_zone(path, name)? {
+            Content::Zone { outcome, .. } => Ok(outcome),
+            Content::Text(_) => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 }
 

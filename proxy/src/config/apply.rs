@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use ringfence_policy::{IssuerName, TenantId};
 use ringfence_xds::{
     assemble::{self, Known, Lookup},
-    client::Client,
+    client::{Client, Update},
     decode::{Decoded, Rejection},
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
     resource::{Kind, Resource, binding_name},
@@ -26,7 +26,12 @@ use super::{
     last_good::LastGood,
     learn::{Learnt, Question},
     stream::StreamEvent,
+    zones::Zones,
 };
+mod parked;
+
+pub use parked::Parked;
+
 use crate::{
     listeners::Listeners,
     readiness::Pending,
@@ -61,6 +66,8 @@ pub struct Apply {
     pub current: Arc<Current>,
     pub listeners: Listeners,
     pub last_good: Option<LastGood>,
+    pub zones: Zones,
+    pub parked: Vec<Parked>,
     pub metrics: Arc<Metrics>,
     pub used: Arc<Used>,
     /// A learnt tenant that had no request for this long, and up to twice as long, is forgotten.
@@ -101,6 +108,7 @@ impl Apply {
         for rejection in &rejections {
             notice(format_args!("last known good: {rejection}"));
         }
+        self.restore_zones();
         if let Some(Known::Held(Decoded::Workload(policy))) = self.client.known(Kind::Workload, &self.workload) {
             let faults = self.listeners.prepare(&policy.clone());
             for fault in &faults {
@@ -138,6 +146,7 @@ impl Apply {
                 // An idle sidecar that has learnt nobody does not wake up.
                 _ = sweep.tick(), if !self.learning.learnt.is_empty() => self.forget_idle(),
                 () = due(self.learning.retry) => self.retry(),
+                checked = self.zones.checked() => is_good = self.on_checked(checked),
             }
             // A burst of questions is one change of subscription and one snapshot.
             while let Ok(question) = questions.try_recv() {
@@ -161,6 +170,8 @@ impl Apply {
             StreamEvent::Connected(outbound) => {
                 self.metrics.control_plane_connected.set(1);
                 self.learning.outbound = Some(outbound);
+                // They are of the stream before.
+                self.parked.clear();
                 for request in self.client.connected() {
                     self.send(request);
                 }
@@ -193,6 +204,13 @@ impl Apply {
                 }
             }
         }
+        let failures = self.take_chunks(&update);
+        let is_good = self.finish_or_park(update);
+        self.unpark(failures) || is_good
+    }
+
+    /// Puts an update in force and answers for it; whether what is held then is worth keeping.
+    fn finish(&mut self, update: Update) -> bool {
         if let Some(refused) = update.refused() {
             notice(format_args!("refused a response: {refused}"));
         }
@@ -211,18 +229,24 @@ impl Apply {
         complete
     }
 
-    fn store(&self) {
+    fn store(&mut self) {
         if let Some(last_good) = &self.last_good
             && let Err(error) = last_good.store(self.client.held())
         {
-            notice(format_args!("last known good: {error}"));
+            return notice(format_args!("last known good: {error}"));
         }
+        let in_use = self.zones_in_use();
+        self.zones.sweep(&in_use);
     }
 
     /// Asks for what the policy refers to and for what was learnt; no more and no less.
     fn want(&mut self) {
         let learnt = self.learning.learnt.keys().cloned().collect();
-        let wanted = assemble::wanted(&self.workload, &learnt, &self.client);
+        let mut wanted = assemble::wanted(&self.workload, &learnt, &self.client);
+        if let Some(zones) = wanted.get(&Kind::PolicyZone) {
+            self.zones.gather_only(zones);
+        }
+        wanted.insert(Kind::ZoneChunk, self.zones.missing());
         for (kind, names) in wanted {
             if let Some(request) = self.client.want(kind, names)
                 && self.learning.outbound.is_some()

@@ -11,5 +11,6 @@ pub mod dump;
 pub mod last_good;
 pub mod learn;
 pub mod stream;
+pub mod zones;
 
 pub use current::Current;

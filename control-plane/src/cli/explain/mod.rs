@@ -12,9 +12,11 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use prost::Message;
 use ringfence_xds::{
     assemble,
     client::Client,
+    generated::resource as proto,
     policy::{Deny, Snapshot},
     resource::Kind,
     server::ResourceSet,
@@ -130,9 +132,25 @@ fn snapshot(args: &ExplainArgs) -> Result<Snapshot, ExplainError> {
     let visible = Kind::ALL.into_iter().flat_map(|kind| view.names(kind).into_iter().filter_map(move |name| view.resource(kind, name)));
     let mut sidecar = Client::new(args.workload.as_str());
     sidecar.restore(visible.cloned());
+    open_zones(&mut sidecar, &set);
     // What nobody wrote, a platform perhaps, is told absent by the control plane.
     sidecar.presume_absent(assemble::wanted(&args.workload, &BTreeSet::new(), &sidecar));
     assemble::assemble(&args.workload, &sidecar, 1, None).ok_or_else(|| ExplainError::NoWorkload(args.workload.clone()))
+}
+
+/// Puts the zones together from their chunks, as the sidecar does.
+fn open_zones(sidecar: &mut Client, set: &ResourceSet) {
+    let manifests: Vec<_> = sidecar.zones().map(|held| held.manifest.clone()).collect();
+    for manifest in manifests {
+        let mut bytes = Vec::with_capacity(manifest.size as usize);
+        for piece in &manifest.pieces {
+            let chunk = set.get(Kind::ZoneChunk, &piece.digest.to_string()).map(|chunk| proto::ZoneChunk::decode(chunk.bytes.clone()));
+            bytes.extend(chunk.into_iter().flatten().flat_map(|chunk| chunk.data));
+        }
+        if let Ok(zone) = manifest.open(bytes.into()) {
+            sidecar.open_zone(&manifest.name, zone);
+        }
+    }
 }
 
 impl Explanation {

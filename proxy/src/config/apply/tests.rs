@@ -47,6 +47,8 @@ impl Sidecar {
             current: Arc::default(),
             listeners: Listeners::new(vec![data], Duration::from_secs(1), Default::default(), "absent".into()),
             last_good: Some(LastGood::new(state.path(), "api").unwrap()),
+            zones: Zones::new(Some(state.path())).unwrap(),
+            parked: Vec::new(),
             metrics: Arc::default(),
             used: Arc::default(),
             forget_after: Duration::from_secs(60),

@@ -77,6 +77,7 @@ fn snapshot(generation: u64, issuer: Arc<IssuerPolicy>, tenants: &[&str]) -> Arc
         bindings: HashMap::from([(issuer.name.clone(), values)]),
         issuers: vec![issuer],
         versions: Vec::new(),
+        zones: Some(Default::default()),
     })
 }
 

@@ -86,6 +86,7 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
         tenants: Default::default(),
         issuers: Vec::new(),
         versions: Vec::new(),
+        zones: Some(Default::default()),
         bindings: Default::default(),
     };
     let current = Arc::new(Current::default());
