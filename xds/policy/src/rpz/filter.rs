@@ -3,6 +3,7 @@
 //! ```text
 //! Walk::new ─ filter_query ─┬─ Some(Act): send it; no upstream hears of the name
 //!                           └─ None: resolve the query
+//!                                ├─ filter_aliases, where an answer ends in a CNAME: Pass: resolve its target too
 //!                                └─ filter_response ─┬─ Pass, Act, Unanswered: send it
 //!                                                    └─ Ask: resolve that, filter_lookup, and so on
 //! ```
@@ -83,6 +84,8 @@ pub struct Walk<'p> {
     disabled: Option<Decision>,
     /// What the answer's CNAMEs lead to, without the query's own name, and those records.
     hops: Vec<(Name, Record)>,
+    /// Nobody has been asked yet about what the last of them leads to.
+    is_open: bool,
     addresses: Vec<IpAddr>,
     lookups: HashMap<Lookup, Vec<Record>>,
 }
@@ -90,7 +93,8 @@ pub struct Walk<'p> {
 impl<'p> Walk<'p> {
     pub fn new(policy: &'p Policy, query: Query) -> Self {
         let (pending, passed, disabled) = (None, None, None);
-        Self { policy, query, pending, passed, disabled, hops: Vec::new(), addresses: Vec::new(), lookups: HashMap::new() }
+        let (hops, addresses, lookups) = Default::default();
+        Self { policy, query, pending, passed, disabled, hops, is_open: false, addresses, lookups }
     }
 
     pub fn query(&self) -> &Query {
@@ -128,11 +132,21 @@ impl<'p> Walk<'p> {
         }
     }
 
+    /// The CNAMEs so far, the last of which leads to a name that nobody has been asked about. [`Verdict::Pass`]: it is to be resolved, and
+    /// [`Walk::filter_response`] gets to see all that there is then.
+    pub fn filter_aliases(&mut self, aliases: &[Record]) -> Verdict {
+        self.filter(aliases, true)
+    }
+
     /// What the upstream says to the query. `answer`: its answer section. Another RCODE than NOERROR and NXDOMAIN is no answer.
     pub fn filter_response(&mut self, rcode: u8, answer: &[Record]) -> Verdict {
         if !matches!(rcode, 0 | 3) {
             return Verdict::Unanswered;
         }
+        self.filter(answer, false)
+    }
+
+    fn filter(&mut self, answer: &[Record], is_open: bool) -> Verdict {
         if let Some(passed) = &self.passed {
             return passed.clone();
         }
@@ -142,6 +156,7 @@ impl<'p> Walk<'p> {
         if !self.follow_cnames(answer) {
             return Verdict::Unanswered;
         }
+        self.is_open = is_open;
         // Whoever's they claim to be: whatever is sent has been looked at.
         self.addresses.clear();
         answer.iter().for_each(|record| record.addresses(|address| self.addresses.push(address)));
@@ -182,7 +197,13 @@ impl<'p> Walk<'p> {
             match self.rule_at(hop, &name) {
                 Err(lookup) => return Verdict::Ask(lookup),
                 Ok(None) => {}
-                Ok(Some((hit, looked_up))) => return self.act(&hit, &name, &looked_up, hop),
+                Ok(Some((hit, looked_up))) => {
+                    let verdict = self.act(&hit, &name, &looked_up, hop);
+                    if matches!(verdict, Verdict::Pass(_)) {
+                        self.passed = Some(verdict.clone());
+                    }
+                    return verdict;
+                }
             }
         }
         Verdict::Pass(None)
@@ -213,6 +234,10 @@ impl<'p> Walk<'p> {
             };
             let found = match by_name().or_else(by_address) {
                 Some(hit) => Some((hit, name.clone())),
+                None if is_last && self.is_open => match needs_answer(zone, self.query.rtype) && zone.r#override != Override::Disabled {
+                    true => return Ok(None),
+                    false => None,
+                },
                 None => self.by_name_server(zone, name)?,
             };
             let Some((hit, looked_up)) = found else { continue };

@@ -330,3 +330,43 @@ fn lookups_are_bounded_and_fail_closed() {
     let Verdict::Ask(lookup) = walk.filter_response(0, &[]) else { panic!() };
     assert_eq!(walk.filter_lookup(lookup, None), Verdict::Unanswered);
 }
+
+#[test]
+fn where_an_answer_stops_at_an_alias_its_target_is_asked_for_only_if_it_may_matter() {
+    let refused = "inner.example CNAME .";
+    for (zones, expected) in [
+        (&[("given", refused)][..], "z0 inner.example: NXDOMAIN"),
+        (&[("given", "other.example CNAME .")], "to be resolved"),
+        // What it leads to may meet a rule that goes before, whose action may be another.
+        (&[("given", "24.0.2.0.192.rpz-ip CNAME rpz-passthru."), ("given", refused)], "to be resolved"),
+        (&[("given", "128.1.zz.2001.rpz-ip CNAME rpz-passthru."), ("given", refused)], "z1 inner.example: NXDOMAIN"),
+        (&[("given", "ns.example.rpz-nsdname CNAME rpz-passthru."), ("given", refused)], "look up example. 2"),
+        (&[("disabled", "24.0.2.0.192.rpz-ip CNAME ."), ("given", refused)], "z1 inner.example: NXDOMAIN"),
+        (&[("given", "inner.example CNAME rpz-passthru."), ("given", refused)], "z0 inner.example: PASSTHRU, and then"),
+        // The aliases before are no part of it.
+        (&[("given", "middle.example CNAME *."), ("given", refused)], "z0 middle.example: NODATA"),
+    ] {
+        let policy: Policy = zones.iter().enumerate().map(|(number, told)| zone(number, *told)).collect();
+        let query = Query { name: name("example"), rtype: rtype::A, client: [192, 0, 2, 7].into(), transport: Transport::Udp };
+        let mut walk = Walk::new(&policy, query);
+        assert_eq!(walk.filter_query(), None);
+        let aliases = records("example. 1 IN CNAME middle.example.\nmiddle.example. 1 IN CNAME inner.example.");
+        let outcome = match walk.filter_aliases(&aliases) {
+            Verdict::Pass(None) => "to be resolved".into(),
+            Verdict::Pass(Some(decision)) => {
+                let all = records(
+                    "example. 1 IN CNAME middle.example.\nmiddle.example. 1 IN CNAME inner.example.\ninner.example. 1 IN A 192.0.2.1",
+                );
+                assert_eq!(walk.filter_response(0, &all), Verdict::Pass(Some(decision.clone())));
+                format!("{} {}: PASSTHRU, and then", decision.zone, decision.owner)
+            }
+            Verdict::Act(Act::Answer(rewrite)) => {
+                let Decision { zone, owner, action, .. } = rewrite.decision;
+                format!("{zone} {owner}: {action}")
+            }
+            Verdict::Ask(Lookup { name, rtype }) => format!("look up {name} {rtype}"),
+            verdict => format!("{verdict:?}"),
+        };
+        assert_eq!(outcome, expected, "{zones:?}");
+    }
+}
