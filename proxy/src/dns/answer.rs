@@ -1,11 +1,14 @@
 //! Takes a reply; yields the octets of the answer to one query. Never knows where the reply came from.
 
-use std::net::IpAddr;
+mod records;
+
+use std::{cell::Cell, net::IpAddr};
 
 use hickory_proto::{
     ProtoError,
     op::{Message, ResponseCode},
 };
+use ringfence_policy::rpz::Name;
 
 use super::{
     ede::Ede,
@@ -29,6 +32,10 @@ pub struct Reply {
     /// Seconds.
     pub lifetime: u32,
     pub ede: Option<Ede>,
+    /// Where its aliases lead, if that is still to be asked for.
+    pub next: Option<Box<Name>>,
+    /// The egress decision knows of its addresses.
+    pub bound: Cell<bool>,
 }
 
 /// How the TTLs of a reply are told.
@@ -75,7 +82,7 @@ impl Reply {
         message.metadata.response_code = ResponseCode::from_low(rcode.low());
         let wire = message.to_vec()?;
         let ttls = ttls(&wire).ok_or(ProtoError::Message("a message that was just written cannot be read"))?;
-        Ok(Self { wire: wire.into(), ttls, rcode, lifetime, ede })
+        Ok(Self { wire: wire.into(), ttls, rcode, lifetime, ede, next: None, bound: Cell::default() })
     }
 
     /// The question and nothing else.
@@ -83,7 +90,7 @@ impl Reply {
         let mut wire = Vec::with_capacity(HEADER + query.spelled().len() + 4);
         wire.extend_from_slice(&[0, 0, QR, rcode.low(), 0, 1, 0, 0, 0, 0, 0, 0]);
         push_question(query, &mut wire);
-        Self { wire: wire.into(), ttls: Box::default(), rcode, lifetime, ede }
+        Self { wire: wire.into(), ttls: Box::default(), rcode, lifetime, ede, next: None, bound: Cell::default() }
     }
 
     /// The addresses in it.
@@ -123,7 +130,7 @@ pub fn write(query: &Query, reply: &Reply, age: Age, ede: Option<&Ede>, transpor
         tell_ttls(message, &reply.ttls, age);
     }
     message[..2].copy_from_slice(&query.id.to_be_bytes());
-    message[2] = QR | if query.recursion_desired() { RD } else { 0 } | if is_cut { TC } else { 0 };
+    message[2] = QR | message[2] & TC | if query.recursion_desired() { RD } else { 0 } | if is_cut { TC } else { 0 };
     let authentic = if query.wants_authentic_data() { message[3] & AD } else { 0 };
     message[3] = RA | authentic | if query.checking_disabled() { CD } else { 0 } | reply.rcode.low();
     // As it was asked: what is the same in lower case has the same length.

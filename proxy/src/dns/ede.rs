@@ -23,6 +23,12 @@ impl Ede {
     pub const OTHER: u16 = 0;
     pub const STALE_ANSWER: u16 = 3;
     pub const NOT_READY: u16 = 14;
+    /// By the platform.
+    pub const BLOCKED: u16 = 15;
+    /// By the tenant's own wish.
+    pub const FILTERED: u16 = 17;
+    /// For this client.
+    pub const PROHIBITED: u16 = 18;
     pub const STALE_NXDOMAIN: u16 = 19;
     pub const NOT_AUTHORITATIVE: u16 = 20;
     pub const NOT_SUPPORTED: u16 = 21;
@@ -31,6 +37,18 @@ impl Ede {
 
     pub const fn new(code: u16, text: &'static str) -> Self {
         Self { code, text: Cow::Borrowed(text) }
+    }
+
+    /// `code`: of what a policy zone did. Names no rule: a zone is shared, and its rules are the operator's.
+    pub const fn of_policy(code: u16) -> Self {
+        Self::new(
+            code,
+            match code {
+                Self::FILTERED => "filtered by the tenant's policy",
+                Self::PROHIBITED => "not for this client",
+                _ => "blocked by policy",
+            },
+        )
     }
 
     /// The first of what an upstream says.

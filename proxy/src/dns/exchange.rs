@@ -2,12 +2,17 @@
 
 use std::{
     cell::Cell,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Instant, SystemTime},
 };
 
 use hickory_proto::op::ResponseCode;
-use ringfence_policy::{Reason, tenant::ServedTenants};
+use ringfence_policy::{
+    Reason,
+    ratelimit::Mode,
+    rpz::{self, Action},
+    tenant::ServedTenants,
+};
 
 use super::{
     answer::Transport,
@@ -51,24 +56,42 @@ impl Source {
 #[derive(Clone, Copy)]
 pub struct Exchange {
     pub listener: SocketAddr,
+    pub client: IpAddr,
     pub transport: Transport,
     pub begun: Instant,
 }
 
 /// How it ended.
 pub struct Verdict {
-    pub rcode: ResponseCode,
+    /// `None`: nothing was sent.
+    pub rcode: Option<ResponseCode>,
     pub source: Source,
     pub decision: Decision,
+    /// The rule of a policy zone that decided.
+    pub policy: Option<Box<rpz::Decision>>,
+    /// The first that would have, were its zone not disabled or in shadow mode.
+    pub shadow: Option<Box<rpz::Decision>>,
 }
 
 impl Verdict {
     pub fn allow(rcode: ResponseCode, source: Source) -> Self {
-        Self { rcode, source, decision: Decision::Allow }
+        Self { rcode: Some(rcode), source, decision: Decision::Allow, policy: None, shadow: None }
     }
 
     pub fn deny(rcode: ResponseCode, reason: Reason) -> Self {
-        Self { rcode, source: Source::Own, decision: Decision::Deny(reason) }
+        Self { decision: Decision::Deny(reason), ..Self::allow(rcode, Source::Own) }
+    }
+
+    /// As the policy zones would have it. `sent`: `None`: nothing.
+    pub fn filtered(sent: Option<(ResponseCode, Source)>, policy: Option<Box<rpz::Decision>>, shadow: Option<Box<rpz::Decision>>) -> Self {
+        let reason = |of: &Option<Box<rpz::Decision>>| of.as_ref().and_then(|decision| reason(decision.action));
+        let decision = match (reason(&policy), reason(&shadow)) {
+            (Some(reason), _) => Decision::Deny(reason),
+            (None, Some(reason)) => Decision::Shadow(reason),
+            (None, None) => Decision::Allow,
+        };
+        let (rcode, source) = sent.map_or((None, Source::Own), |(rcode, source)| (Some(rcode), source));
+        Self { rcode, source, decision, policy, shadow }
     }
 
     pub fn failed(error: &LookupError) -> Self {
@@ -78,7 +101,16 @@ impl Verdict {
             LookupError::Ask(AskError::Refused { .. }) | LookupError::Lie(_) | LookupError::Encode(_) => Reason::UpstreamProtocol,
             LookupError::TooMany => Reason::RateLimited,
         };
-        Self { rcode: ResponseCode::ServFail, source: Source::Upstream, decision: Decision::Deny(reason) }
+        Self { source: Source::Upstream, ..Self::deny(ResponseCode::ServFail, reason) }
+    }
+}
+
+/// Why a query was refused; `None`: it was not, or only over UDP.
+const fn reason(action: Action) -> Option<Reason> {
+    match action {
+        Action::NxDomain | Action::NoData | Action::Drop => Some(Reason::NameBlocked),
+        Action::LocalData => Some(Reason::NameRewritten),
+        Action::Passthru | Action::TcpOnly => None,
     }
 }
 
@@ -94,9 +126,15 @@ impl Recorder {
     }
 
     /// `query`: `None` where there was none in the packet.
-    pub fn ended(&self, exchange: &Exchange, query: Option<&Query>, verdict: &Verdict) {
+    pub fn ended(&self, exchange: &Exchange, query: Option<&Query>, verdict: Verdict) {
         let total = exchange.begun.elapsed();
-        self.shared.metrics.dns.query(verdict.decision, verdict.rcode, verdict.source, total);
+        let metrics = &self.shared.metrics.dns;
+        metrics.query(verdict.decision, verdict.rcode, verdict.source, total);
+        for (decision, mode) in [(&verdict.policy, Mode::Enforce), (&verdict.shadow, Mode::Shadow)] {
+            if let Some(decision) = decision {
+                metrics.policy(decision.action, decision.trigger, mode);
+            }
+        }
         let Some(log) = &self.shared.access_log else { return };
         if verdict.decision == Decision::Allow {
             self.answered.update(|answered| answered.wrapping_add(1));
@@ -120,6 +158,8 @@ impl Recorder {
             rcode: verdict.rcode,
             source: verdict.source,
             decision: verdict.decision,
+            policy: verdict.policy,
+            shadow: verdict.shadow,
             total,
         });
     }

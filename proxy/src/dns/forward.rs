@@ -1,24 +1,21 @@
-//! What one thread serves one DNS policy with: replies remembered, questions on their way, the upstreams. A changed policy gets another.
+//! What one thread asks one list of upstreams with: replies remembered, questions on their way, the upstreams. Another list gets another.
+//!
+//! All as upstreams tell it: whoever is told of it has it filtered first, so that policy zones and clients may change at any time.
 
-use std::{
-    cell::RefCell,
-    net::SocketAddr,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Instant};
 
-use hickory_proto::op::ResponseCode;
-use ringfence_policy::{host::HostName, tenant::DnsPolicy};
+use hickory_proto::{ProtoError, op::ResponseCode, serialize::binary::BinEncodable};
+use ringfence_policy::{rpz::Name, tenant::DnsPolicy};
 use tokio::time::timeout;
 
 use super::{
-    answer::{Age, Reply},
-    cache::{Cache, Found, STALE},
-    ede::Ede,
+    answer::Reply,
+    cache::{Cache, Found},
     exchange::Source,
-    limits::{FAILURE_TTL, STALE_AFTER, STALE_TTL},
-    query::{Query, labels},
-    resolve::{Flight, Flights, LookupError, Outcome, Question, Upstreams, resolve},
+    limits::{FAILURE_TTL, STALE_AFTER},
+    query::Query,
+    resolve::{Flight, Flights, LookupError, Outcome, Question, Resolved, Upstreams, resolve},
+    told::Told,
 };
 use crate::data::Shared;
 
@@ -27,14 +24,6 @@ pub(super) struct Forwarder {
     cache: RefCell<Cache>,
     flights: Rc<Flights>,
     upstreams: Upstreams,
-}
-
-/// A reply and how it is to be told.
-pub(super) struct Told {
-    pub reply: Rc<Reply>,
-    pub age: Age,
-    pub ede: Option<Ede>,
-    pub source: Source,
 }
 
 impl Forwarder {
@@ -46,13 +35,10 @@ impl Forwarder {
     /// What is known already.
     pub(super) fn find(self: &Rc<Self>, query: &Query, now: Instant) -> Option<Told> {
         let (told, refresh) = match self.cache.borrow().find(query.key(), now)? {
-            Found::Fresh { reply, age, refresh } => (Told { reply: reply.clone(), age, ede: None, source: Source::Cache }, refresh),
+            Found::Fresh { reply, age, refresh } => (Told { age, ..Told::new(reply.clone(), Source::Cache) }, refresh),
             Found::Stale { reply, quiet: true } => (Told::stale(reply.clone()), false),
             Found::Stale { .. } => return None,
         };
-        if told.age == STALE {
-            self.bind(query, &told.reply, STALE_TTL, now);
-        }
         if refresh && let Ok((_, Some(flight))) = self.flights.join(query.key()) {
             self.start(flight, query);
         }
@@ -66,8 +52,7 @@ impl Forwarder {
             if let Some(flight) = flight {
                 self.start(flight, query);
             }
-            let reply = wait.outcome().await?;
-            Ok(Told { reply, age: Age::Seconds(0), ede: None, source: Source::Upstream })
+            Ok(Told::new(wait.outcome().await?, Source::Upstream))
         };
         let stale = match self.cache.borrow().find(query.key(), now) {
             Some(Found::Stale { reply, .. }) => Some(Told::stale(reply.clone())),
@@ -76,10 +61,7 @@ impl Forwarder {
         let Some(stale) = stale else { return asked.await };
         match timeout(STALE_AFTER, asked).await {
             Ok(Ok(told)) => Ok(told),
-            _ => {
-                self.bind(query, &stale.reply, STALE_TTL, Instant::now());
-                Ok(stale)
-            }
+            _ => Ok(stale),
         }
     }
 
@@ -96,15 +78,12 @@ impl Forwarder {
             dnssec_ok: query.dnssec_ok(),
             checking_disabled: query.checking_disabled(),
         };
-        let outcome = resolve(question, &self.upstreams)
-            .await
-            .and_then(|resolved| Ok(Reply::new(resolved.message, resolved.lifetime, resolved.ede)?));
+        let outcome = resolve(&question, &self.upstreams).await.and_then(|resolved| Ok(reply(resolved)?));
         let now = Instant::now();
         let mut cache = self.cache.borrow_mut();
         match outcome {
             Ok(reply) => {
                 let reply = Rc::new(reply);
-                self.bind(query, &reply, reply.lifetime, now);
                 cache.store(query.key(), reply.clone(), now);
                 Ok(reply)
             }
@@ -118,38 +97,12 @@ impl Forwarder {
             }
         }
     }
-
-    /// Remembers what the workload is told. `ttl`: seconds.
-    fn bind(&self, query: &Query, reply: &Reply, ttl: u32, now: Instant) {
-        let mut addresses = reply.addresses().peekable();
-        if addresses.peek().is_some()
-            && let Some(name) = host_name(query.name())
-        {
-            self.shared.bindings.learn(&name, addresses, now + Duration::from_secs(ttl.into()), now);
-        }
-    }
 }
 
-impl Told {
-    fn stale(reply: Rc<Reply>) -> Self {
-        let code = match reply.rcode {
-            ResponseCode::NXDomain => Ede::STALE_NXDOMAIN,
-            _ => Ede::STALE_ANSWER,
-        };
-        Self { reply, age: STALE, ede: Some(Ede::new(code, "the upstreams do not answer")), source: Source::Stale }
-    }
-}
-
-/// A name in wire form as a host's; `None`: no host has such a name.
-fn host_name(name: &[u8]) -> Option<HostName> {
-    let mut text = String::with_capacity(name.len());
-    for label in labels(name) {
-        // A dot within a label would make it two.
-        if label.contains(&b'.') {
-            return None;
-        }
-        text.push_str(str::from_utf8(label).ok()?);
-        text.push('.');
-    }
-    text.parse().ok()
+fn reply(resolved: Resolved) -> Result<Reply, ProtoError> {
+    let next = resolved.next.map(|name| name.to_bytes()).transpose()?;
+    let next = next.and_then(|wire| Name::from_wire(&wire)).map(|(name, _)| Box::new(name));
+    let mut reply = Reply::new(resolved.message, resolved.lifetime, resolved.ede)?;
+    reply.next = next;
+    Ok(reply)
 }

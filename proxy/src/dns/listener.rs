@@ -24,7 +24,8 @@ const UDP_BUFFER: usize = 1024 * 1024;
 /// Must run in a `LocalRuntime` or a `LocalSet`: all work of a query stays on this thread.
 pub async fn serve(serve: Serve, dns: Rc<Dns>) -> io::Result<()> {
     let listener = serve.key.listen;
-    let over_tcp = accept::serve(serve.socket, serve.drain.clone(), |stream, _, drain| tcp::serve(stream, listener, dns.clone(), drain));
+    let over_tcp =
+        accept::serve(serve.socket, serve.drain.clone(), |stream, peer, drain| tcp::serve(stream, peer, listener, dns.clone(), drain));
     let over_udp = async {
         match serve.udp {
             Some(socket) => udp::serve(socket, listener, dns.clone(), serve.drain).await,

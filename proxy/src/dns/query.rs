@@ -7,6 +7,7 @@ use hickory_proto::{
     op::ResponseCode,
     rr::{Name, RecordType},
 };
+use ringfence_policy::rpz;
 
 use super::{
     ede::Ede,
@@ -162,6 +163,18 @@ impl Query {
             return Some((ResponseCode::Refused, Some(Ede::new(Ede::NOT_AUTHORITATIVE, "recursion only"))));
         }
         None
+    }
+
+    /// Another question of the same client, flags and all.
+    pub fn also(&self, name: &rpz::Name, qtype: RecordType) -> Self {
+        let (wire, flags) = (name.as_wire(), self.key[self.name_len as usize + 2]);
+        let len = wire.len();
+        let mut query = Self { qtype, name_len: len as u8, ..self.clone() };
+        query.spelled[..len].copy_from_slice(wire);
+        query.key[..len].copy_from_slice(wire);
+        query.key[len..len + 2].copy_from_slice(&u16::from(qtype).to_be_bytes());
+        query.key[len + 2] = flags;
+        query
     }
 
     /// In wire form, as spelled.

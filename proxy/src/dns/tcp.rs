@@ -25,7 +25,7 @@ const ENOUGH: usize = 64 * 1024;
 const KEPT: usize = 4096;
 
 /// Serves one connection until the client has closed it and has its answers, is idle, or `drain` begins.
-pub(super) async fn serve(mut stream: TcpStream, listener: SocketAddr, dns: Rc<Dns>, mut drain: Drain) -> io::Result<()> {
+pub(super) async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: SocketAddr, dns: Rc<Dns>, mut drain: Drain) -> io::Result<()> {
     let Some(_open) = Open::new(&dns) else { return Ok(()) };
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.split();
@@ -41,7 +41,7 @@ pub(super) async fn serve(mut stream: TcpStream, listener: SocketAddr, dns: Rc<D
             && answers.len() < ENOUGH
         {
             taken += PREFIX + packet.len();
-            let exchange = Exchange { listener, transport: Transport::Tcp, begun: std::time::Instant::now() };
+            let exchange = Exchange { listener, client: peer.ip(), transport: Transport::Tcp, begun: std::time::Instant::now() };
             if let Step::Wait(pending) = framed(&mut answers, |out| dns.begin(packet, exchange, out)) {
                 waiting.push(finish(pending, &dns));
             }
@@ -96,6 +96,9 @@ impl Drop for Open<'_> {
 async fn finish(pending: Box<Pending>, dns: &Dns) -> Vec<u8> {
     let mut out = vec![0; PREFIX];
     dns.finish(*pending, &mut out).await;
+    if out.len() == PREFIX {
+        return Vec::new();
+    }
     set_length(&mut out, 0);
     out
 }

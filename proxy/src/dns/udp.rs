@@ -49,7 +49,7 @@ pub(super) async fn serve(socket: BoundSocket, listener: SocketAddr, dns: Rc<Dns
                 continue;
             }
             answer.clear();
-            let exchange = Exchange { listener, transport: Transport::Udp, begun: Instant::now() };
+            let exchange = Exchange { listener, client: peer.ip(), transport: Transport::Udp, begun: Instant::now() };
             match dns.begin(&packet[..length], exchange, &mut answer) {
                 Step::Done if answer.is_empty() => {}
                 // A full socket drops the answer as the network might: the client asks again.
@@ -68,7 +68,9 @@ pub(super) async fn serve(socket: BoundSocket, listener: SocketAddr, dns: Rc<Dns
 async fn finish(pending: Box<Pending>, peer: SocketAddr, socket: Rc<UdpSocket>, dns: Rc<Dns>) {
     let mut answer = Vec::new();
     dns.finish(*pending, &mut answer).await;
-    let _ = socket.send_to(&answer, peer).await;
+    if !answer.is_empty() {
+        let _ = socket.send_to(&answer, peer).await;
+    }
 }
 
 fn is_scarcity(error: &io::Error) -> bool {

@@ -98,6 +98,10 @@ reasons! {
     EgressNameUnresolved = "egress_name_unresolved", 502, "The destination's name could not be resolved";
     /// A class, type or operation that the sidecar's DNS does not serve.
     DnsQueryRefused = "dns_query_refused", 403, "This kind of DNS query is not answered";
+    /// A policy zone answers that there is no such name or nothing of its kind, or does not answer at all.
+    NameBlocked = "name_blocked", 403, "This name is blocked";
+    /// A policy zone answers something else in its place.
+    NameRewritten = "name_rewritten", 403, "This name leads elsewhere here";
     RateLimited = "rate_limited", 429, "Too many requests";
     RequestMalformed = "request_malformed", 400, "The request is malformed or ambiguous";
     HeadersTooLarge = "headers_too_large", 431, "The request's header fields are too large";

@@ -1,4 +1,4 @@
-//! Takes what upstreams answer; yields the records that answer the question, in the order of its aliases, or whom to ask next.
+//! Takes what an upstream answers; yields the records that answer the question, in the order of its aliases.
 //!
 //! What nobody asked for is dropped: a record is kept if its owner is the name in question or what the aliases before have led to
 //! (RFC 2181 §5.4.1, RFC 5452 §6).
@@ -23,7 +23,7 @@ pub struct Question {
     pub checking_disabled: bool,
 }
 
-/// What the upstreams know of it.
+/// What an upstream knows of it.
 #[derive(Clone, Debug)]
 pub struct Resolved {
     /// The question; the aliases in their order, then what they lead to; for an answer that there is nothing, the SOA that says so.
@@ -32,23 +32,17 @@ pub struct Resolved {
     pub lifetime: u32,
     /// What the upstream has to say of it.
     pub ede: Option<Ede>,
+    /// Where the aliases lead, if the upstream stopped there.
+    pub next: Option<Name>,
 }
 
 /// The aliases so far.
-pub(super) struct Chain {
-    question: Question,
+struct Chain<'a> {
+    question: &'a Question,
     /// Where they lead.
     target: Name,
     links: usize,
     answers: Vec<Record>,
-    authentic: bool,
-    ede: Option<Ede>,
-}
-
-pub(super) enum Step {
-    Complete(Resolved),
-    /// The upstream answered with aliases and stopped at this name.
-    Ask(Question),
 }
 
 /// An answer that cannot be one.
@@ -62,36 +56,30 @@ pub enum Lie {
     Referral,
 }
 
-impl Chain {
-    pub(super) fn new(question: Question) -> Self {
-        Self { target: question.name.clone(), question, links: 0, answers: Vec::new(), authentic: true, ede: None }
+/// Follows the aliases in `message`, which answers `question`. Its rcode is NOERROR or NXDOMAIN.
+pub(super) fn follow(question: &Question, mut message: Message) -> Result<Resolved, Lie> {
+    let is_answer = message.metadata.message_type == MessageType::Response
+        && matches!(message.queries.as_slice(), [asked] if asked.name == question.name && asked.query_type == question.qtype);
+    if !is_answer {
+        return Err(Lie::OtherQuestion);
     }
-
-    /// Follows the aliases in `message`, which answers the question that was last to be asked. Its rcode is NOERROR or NXDOMAIN.
-    pub(super) fn follow(&mut self, mut message: Message) -> Result<Step, Lie> {
-        let is_answer = message.metadata.message_type == MessageType::Response
-            && matches!(message.queries.as_slice(), [asked] if asked.name == self.target && asked.query_type == self.question.qtype);
-        if !is_answer {
-            return Err(Lie::OtherQuestion);
-        }
-        message.answers.retain(|record| record.dns_class == DNSClass::IN);
-        message.authorities.retain(|record| record.dns_class == DNSClass::IN);
-        self.authentic &= message.metadata.authentic_data;
-        self.ede = message.edns.as_ref().and_then(Ede::of).or(self.ede.take());
-        let links = self.links;
-        while !self.take_answer(&message.answers) {
-            match self.take_alias(&message.answers) {
-                None => return self.end(message, links),
-                Some(_) if self.links == MAX_CHAIN => return Err(Lie::EndlessChain),
-                Some(target) => {
-                    self.links += 1;
-                    self.target = target;
-                }
+    message.answers.retain(|record| record.dns_class == DNSClass::IN);
+    message.authorities.retain(|record| record.dns_class == DNSClass::IN);
+    let mut chain = Chain { target: question.name.clone(), question, links: 0, answers: Vec::new() };
+    while !chain.take_answer(&message.answers) {
+        match chain.take_alias(&message.answers) {
+            None => return chain.end(message),
+            Some(_) if chain.links == MAX_CHAIN => return Err(Lie::EndlessChain),
+            Some(target) => {
+                chain.links += 1;
+                chain.target = target;
             }
         }
-        Ok(Step::Complete(self.complete(ResponseCode::NoError, message.authorities)))
     }
+    Ok(chain.answer(message))
+}
 
+impl Chain<'_> {
     /// Takes what is asked for and belongs to the target; whether there is any.
     fn take_answer(&mut self, records: &[Record]) -> bool {
         let qtype = self.question.qtype;
@@ -133,72 +121,78 @@ impl Chain {
         }
     }
 
-    /// The aliases of this message lead to nothing in it. `links`: before it.
-    fn end(&mut self, message: Message, links: usize) -> Result<Step, Lie> {
-        let has = |rtype| message.authorities.iter().any(|record| record.record_type() == rtype);
-        let is_nothing = message.metadata.response_code == ResponseCode::NXDomain || has(RecordType::SOA);
-        if is_nothing {
-            return Ok(Step::Complete(self.complete(message.metadata.response_code, message.authorities)));
-        }
-        if self.links > links {
-            return Ok(Step::Ask(Question { name: self.target.clone(), ..self.question.clone() }));
-        }
-        if has(RecordType::NS) && !message.metadata.authoritative {
-            return Err(Lie::Referral);
-        }
-        Ok(Step::Complete(self.complete(ResponseCode::NoError, Vec::new())))
-    }
-
-    fn complete(&mut self, rcode: ResponseCode, authorities: Vec<Record>) -> Resolved {
-        let mut message = Message::new(0, MessageType::Response, OpCode::Query);
-        message.metadata.response_code = rcode;
-        message.metadata.authentic_data = self.authentic;
-        message.add_query(DnsQuestion::query(self.question.name.clone(), self.question.qtype));
-        message.answers = std::mem::take(&mut self.answers);
-        for record in &mut message.answers {
-            record.ttl = ttl(record.ttl);
-        }
-        let is_nothing = rcode == ResponseCode::NXDomain || !message.answers.iter().any(|record| is_of(record, self.question.qtype));
-        let mut lifetime = message.answers.iter().map(|record| record.ttl).min().unwrap_or(MAX_TTL);
-        if is_nothing {
-            let (negative, proof) = negative(authorities, &self.target, self.question.dnssec_ok);
-            lifetime = lifetime.min(negative);
-            message.authorities = proof;
-        } else if self.question.dnssec_ok {
+    /// They lead to what was asked for.
+    fn answer(self, told: Message) -> Resolved {
+        let dnssec_ok = self.question.dnssec_ok;
+        let mut resolved = self.resolved(&told, ResponseCode::NoError);
+        if dnssec_ok {
             // A wildcard's answer comes with the proof that there is nothing closer.
-            message.authorities = authorities.into_iter().filter(is_proof).collect();
-            for record in &mut message.authorities {
+            resolved.message.authorities = told.authorities.into_iter().filter(is_proof).collect();
+            for record in &mut resolved.message.authorities {
                 record.ttl = ttl(record.ttl);
             }
         }
-        Resolved { message, lifetime, ede: self.ede.take() }
+        resolved
     }
-}
 
-fn is_of(record: &Record, qtype: RecordType) -> bool {
-    qtype == RecordType::ANY || record.record_type() == qtype
+    /// They lead to nothing in the message.
+    fn end(mut self, told: Message) -> Result<Resolved, Lie> {
+        let has = |rtype| told.authorities.iter().any(|record| record.record_type() == rtype);
+        let is_proven = told.metadata.response_code == ResponseCode::NXDomain || has(RecordType::SOA);
+        if !is_proven && self.links > 0 {
+            let next = std::mem::take(&mut self.target);
+            return Ok(Resolved { next: Some(next), ..self.resolved(&told, ResponseCode::NoError) });
+        }
+        if !is_proven && has(RecordType::NS) && !told.metadata.authoritative {
+            return Err(Lie::Referral);
+        }
+        let (holds, proof) = negative(&told.authorities, &self.target, self.question.dnssec_ok);
+        let mut resolved = self.resolved(&told, told.metadata.response_code);
+        resolved.lifetime = resolved.lifetime.min(holds);
+        resolved.message.authorities = proof;
+        Ok(resolved)
+    }
+
+    fn resolved(self, told: &Message, rcode: ResponseCode) -> Resolved {
+        let mut message = Message::new(0, MessageType::Response, OpCode::Query);
+        message.metadata.response_code = rcode;
+        message.metadata.authentic_data = told.metadata.authentic_data;
+        message.add_query(DnsQuestion::query(self.question.name.clone(), self.question.qtype));
+        message.answers = self.answers;
+        for record in &mut message.answers {
+            record.ttl = ttl(record.ttl);
+        }
+        let lifetime = message.answers.iter().map(|record| record.ttl).min().unwrap_or(MAX_TTL);
+        Resolved { message, lifetime, ede: told.edns.as_ref().and_then(Ede::of), next: None }
+    }
 }
 
 /// What proves that there is nothing, and how long that holds: the lesser of the SOA's TTL and its last field, by which its TTL is told
 /// too (RFC 2308 §5). Without an SOA it must not be remembered.
-fn negative(authorities: Vec<Record>, target: &Name, dnssec_ok: bool) -> (u32, Vec<Record>) {
+fn negative(authorities: &[Record], target: &Name, dnssec_ok: bool) -> (u32, Vec<Record>) {
     let mut holds = None;
     let mut proof = Vec::new();
-    for mut record in authorities {
+    for record in authorities {
+        let ttl = ttl(record.ttl).min(MAX_NEGATIVE_TTL);
         match &record.data {
             RData::SOA(soa) if holds.is_none() && record.name.zone_of(target) => {
-                record.ttl = ttl(record.ttl).min(ttl(soa.minimum)).min(MAX_NEGATIVE_TTL);
-                holds = Some(record.ttl);
-                proof.insert(0, record);
+                let ttl = ttl.min(self::ttl(soa.minimum));
+                holds = Some(ttl);
+                proof.insert(0, with_ttl(record, ttl));
             }
             _ if dnssec_ok && is_proof(&record) => {
-                record.ttl = ttl(record.ttl).min(MAX_NEGATIVE_TTL);
-                proof.push(record);
+                proof.push(with_ttl(record, ttl));
             }
             _ => {}
         }
     }
     (holds.unwrap_or(0), proof)
+}
+
+fn with_ttl(record: &Record, ttl: u32) -> Record {
+    let mut record = record.clone();
+    record.ttl = ttl;
+    record
 }
 
 fn is_proof(record: &Record) -> bool {

@@ -15,7 +15,6 @@ use std::{
 use hickory_proto::ProtoError;
 use tokio::{sync::watch, time::timeout};
 
-use self::chain::{Chain, Step};
 pub use self::{
     chain::{Lie, Question, Resolved},
     own::{Addresses, ResolveError, Resolver, Resolvers},
@@ -59,19 +58,10 @@ impl LookupError {
     }
 }
 
-/// Asks until the aliases have led somewhere.
-pub async fn resolve(question: Question, upstreams: &Upstreams) -> Result<Resolved, LookupError> {
-    let walk = async {
-        let mut chain = Chain::new(question.clone());
-        let mut next = question;
-        loop {
-            match chain.follow(upstreams.ask(&next).await?)? {
-                Step::Complete(resolved) => return Ok(resolved),
-                Step::Ask(question) => next = question,
-            }
-        }
-    };
-    timeout(DEADLINE, walk).await.unwrap_or(Err(AskError::Timeout.into()))
+/// Asks once. Where the upstream stops at an alias, what that leads to is another question: policy comes before it.
+pub async fn resolve(question: &Question, upstreams: &Upstreams) -> Result<Resolved, LookupError> {
+    let answer = timeout(DEADLINE, upstreams.ask(question)).await.unwrap_or(Err(AskError::Timeout))?;
+    Ok(chain::follow(question, answer)?)
 }
 
 /// What a question ended in, for all who waited.

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use hickory_proto::{
 };
 use ringfence_policy::{
     Snapshot,
+    rpz::Policy,
     tenant::{DnsPolicy, DnsTransport, DnsUpstream, ServedTenants, WorkloadPolicy},
 };
 use tokio::{
@@ -162,7 +163,9 @@ impl Stub {
 pub(super) struct Rig {
     pub(super) dns: Rc<Dns>,
     pub(super) shared: Shared,
-    generation: Rc<RefCell<u64>>,
+    /// Who asks.
+    pub(super) client: Rc<Cell<IpAddr>>,
+    snapshots: Rc<RefCell<(u64, Option<Vec<DnsUpstream>>, Option<Policy>)>>,
 }
 
 impl Rig {
@@ -181,24 +184,43 @@ impl Rig {
             bindings: Default::default(),
             contexts: Contexts::new().unwrap().into(),
         };
-        let rig = Self { dns: Rc::new(Dns::new(shared.clone())), shared, generation: Rc::default() };
+        let rig = Self {
+            dns: Rc::new(Dns::new(shared.clone())),
+            shared,
+            client: Rc::new(Cell::new([127, 0, 0, 1].into())),
+            snapshots: Rc::default(),
+        };
+        rig.snapshots.borrow_mut().2 = Some(Policy::default());
         rig.push(Some(upstreams));
         rig
     }
 
-    /// Puts another policy in force.
+    /// Puts other upstreams in force.
     pub(super) fn push(&self, upstreams: Option<Vec<DnsUpstream>>) {
-        *self.generation.borrow_mut() += 1;
+        self.snapshots.borrow_mut().1 = upstreams;
+        self.swap();
+    }
+
+    /// Puts other policy zones in force.
+    pub(super) fn filter(&self, zones: Option<Policy>) {
+        self.snapshots.borrow_mut().2 = zones;
+        self.swap();
+    }
+
+    fn swap(&self) {
+        let mut snapshots = self.snapshots.borrow_mut();
+        snapshots.0 += 1;
+        let (generation, upstreams, zones) = snapshots.clone();
         let workload = WorkloadPolicy {
             name: "test".parse().unwrap(),
             tenants: ServedTenants::Any,
             issuers: Default::default(),
             inbound: vec![],
             outbound: None,
-            dns: upstreams.map(|upstreams| DnsPolicy { listen: "127.0.0.1:0".parse().ok(), upstreams }),
+            dns: upstreams.map(|upstreams| DnsPolicy { listen: "127.0.0.1:0".parse().ok(), upstreams, zones: Default::default() }),
         };
         let snapshot = Snapshot {
-            generation: *self.generation.borrow(),
+            generation,
             identity_generation: 1,
             workload: Arc::new(workload),
             platform: Default::default(),
@@ -206,6 +228,7 @@ impl Rig {
             issuers: Vec::new(),
             versions: Vec::new(),
             bindings: Default::default(),
+            zones,
         };
         let current: &Current = &self.shared.current;
         current.swap(snapshot.into());
@@ -214,7 +237,7 @@ impl Rig {
     /// One query, whatever it takes to answer it.
     pub(super) async fn send(&self, packet: &[u8], transport: Transport, now: Instant) -> Vec<u8> {
         let mut answer = Vec::new();
-        let exchange = Exchange { listener: "127.0.0.1:0".parse().unwrap(), transport, begun: now };
+        let exchange = Exchange { listener: "127.0.0.1:0".parse().unwrap(), client: self.client.get(), transport, begun: now };
         if let Step::Wait(pending) = self.dns.begin(packet, exchange, &mut answer) {
             self.dns.finish(*pending, &mut answer).await;
         }

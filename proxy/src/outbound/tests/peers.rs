@@ -132,6 +132,7 @@ impl Sidecar {
     pub(super) fn push_of(&self, egress: EgressPolicy, tenants: ServedTenants) {
         self.generation.update(|generation| generation + 1);
         let acme = TenantPolicy {
+            dns: Default::default(),
             id: "acme".parse().unwrap(),
             identities: Vec::new(),
             limits: Vec::new(),
@@ -145,10 +146,15 @@ impl Sidecar {
             issuers: Default::default(),
             inbound: Vec::new(),
             outbound: Some(OutboundPolicy { listen: "127.0.0.1:0".parse().unwrap(), capture: Capture::Redirect }),
-            dns: Some(DnsPolicy { listen: None, upstreams: vec![DnsUpstream { transport: DnsTransport::Udp, address: self.resolver }] }),
+            dns: Some(DnsPolicy {
+                listen: None,
+                upstreams: vec![DnsUpstream { transport: DnsTransport::Udp, address: self.resolver }],
+                zones: Default::default(),
+            }),
         };
         let loopback = PlatformEgress { deny: Vec::new(), dangerous_allow_private: vec!["127.0.0.0/8".parse().unwrap()] };
         let snapshot = Snapshot {
+            zones: Some(Default::default()),
             generation: self.generation.get(),
             identity_generation: 1,
             workload: workload.into(),

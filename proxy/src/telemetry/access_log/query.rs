@@ -7,7 +7,7 @@ use std::{
 };
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
-use ringfence_policy::{TenantId, WorkloadName};
+use ringfence_policy::{TenantId, WorkloadName, rpz};
 use serde::Serialize;
 
 use super::line::{Text, micros, printable};
@@ -20,7 +20,7 @@ use crate::{
     telemetry::{Decision, RequestId},
 };
 
-/// One answered query.
+/// One query.
 #[derive(Clone, Debug)]
 pub struct QueryRecord {
     /// When its packet had arrived.
@@ -33,9 +33,14 @@ pub struct QueryRecord {
     /// `None`: the packet had no question that can be told.
     pub name: Option<QueryName>,
     pub qtype: Option<RecordType>,
-    pub rcode: ResponseCode,
+    /// `None`: it was not answered.
+    pub rcode: Option<ResponseCode>,
     pub source: Source,
     pub decision: Decision,
+    /// The rule of a policy zone that decided.
+    pub policy: Option<Box<rpz::Decision>>,
+    /// The first that would have, were its zone not disabled or in shadow mode.
+    pub shadow: Option<Box<rpz::Decision>>,
     pub total: Duration,
 }
 
@@ -85,12 +90,43 @@ pub(super) struct QueryLine<'a> {
     name: Option<Text<&'a QueryName>>,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     qtype: Option<Text<RecordType>>,
-    rcode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rcode: Option<&'static str>,
     source: &'static str,
     decision: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    #[serde(flatten)]
+    policy: Option<PolicyRule<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<PolicyRule<'a>>,
     total_us: u64,
+}
+
+/// A rule of a policy zone, and what met it.
+#[derive(Serialize)]
+struct PolicyRule<'a> {
+    /// `metadata.name` of the PolicyZone.
+    zone: &'a str,
+    trigger: &'static str,
+    /// Relative to the zone.
+    owner: Text<&'a rpz::RuleOwner>,
+    action: &'static str,
+    /// The name asked for, or what an alias leads to.
+    #[serde(rename = "matched")]
+    name: Text<&'a rpz::Name>,
+}
+
+impl<'a> From<&'a rpz::Decision> for PolicyRule<'a> {
+    fn from(decision: &'a rpz::Decision) -> Self {
+        Self {
+            zone: &decision.zone,
+            trigger: decision.trigger.as_str(),
+            owner: Text(&decision.owner),
+            action: decision.action.as_str(),
+            name: Text(&decision.name),
+        }
+    }
 }
 
 pub(super) fn line<'a>(record: &'a QueryRecord, workload: &'a WorkloadName) -> QueryLine<'a> {
@@ -104,10 +140,12 @@ pub(super) fn line<'a>(record: &'a QueryRecord, workload: &'a WorkloadName) -> Q
         tenant: record.tenant.as_ref().map(|tenant| tenant.as_str()),
         name: record.name.as_ref().map(Text),
         qtype: record.qtype.map(Text),
-        rcode: RCODES.iter().find(|(rcode, _)| *rcode == record.rcode).map_or("OTHER", |(_, mnemonic)| mnemonic),
+        rcode: record.rcode.map(|rcode| RCODES.iter().find(|(known, _)| *known == rcode).map_or("OTHER", |(_, mnemonic)| mnemonic)),
         source: record.source.as_str(),
         decision: record.decision.as_str(),
         reason: record.decision.reason().map(|reason| reason.as_str()),
+        policy: record.policy.as_deref().map(PolicyRule::from),
+        shadow: record.shadow.as_deref().map(PolicyRule::from),
         total_us: micros(record.total),
     }
 }

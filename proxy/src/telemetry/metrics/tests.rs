@@ -1,5 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringfence_policy::{
+    ratelimit::Mode,
+    rpz::{Action, Trigger},
+};
+
 use super::*;
 use crate::dns::{answer::RCODES, exchange::Source};
 
@@ -32,6 +37,9 @@ fn every_label_is_of_a_closed_set() {
                 "direction" => ["sent", "received"].contains(&value),
                 "rcode" => RCODES.iter().any(|(_, rcode)| *rcode == value),
                 "source" => Source::ALL.iter().any(|source| source.as_str() == value),
+                "action" => ["NXDOMAIN", "NODATA", "PASSTHRU", "DROP", "TCP-Only", "Local-Data"].contains(&value),
+                "trigger" => ["CLIENT-IP", "QNAME", "IP", "NSDNAME", "NSIP"].contains(&value),
+                "mode" => ["enforce", "shadow"].contains(&value),
                 "failure" => ["timeout", "network", "refused", "lie", "too_many", "given_up"].contains(&value),
                 "le" => value == "+Inf" || value.parse::<f64>().is_ok(),
                 _ => false,
@@ -47,13 +55,15 @@ fn traffic_adds_no_series() {
     let before: Vec<String> = series(&metrics).into_keys().collect();
     for (at, decision) in decisions().cycle().take(1000).enumerate() {
         metrics.request(decision, Duration::from_micros(1 << (at % 40)), None);
-        metrics.dns.query(decision, RCODES[at % RCODES.len()].0, Source::ALL[at % Source::ALL.len()], Duration::ZERO);
+        metrics.dns.query(decision, Some(RCODES[at % RCODES.len()].0), Source::ALL[at % Source::ALL.len()], Duration::ZERO);
+        let action = [Action::NxDomain, Action::LocalData, Action::TcpOnly][at % 3];
+        metrics.dns.policy(action, Trigger::ALL[at % 5], [Mode::Enforce, Mode::Shadow][at % 2]);
         metrics.identify_cache(at % 2 == 0);
         metrics.outbound(decision, at as u64, 1);
         let _ = (metrics.connection(), metrics.in_flight(), metrics.outbound_open());
     }
     assert_eq!(series(&metrics).into_keys().collect::<Vec<_>>(), before);
-    assert!(metrics.render().unwrap().len() < 32 * 1024);
+    assert!(metrics.render().unwrap().len() < 40 * 1024);
 }
 
 #[test]

@@ -97,6 +97,10 @@ impl<'p> Walk<'p> {
         Self { policy, query, pending, passed, disabled, hops, is_open: false, addresses, lookups }
     }
 
+    pub fn policy(&self) -> &'p Policy {
+        self.policy
+    }
+
     pub fn query(&self) -> &Query {
         &self.query
     }

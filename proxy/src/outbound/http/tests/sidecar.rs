@@ -147,11 +147,16 @@ impl Sidecar {
             issuers: Default::default(),
             inbound: Vec::new(),
             outbound: Some(OutboundPolicy { listen: "127.0.0.1:0".parse().unwrap(), capture: Capture::None }),
-            dns: Some(DnsPolicy { listen: None, upstreams: vec![DnsUpstream { transport: DnsTransport::Udp, address: self.dns }] }),
+            dns: Some(DnsPolicy {
+                listen: None,
+                upstreams: vec![DnsUpstream { transport: DnsTransport::Udp, address: self.dns }],
+                zones: Default::default(),
+            }),
         };
         let tenant = |(name, rules): (&str, Vec<EgressRule>)| {
             let id: ringfence_policy::TenantId = name.parse().unwrap();
             let policy = TenantPolicy {
+                dns: Default::default(),
                 id: id.clone(),
                 identities: Vec::new(),
                 limits: Vec::new(),
@@ -163,10 +168,11 @@ impl Sidecar {
         };
         let egress = PlatformEgress { deny: Vec::new(), dangerous_allow_private: vec!["127.0.0.0/8".parse().unwrap()] };
         let snapshot = Snapshot {
+            zones: Some(Default::default()),
             generation: self.generation,
             identity_generation: 1,
             workload: workload.into(),
-            platform: PlatformPolicy { in_flight: None, egress },
+            platform: PlatformPolicy { egress, ..PlatformPolicy::default() },
             tenants: rules.into_iter().map(tenant).collect(),
             issuers: Vec::new(),
             versions: Vec::new(),

@@ -1,0 +1,311 @@
+//! What policy zones make of queries and answers, and who hears of them.
+
+use std::{cell::RefCell, rc::Rc, time::Instant};
+
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::{
+        Name, RData, Record, RecordType,
+        rdata::{
+            NS,
+            svcb::{IpHint, SVCB, SvcParamKey, SvcParamValue},
+        },
+    },
+};
+use ringfence_policy::rpz::{Name as PolicyName, Policy, PolicyZone, Scope, Zone, text};
+
+use super::peers::*;
+use crate::dns::answer::Transport;
+
+/// `zones`: override and rules, in their order; the first is the platform's.
+fn policy(zones: &[(&str, &str)]) -> Option<Policy> {
+    let compiled = zones.iter().enumerate().map(|(number, (r#override, rules))| {
+        let text = format!("$TTL 60\n@ 300 SOA ns h 7 1 1 1 30\n{}\n", rules.replace("; ", "\n"));
+        let compiled = text::compile(text.as_bytes(), format!("z{number}.").parse::<PolicyName>().as_ref().ok());
+        assert_eq!(compiled.outcome.faults, [], "{rules}");
+        PolicyZone {
+            name: format!("z{number}").into(),
+            zone: Zone::open(compiled.bytes.unwrap().into()).unwrap(),
+            scope: if number == 0 { Scope::Platform } else { Scope::Tenant },
+            r#override: r#override.parse().unwrap(),
+            max_ttl: None,
+        }
+    });
+    Some(compiled.collect())
+}
+
+fn https(owner: &str, hint: [u8; 4]) -> Record {
+    let hint = SvcParamValue::Ipv4Hint(IpHint(vec![std::net::Ipv4Addr::from(hint).into()]));
+    let svcb = SVCB::new(1, Name::root(), vec![(SvcParamKey::Ipv4Hint, hint)]);
+    Record::from_rdata(name(owner), 60, RData::HTTPS(hickory_proto::rr::rdata::HTTPS(svcb)))
+}
+
+fn ns(owner: &str, server: &str) -> Record {
+    Record::from_rdata(name(owner), 60, RData::NS(NS(name(server))))
+}
+
+/// An upstream that keeps what it was asked.
+struct World {
+    rig: Rig,
+    asked: Rc<RefCell<Vec<String>>>,
+    _stub: Stub,
+}
+
+impl World {
+    fn new() -> Self {
+        let asked = Rc::<RefCell<Vec<String>>>::default();
+        let heard = asked.clone();
+        let stub = Stub::start(move |asked| {
+            let qtype = asked.query.queries[0].query_type;
+            heard.borrow_mut().push(format!("{} {qtype}", asked.name()));
+            match (asked.name().as_str(), qtype) {
+                ("www.example.", RecordType::A) => asked.answer(vec![a("www.example.", 60, 1)]),
+                ("www.example.", RecordType::HTTPS) => asked.answer(vec![https("www.example.", [192, 0, 2, 1])]),
+                ("alias.example.", RecordType::A) => {
+                    asked.answer(vec![cname("alias.example.", 60, "www.example."), a("www.example.", 60, 1)])
+                }
+                // Stops at the alias, and at the next.
+                ("far.example.", _) => asked.answer(vec![cname("far.example.", 60, "farther.example.")]),
+                ("farther.example.", _) => asked.answer(vec![cname("farther.example.", 60, "www.example.")]),
+                ("round.example.", _) => asked.answer(vec![cname("round.example.", 60, "about.example.")]),
+                ("about.example.", _) => asked.answer(vec![cname("about.example.", 60, "round.example.")]),
+                ("garden.", RecordType::A) | ("www.example.garden.", RecordType::A) => asked.answer(vec![a(&asked.name(), 20, 9)]),
+                ("example.", RecordType::NS) => asked.answer(vec![ns("example.", "ns.example.")]),
+                ("ns.example.", RecordType::A) => asked.answer(vec![a("ns.example.", 60, 53)]),
+                ("fails.example.", _) => asked.rcode(ResponseCode::ServFail, vec![]),
+                _ => asked.rcode(ResponseCode::NXDomain, vec![soa(".", 30)]),
+            }
+        });
+        Self { rig: Rig::new(vec![stub.upstream()]), asked, _stub: stub }
+    }
+
+    /// What is told, with what stands in the additional section, and whom of the upstream's it was asked of.
+    async fn outcome(&self, asked: &str, qtype: RecordType, transport: Transport) -> String {
+        self.asked.borrow_mut().clear();
+        let packet = query(asked, qtype).to_vec().unwrap();
+        let answer = self.rig.send(&packet, transport, Instant::now()).await;
+        let said = match Message::from_vec(&answer) {
+            Ok(answer) => {
+                let truncated = if answer.metadata.truncation { "; TC" } else { "" };
+                let policy: String = answer
+                    .additionals
+                    .iter()
+                    .map(|record| format!("; + {} {} {}", record.name, record.ttl, record.record_type()))
+                    .collect();
+                told(&answer) + truncated + &policy
+            }
+            Err(_) => {
+                assert!(answer.is_empty());
+                "silence".to_owned()
+            }
+        };
+        match self.asked.borrow().join(", ") {
+            asked if asked.is_empty() => said,
+            asked => format!("{said} <- {asked}"),
+        }
+    }
+}
+
+#[test]
+fn each_trigger_and_action_over_each_transport() {
+    use RecordType as T;
+    use Transport::{Tcp, Udp};
+    const PASSED: &str = "NoError; www.example. 60 A 192.0.2.1 <- www.example. A";
+    run(async {
+        for (zones, asked, qtype, transport, expected) in [
+            // The name, before anybody hears of it.
+            (&[("given", "www.example CNAME .")][..], "www.example.", T::A, Udp, "NXDomain; EDE 15; + z0. 30 SOA"),
+            (&[("given", "www.example CNAME .")], "WWW.Example.", T::HTTPS, Tcp, "NXDomain; EDE 15; + z0. 30 SOA"),
+            (&[("given", "*.example CNAME *.")], "www.example.", T::A, Udp, "NoError; EDE 15; + z0. 30 SOA"),
+            (&[("given", "www.example CNAME rpz-drop.")], "www.example.", T::A, Udp, "silence"),
+            (&[("given", "www.example CNAME rpz-drop.")], "www.example.", T::A, Tcp, "silence"),
+            (&[("given", "www.example CNAME rpz-tcp-only.")], "www.example.", T::A, Udp, "NoError; TC; + z0. 30 SOA"),
+            (&[("given", "www.example CNAME rpz-tcp-only.")], "www.example.", T::A, Tcp, PASSED),
+            (&[("given", "www.example CNAME rpz-passthru."), ("given", "www.example CNAME .")], "www.example.", T::A, Udp, PASSED),
+            (
+                &[("given", "www.example 5 A 10.0.0.1")],
+                "www.example.",
+                T::A,
+                Udp,
+                "NoError; www.example. 5 A 10.0.0.1; EDE 15; + z0. 30 SOA",
+            ),
+            (&[("given", "www.example 5 A 10.0.0.1")], "www.example.", T::AAAA, Udp, "NoError; EDE 15; + z0. 30 SOA"),
+            (
+                &[("given", "*.example 5 CNAME *.garden.")],
+                "www.example.",
+                T::A,
+                Udp,
+                "NoError; www.example. 5 CNAME www.example.garden.; www.example.garden. 20 A 192.0.2.9; EDE 15; + z0. 30 SOA <- www.example.garden. A",
+            ),
+            (
+                &[("given", "www.example 5 CNAME nowhere.invalid.")],
+                "www.example.",
+                T::A,
+                Udp,
+                "NXDomain; www.example. 5 CNAME nowhere.invalid.; ! invalid. 3600 SOA …; EDE 15; + z0. 30 SOA",
+            ),
+            (
+                &[("given", "www.example 5 CNAME far.example.; farther.example CNAME .")],
+                "www.example.",
+                T::A,
+                Udp,
+                "NoError; www.example. 5 CNAME far.example.; far.example. 60 CNAME farther.example.; farther.example. 60 CNAME www.example.; www.example. 60 A 192.0.2.1; EDE 15; + z0. 30 SOA <- far.example. A, farther.example. A, www.example. A",
+            ),
+            (&[("given", "localhost CNAME .")], "localhost.", T::A, Udp, "NXDomain; EDE 15; + z0. 30 SOA"),
+            // Who asks.
+            (&[("given", "32.1.0.0.127.rpz-client-ip CNAME .")], "www.example.", T::A, Udp, "NXDomain; EDE 18; + z0. 30 SOA"),
+            (&[("given", "32.2.0.0.127.rpz-client-ip CNAME .")], "www.example.", T::A, Udp, PASSED),
+            // The answer's addresses.
+            (&[("given", "24.0.2.0.192.rpz-ip CNAME .")], "www.example.", T::A, Udp, "NXDomain; EDE 15; + z0. 30 SOA <- www.example. A"),
+            (&[("given", "24.0.2.0.192.rpz-ip CNAME rpz-drop.")], "www.example.", T::A, Tcp, "silence <- www.example. A"),
+            (
+                &[("given", "24.0.2.0.192.rpz-ip CNAME rpz-tcp-only.")],
+                "www.example.",
+                T::A,
+                Udp,
+                "NoError; TC; + z0. 30 SOA <- www.example. A",
+            ),
+            (
+                &[("given", "24.0.2.0.192.rpz-ip CNAME *.")],
+                "www.example.",
+                T::HTTPS,
+                Udp,
+                "NoError; EDE 15; + z0. 30 SOA <- www.example. HTTPS",
+            ),
+            (
+                &[("given", "24.0.2.0.192.rpz-ip 5 A 10.0.0.1")],
+                "alias.example.",
+                T::A,
+                Udp,
+                "NoError; alias.example. 60 CNAME www.example.; www.example. 5 A 10.0.0.1; EDE 15; + z0. 30 SOA <- alias.example. A",
+            ),
+            (&[("given", "")], "fails.example.", T::A, Udp, "ServFail; EDE 22 <- fails.example. A"),
+            // Where an alias leads, in one answer or in many.
+            (
+                &[("given", "www.example CNAME .")],
+                "alias.example.",
+                T::A,
+                Udp,
+                "NXDomain; alias.example. 60 CNAME www.example.; EDE 15; + z0. 30 SOA <- alias.example. A",
+            ),
+            (
+                &[("given", "farther.example CNAME .")],
+                "far.example.",
+                T::A,
+                Udp,
+                "NXDomain; far.example. 60 CNAME farther.example.; EDE 15; + z0. 30 SOA <- far.example. A",
+            ),
+            (
+                &[("given", "other.example CNAME ."), ("given", "www.example CNAME *.")],
+                "far.example.",
+                T::A,
+                Udp,
+                "NoError; far.example. 60 CNAME farther.example.; farther.example. 60 CNAME www.example.; EDE 17; + z1. 30 SOA <- far.example. A, farther.example. A",
+            ),
+            (&[("given", "other.example CNAME .")], "round.example.", T::A, Udp, "ServFail; EDE 23 <- round.example. A, about.example. A"),
+            // Whose servers know the name.
+            (
+                &[("given", "ns.example.rpz-nsdname CNAME .")],
+                "www.example.",
+                T::A,
+                Udp,
+                "NXDomain; EDE 15; + z0. 30 SOA <- www.example. A, www.example. NS, example. NS",
+            ),
+            (
+                &[("given", "32.53.2.0.192.rpz-nsip CNAME .")],
+                "www.example.",
+                T::A,
+                Udp,
+                "NXDomain; EDE 15; + z0. 30 SOA <- www.example. A, www.example. NS, example. NS, ns.example. A, ns.example. AAAA",
+            ),
+            // Whose zone it is, and what overrides it.
+            (&[("given", ""), ("given", "www.example CNAME .")], "www.example.", T::A, Udp, "NXDomain; EDE 17; + z1. 30 SOA"),
+            (&[("disabled", "www.example CNAME .")], "www.example.", T::A, Udp, PASSED),
+            (&[("nodata", "www.example CNAME .")], "www.example.", T::A, Udp, "NoError; EDE 15; + z0. 30 SOA"),
+            (&[("tcp-only", "www.example CNAME .")], "www.example.", T::A, Udp, "NoError; TC; + z0. 30 SOA"),
+            (
+                &[("cname:garden.", "www.example CNAME .")],
+                "www.example.",
+                T::A,
+                Udp,
+                "NoError; www.example. 60 CNAME garden.; garden. 20 A 192.0.2.9; EDE 15; + z0. 30 SOA <- garden. A",
+            ),
+        ] {
+            let world = World::new();
+            world.rig.filter(policy(zones));
+            assert_eq!(world.outcome(asked, qtype, transport).await, expected, "{zones:?} {asked} {qtype} {transport:?}");
+        }
+    });
+}
+
+#[test]
+fn what_is_remembered_is_filtered_by_the_policy_in_force() {
+    run(async {
+        let world = World::new();
+        let fresh = "NoError; www.example. 60 A 192.0.2.1";
+        for (zones, expected) in [
+            (&[][..], format!("{fresh} <- www.example. A")),
+            (&[("given", "24.0.2.0.192.rpz-ip CNAME .")], "NXDomain; EDE 15; + z0. 30 SOA".to_owned()),
+            (&[("disabled", "24.0.2.0.192.rpz-ip CNAME .")], fresh.to_owned()),
+            (&[("given", "www.example A 10.0.0.1")], "NoError; www.example. 60 A 10.0.0.1; EDE 15; + z0. 30 SOA".to_owned()),
+            (&[("given", "24.0.2.0.192.rpz-ip CNAME rpz-tcp-only.")], "NoError; TC; + z0. 30 SOA".to_owned()),
+            (&[], fresh.to_owned()),
+        ] {
+            world.rig.filter(policy(zones));
+            assert_eq!(world.outcome("www.example.", RecordType::A, Transport::Udp).await, expected, "{zones:?}");
+        }
+        // A zone that cannot be had: nothing is answered, not even what is known.
+        world.rig.filter(None);
+        for name in ["www.example.", "localhost."] {
+            assert_eq!(world.outcome(name, RecordType::A, Transport::Udp).await, "ServFail; EDE 14");
+        }
+    });
+}
+
+#[test]
+fn one_client_is_not_told_what_another_may_know() {
+    run(async {
+        let world = World::new();
+        world.rig.filter(policy(&[("given", "32.7.2.0.192.rpz-client-ip CNAME rpz-passthru."), ("given", "www.example CNAME .")]));
+        for _ in 0..2 {
+            for (client, expected) in
+                [("192.0.2.7", "NoError; www.example. 60 A 192.0.2.1"), ("192.0.2.8", "NXDomain; EDE 17; + z1. 30 SOA")]
+            {
+                world.rig.client.set(client.parse().unwrap());
+                let told = world.outcome("www.example.", RecordType::A, Transport::Udp).await;
+                assert_eq!(told.split(" <- ").next(), Some(expected), "{client}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_rule_holds_for_those_who_want_signatures() {
+    run(async {
+        let world = World::new();
+        world.rig.filter(policy(&[("given", "www.example CNAME .")]));
+        let mut asked = query("www.example.", RecordType::A);
+        asked.edns.as_mut().unwrap().set_dnssec_ok(true);
+        asked.metadata.checking_disabled = true;
+        assert_eq!(told(&world.rig.ask(&asked).await), "NXDomain; EDE 15");
+        assert!(world.asked.borrow().is_empty());
+    });
+}
+
+#[test]
+fn the_egress_decision_knows_only_what_passed() {
+    run(async {
+        let world = World::new();
+        let holds =
+            |host: &str, address: &str| world.rig.shared.bindings.holds(&host.parse().unwrap(), address.parse().unwrap(), Instant::now());
+        world.rig.filter(policy(&[("given", "24.0.2.0.192.rpz-ip CNAME .; local.example A 10.0.0.1")]));
+        world.outcome("www.example.", RecordType::A, Transport::Udp).await;
+        assert!(!holds("www.example", "192.0.2.1"));
+        world.outcome("local.example.", RecordType::A, Transport::Udp).await;
+        assert!(holds("local.example", "10.0.0.1"));
+        // The same answer, remembered, is let through now.
+        world.rig.filter(policy(&[]));
+        world.outcome("www.example.", RecordType::A, Transport::Udp).await;
+        assert!(holds("www.example", "192.0.2.1"));
+    });
+}
