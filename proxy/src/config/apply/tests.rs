@@ -400,14 +400,12 @@ async fn a_zone_is_acknowledged_when_it_is_in_force_and_outlives_a_restart() {
     assert_eq!(sidecar.requests.try_recv().unwrap().response_nonce, "5", "and now its zone is");
     let old = sidecar.zones_in_force().unwrap();
 
-    // A newer one that comes to nothing leaves the old one in force.
+    // A newer one that does not come leaves the old one in force, and is waited for.
     let (newer, newer_chunk) = policy_zone("b.example");
-    sidecar.give(newer.clone());
-    sidecar.respond(vec![], Kind::ZoneChunk, &[&newer_chunk.name]);
-    let asked = sidecar.asked();
-    assert!(asked.iter().any(|asked| asked.starts_with("NACK PolicyZone/malware: cannot be had: its chunk")), "{asked:?}");
-    assert_eq!(sidecar.zones_in_force().unwrap(), old);
     sidecar.give(newer);
+    sidecar.respond(vec![], Kind::ZoneChunk, &[&newer_chunk.name]);
+    assert_eq!(sidecar.asked(), [format!("ZoneChunk +{}", newer_chunk.name)]);
+    assert_eq!(sidecar.zones_in_force().unwrap(), old);
     sidecar.give(newer_chunk);
     sidecar.checked().await;
     let new = sidecar.zones_in_force().unwrap();
@@ -425,4 +423,30 @@ async fn a_zone_is_acknowledged_when_it_is_in_force_and_outlives_a_restart() {
     std::fs::remove_dir_all(state.path().join("zones")).unwrap();
     let third = Sidecar::start(state, stored);
     assert_eq!((third.in_force().is_some(), third.zones_in_force()), (true, None));
+}
+
+#[tokio::test]
+async fn a_zone_that_is_none_is_refused_and_the_one_before_stays() {
+    let mut sidecar = Sidecar::new();
+    let dns = Some(proto::WorkloadDns { zones: vec!["malware".into()], ..Default::default() });
+    sidecar.give(Resource::new(PLATFORM, &proto::Platform::default()));
+    sidecar.give(Resource::new("api", &proto::Workload { tenants: vec!["*".into()], dns, ..Default::default() }));
+    let (good, chunk) = policy_zone("a.example");
+    sidecar.give(good.clone());
+    sidecar.give(chunk);
+    sidecar.checked().await;
+    let in_force = sidecar.zones_in_force().unwrap();
+    sidecar.asked();
+
+    let noise = vec![7; 4096];
+    let digest = Digest::of(&noise);
+    let pieces = vec![proto::ZonePiece { digest: digest.0.to_vec().into(), size: 4096 }];
+    let bad = proto::PolicyZone { digest: digest.0.to_vec().into(), pieces, ..Default::default() };
+    sidecar.give(Resource::new("malware", &bad));
+    sidecar.give(Resource::new(digest.to_string(), &proto::ZoneChunk { data: noise.into() }));
+    sidecar.asked();
+    sidecar.checked().await;
+    assert_eq!(sidecar.asked(), ["NACK PolicyZone/malware: the compiled zone is no compiled policy zone"]);
+    assert_eq!(sidecar.zones_in_force().unwrap(), in_force);
+    assert!(sidecar.stored().contains(&good));
 }
