@@ -103,7 +103,7 @@ fn absent_and_empty_lists_of_rules_differ() {
 #[test]
 fn files_of_a_listener_are_found_beside_the_object() {
     let text = installation(&[]).replace("listen: ", "tls: {certificate: tls/cert.pem, key: /etc/key.pem}, listen: ");
-    let parsed = spec::parse(&Path::new("/etc/ringfence/a.yaml").into(), text.as_bytes(), |_| fs::read(data().join("jwks.json")));
+    let parsed = spec::parse(&Path::new("/etc/ringfence/a.yaml").into(), text.as_bytes(), |_: &Path| fs::read(data().join("jwks.json")));
     assert_eq!(faults_of(&parsed), []);
     let compiled = compile(&parsed.objects, &parsed.unread());
     let workload = compiled.resources().last().unwrap();

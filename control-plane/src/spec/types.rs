@@ -80,17 +80,15 @@ impl JwksSource {
     }
 }
 
-/// A response policy zone; shared by any number of tenants. Exactly one of `file`, `inline` and `transfer`.
+/// A response policy zone; shared by any number of tenants. Exactly one of `file` and `inline`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("oneOf" = [{"required": ["file"]}, {"required": ["inline"]}, {"required": ["transfer"]}]))]
+#[schemars(extend("oneOf" = [{"required": ["file"]}, {"required": ["inline"]}]))]
 pub struct PolicyZoneSpec {
     /// A master file, relative to the file that the zone stands in. Names in it are relative to the zone's own until it says `$ORIGIN`.
     pub file: Option<String>,
     /// The text of a master file.
     pub inline: Option<String>,
-    /// Not built yet.
-    pub transfer: Option<serde_json::Map<String, serde_json::Value>>,
     /// given, nxdomain, nodata, passthru, drop, tcp-only, disabled or cname:<name>; default: given.
     #[serde(rename = "override")]
     pub r#override: Option<String>,

@@ -67,7 +67,7 @@ pub fn compile(text: &[u8], name: &str) -> Outcome {
 impl From<text::Fault> for ZoneFault {
     fn from(fault: text::Fault) -> Self {
         let message = match fault.owner {
-            Some(owner) => format!("{owner} {}", fault.message),
+            Some(owner) => format!("{owner}: {}", fault.message),
             None => fault.message,
         };
         // The text is anybody's.

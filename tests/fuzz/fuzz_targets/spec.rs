@@ -9,7 +9,7 @@ use ringfence_xds::decode::check;
 
 fuzz_target!(|input: &[u8]| {
     let file: Arc<Path> = Path::new("fuzz.yaml").into();
-    let parsed = parse(&file, input, |path| match path.to_str() {
+    let parsed = parse(&file, input, |path: &Path| match path.to_str() {
         Some("jwks.json") => Ok(include_bytes!("jwt.jwks.json").to_vec()),
         _ => Err(io::ErrorKind::NotFound.into()),
     });

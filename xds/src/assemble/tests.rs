@@ -4,7 +4,7 @@ use ringfence_policy::{identify::keys::KeySet, tenant::Identity};
 
 use super::*;
 use crate::decode;
-use crate::tests::fixtures::{platform, workload};
+use crate::tests::fixtures::{platform, platform_zones, policy_zone, tenant_zones, workload, workload_zones};
 
 #[derive(Default)]
 struct Knows(HashMap<(Kind, String), Known>);
@@ -234,4 +234,63 @@ fn tokens_stay_verified_until_an_issuer_changes() {
 
     knows.that(Kind::Issuer, "sso", Known::Absent);
     assert_eq!(assemble("api", &knows, 5, Some(&fourth)).unwrap().identity_generation, 5);
+}
+
+/// An open zone of that name.
+fn opened(name: &str) -> Known {
+    let (manifest, _) = policy_zone(name, &[name]);
+    let Decoded::PolicyZone(held) = decode::decode(manifest.kind, &manifest.name, &manifest.bytes).unwrap() else { unreachable!() };
+    let compiled = rpz::text::compile(b"a.example CNAME .", Some(&name.parse().unwrap())).bytes.unwrap();
+    Known::Held(Decoded::PolicyZone(HeldZone { zone: Some(rpz::Zone::open(compiled.into()).unwrap()), ..held }))
+}
+
+/// The zones of a snapshot in their order; those that do not act in brackets.
+fn zones_in(snapshot: &Snapshot) -> Option<Vec<String>> {
+    let of = |zone: &rpz::PolicyZone| {
+        let scope = if zone.scope == Scope::Platform { "platform:" } else { "" };
+        if zone.r#override == Override::Disabled { format!("({scope}{})", zone.name) } else { format!("{scope}{}", zone.name) }
+    };
+    snapshot.zones.as_ref().map(|policy| policy.zones().iter().map(of).collect())
+}
+
+#[test]
+fn zones_are_the_platforms_then_the_tenants_or_the_shared_workloads_own() {
+    let listed = |workload: &crate::resource::Resource, mode: &str| {
+        let mut knows = Knows::default();
+        knows.resource(workload).resource(&platform_zones(&["baseline"])).resource(&tenant_zones("acme", &["acmes", "more"], mode));
+        knows.resource(&tenant_zones("globex", &["globexs"], "")).issuer("sso");
+        for zone in wanted("api", &BTreeSet::new(), &knows).remove(&Kind::PolicyZone).unwrap() {
+            knows.that(Kind::PolicyZone, &zone, opened(&zone));
+        }
+        zones_in(&assemble("api", &knows, 1, None).unwrap()).unwrap()
+    };
+    let dedicated = workload_zones("api", &["acme"], &[]);
+    assert_eq!(listed(&dedicated, ""), ["platform:baseline", "acmes", "more"]);
+    assert_eq!(listed(&dedicated, "shadow"), ["platform:baseline", "(acmes)", "(more)"], "the platform's act all the same");
+    assert_eq!(listed(&workload_zones("api", &["acme", "globex"], &["own"]), ""), ["platform:baseline", "own"]);
+    assert_eq!(listed(&workload("api", &["acme", "globex"]), ""), [""; 0], "without dns there are no queries");
+}
+
+#[test]
+fn no_query_is_answered_without_all_of_its_zones() {
+    let knows = || {
+        let mut knows = Knows::default();
+        knows.resource(&workload_zones("api", &["acme"], &[])).resource(&platform_zones(&["baseline"]));
+        knows.resource(&tenant_zones("acme", &["acmes"], ""));
+        knows.that(Kind::PolicyZone, "baseline", opened("baseline")).that(Kind::PolicyZone, "acmes", opened("acmes"));
+        knows
+    };
+    assert_eq!(zones_in(&assemble("api", &knows(), 1, None).unwrap()).unwrap().len(), 2);
+    for known in [Known::Absent, Known::Unusable] {
+        for (kind, name) in [(Kind::PolicyZone, "baseline"), (Kind::PolicyZone, "acmes"), (Kind::Tenant, "acme")] {
+            let snapshot = assemble("api", knows().that(kind, name, known.clone()), 1, None).unwrap();
+            assert_eq!(zones_in(&snapshot), None, "{kind}/{name} {known:?}");
+        }
+    }
+    let mut unopened = knows();
+    unopened.resource(&policy_zone("acmes", &["acmes"]).0);
+    assert!(assemble("api", &unopened, 1, None).is_none(), "it is awaited");
+    let mut awaited = knows();
+    awaited.0.remove(&(Kind::PolicyZone, "acmes".to_owned()));
+    assert!(assemble("api", &awaited, 1, None).is_none());
 }

@@ -8,6 +8,7 @@ use crate::{
         resource as proto,
     },
     resource::{Kind, PLATFORM, Resource},
+    zone::{Digest, MIN_CHUNK_BYTES},
 };
 
 pub(crate) fn platform(in_flight: u32) -> Resource {
@@ -36,6 +37,38 @@ pub(crate) fn binding(name: &str, tenant: &str) -> Resource {
 pub(crate) fn workload(name: &str, tenants: &[&str]) -> Resource {
     let tenants = tenants.iter().map(|tenant| (*tenant).into()).collect();
     Resource::new(name, &proto::Workload { tenants, issuers: vec!["sso".into()], ..proto::Workload::default() })
+}
+
+/// A policy zone of the pieces that `contents` are, with its chunks. What they say is no zone that could be opened.
+pub(crate) fn policy_zone(name: &str, contents: &[&str]) -> (Resource, Vec<Resource>) {
+    let chunk = |content: &&str| {
+        let body = proto::ZoneChunk { data: content.repeat(MIN_CHUNK_BYTES / content.len() + 1).into() };
+        (Digest::of(&body.data), body)
+    };
+    let chunks: Vec<(Digest, proto::ZoneChunk)> = contents.iter().map(chunk).collect();
+    let piece =
+        |(digest, body): &(Digest, proto::ZoneChunk)| proto::ZonePiece { digest: digest.0.to_vec().into(), size: body.data.len() as u32 };
+    let digest = Digest::of(contents.concat().as_bytes()).0.to_vec().into();
+    let manifest = proto::PolicyZone { digest, pieces: chunks.iter().map(piece).collect(), ..proto::PolicyZone::default() };
+    let chunk = |(digest, body): &(Digest, proto::ZoneChunk)| Resource::chunk(*digest, body.encode_to_vec().into());
+    (Resource::new(name, &manifest), chunks.iter().map(chunk).collect())
+}
+
+pub(crate) fn platform_zones(zones: &[&str]) -> Resource {
+    Resource::new(PLATFORM, &proto::Platform { dns: Some(proto::PlatformDns { zones: names(zones) }), ..proto::Platform::default() })
+}
+
+pub(crate) fn tenant_zones(name: &str, zones: &[&str], mode: &str) -> Resource {
+    let identity = vec![proto::Identity { issuer: "sso".into(), values: vec![format!("org_{name}")] }];
+    let dns = Some(proto::TenantDns { zones: names(zones), mode: mode.into() });
+    Resource::new(name, &proto::Tenant { identity, dns, ..proto::Tenant::default() })
+}
+
+/// Dedicated where there is one tenant, and then without zones of its own.
+pub(crate) fn workload_zones(name: &str, tenants: &[&str], zones: &[&str]) -> Resource {
+    let dns = Some(proto::WorkloadDns { zones: names(zones), ..proto::WorkloadDns::default() });
+    let (tenant, tenants) = if let [tenant] = tenants { ((*tenant).into(), vec![]) } else { (String::new(), names(tenants)) };
+    Resource::new(name, &proto::Workload { tenant, tenants, dns, ..proto::Workload::default() })
 }
 
 pub(crate) fn names<N: AsRef<str>>(names: &[N]) -> Vec<String> {

@@ -6,17 +6,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 use prost::Message;
 
-use super::fixtures::{binding, issuer, platform, tenant, unusable_tenant, workload};
+use super::fixtures::{binding, issuer, names, platform, policy_zone, tenant, unusable_tenant};
 use crate::{
     assemble::{Known, Lookup, wanted},
-    client::{Client, Update},
-    decode::{self, Fault, Rejection},
-    generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+    client::{Client, Update, Upsert},
+    decode::{self, Decoded, Fault, Rejection},
+    generated::{
+        discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+        resource as proto,
+    },
     resource::{Kind, PLATFORM, Resource},
     server::{ResourceSet, Stream},
+    zone::Digest,
 };
 
 const NODE: &str = "api";
+const ZONES: [&str; 2] = ["baseline", "own"];
 const TENANTS: [&str; 4] = ["acme", "globex", "initech", "umbrella"];
 /// As the server's own bound: responses of one kind that may await their answer.
 const MAX_OUTSTANDING: usize = 4;
@@ -35,6 +40,8 @@ enum Step {
     ClientReads,
     ClientFinishes,
     StreamBreaks,
+    /// A zone's version: which pieces it has. Without any it is withdrawn.
+    Zone(usize, u8),
     /// A token names a tenant that the workload has not met.
     Meet(usize),
     Forget(usize),
@@ -43,6 +50,7 @@ enum Step {
 
 #[derive(Clone, Debug)]
 enum Content {
+    /// With a count, of which the last bit says whether there are zones.
     Platform(u32),
     Tenant(usize, u32),
     Unusable(usize, u32),
@@ -54,6 +62,10 @@ enum Content {
 impl Content {
     fn resource(&self) -> Resource {
         match *self {
+            Content::Platform(version) if version % 2 == 0 => {
+                let dns = proto::PlatformDns { zones: names(&ZONES[..1]) };
+                Resource::new(PLATFORM, &proto::Platform { in_flight: version, dns: Some(dns), ..Default::default() })
+            }
             Content::Platform(version) => platform(version),
             Content::Tenant(i, version) => tenant(TENANTS[i], version),
             Content::Unusable(i, version) => unusable_tenant(TENANTS[i], version),
@@ -65,6 +77,21 @@ impl Content {
             }
         }
     }
+}
+
+/// A shared workload that is asked for names.
+fn workload(name: &str, tenants: &[&str]) -> Resource {
+    let dns = Some(proto::WorkloadDns { zones: names(&ZONES[1..]), ..Default::default() });
+    Resource::new(name, &proto::Workload { tenants: names(tenants), issuers: names(&["sso"]), dns, ..Default::default() })
+}
+
+/// The chunks of a zone.
+fn chunks_of(upsert: &Upsert) -> impl Iterator<Item = String> {
+    let pieces = match &upsert.decoded {
+        Decoded::PolicyZone(held) => held.manifest.pieces.clone(),
+        _ => Vec::new(),
+    };
+    pieces.into_iter().map(|piece| piece.digest.to_string())
 }
 
 fn met(i: usize) -> String {
@@ -83,6 +110,7 @@ fn step() -> impl Strategy<Value = Step> {
     let kind = prop::sample::select(&[Kind::Platform, Kind::Tenant, Kind::Tenant, Kind::Binding, Kind::Workload][..]);
     prop_oneof![
         6 => content.prop_map(Step::Publish),
+        4 => (0..2usize, 0..8u8).prop_map(|(i, pieces)| Step::Zone(i, pieces)),
         2 => (kind, 0..4usize).prop_map(|(kind, i)| Step::Withdraw(kind, i)),
         1 => Just(Step::ServerRestarts),
         1 => Just(Step::ServerRefills),
@@ -113,6 +141,10 @@ struct World {
     met: BTreeSet<String>,
     to_server: VecDeque<DeltaDiscoveryRequest>,
     to_client: VecDeque<DeltaDiscoveryResponse>,
+    /// Chunks that the client has got.
+    gathered: BTreeSet<String>,
+    /// Updates of zones whose chunks are on their way.
+    parked: Vec<Update>,
     /// Decoded and not yet applied.
     applying: Option<Update>,
     /// Nonces by kind that the server has not had an answer to on this stream.
@@ -136,6 +168,8 @@ impl World {
             met: BTreeSet::new(),
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
+            gathered: BTreeSet::new(),
+            parked: Vec::new(),
             applying: None,
             unanswered: BTreeMap::new(),
             usable: BTreeSet::new(),
@@ -163,20 +197,22 @@ impl World {
                     Kind::Workload => NODE.to_owned(),
                     Kind::ZoneChunk | Kind::PolicyZone => unreachable!("not withdrawn here"),
                 };
-                if self.set.remove(*kind, &name) {
-                    self.stream.touch(*kind, &name, &self.set.view(NODE));
-                }
+                self.withdraw(*kind, &name);
             }
             Step::ServerRestarts => {
                 self.before_restart.extend(self.set.iter().cloned());
                 self.set = ResourceSet::default();
                 self.connect();
             }
-            Step::ServerRefills => std::mem::take(&mut self.before_restart).into_iter().for_each(|resource| self.publish(resource)),
+            Step::ServerRefills => {
+                std::mem::take(&mut self.before_restart).into_iter().for_each(|resource| self.publish(resource));
+                self.withdraw_lone_chunks();
+            }
             Step::ServerReads => self.server_reads(),
             Step::ClientReads => self.client_reads(),
             Step::ClientFinishes => self.client_finishes(),
             Step::StreamBreaks => self.connect(),
+            Step::Zone(i, pieces) => self.publish_zone(*i, *pieces),
             Step::Meet(i) => {
                 self.met.insert(met(*i));
                 self.want();
@@ -203,6 +239,36 @@ impl World {
         }
     }
 
+    /// The pieces first, and those that no zone has any more last, as a store's delta does.
+    fn publish_zone(&mut self, i: usize, bits: u8) {
+        let contents: Vec<&str> =
+            ["a", "b", "c"].into_iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0).map(|(_, name)| name).collect();
+        let (manifest, chunks) = policy_zone(ZONES[i], &contents);
+        chunks.into_iter().for_each(|chunk| self.publish(chunk));
+        if contents.is_empty() {
+            self.withdraw(Kind::PolicyZone, ZONES[i]);
+        } else {
+            self.publish(manifest);
+        }
+        self.withdraw_lone_chunks();
+    }
+
+    fn withdraw_lone_chunks(&mut self) {
+        let zones = self.set.iter().filter(|resource| resource.kind == Kind::PolicyZone);
+        let bodies = zones.map(|zone| proto::PolicyZone::decode(zone.bytes.clone()).unwrap());
+        let pieces: BTreeSet<Digest> =
+            bodies.flat_map(|zone| zone.pieces).map(|piece| Digest((*piece.digest).try_into().unwrap())).collect();
+        let chunks = self.set.iter().filter(|resource| resource.kind == Kind::ZoneChunk);
+        let lone: Vec<_> = chunks.map(|chunk| chunk.name.clone()).filter(|name| !pieces.contains(&name.parse().unwrap())).collect();
+        lone.iter().for_each(|name| self.withdraw(Kind::ZoneChunk, name));
+    }
+
+    fn withdraw(&mut self, kind: Kind, name: &str) {
+        if self.set.remove(kind, name) {
+            self.stream.touch(kind, name, &self.set.view(NODE));
+        }
+    }
+
     /// What of one's neighbour happens around a step.
     fn neighbour_is_busy(&mut self) {
         let name = format!("their-{}", self.steps % 3);
@@ -223,6 +289,7 @@ impl World {
         self.to_server.clear();
         self.to_client.clear();
         self.unanswered.clear();
+        self.parked.clear();
         let requests = self.client.connected();
         self.to_server.extend(requests);
     }
@@ -260,13 +327,42 @@ impl World {
     }
 
     fn client_finishes(&mut self) {
-        let answer = self.applying.take().and_then(|update| self.client.finish(update));
-        self.to_server.extend(answer);
+        if let Some(update) = self.applying.take() {
+            for upsert in &update.upserts {
+                if let Decoded::ZoneChunk(_) = &upsert.decoded {
+                    self.gathered.insert(upsert.resource.name.to_string());
+                }
+            }
+            if update.kind() == Some(Kind::PolicyZone) {
+                self.parked.iter_mut().for_each(|older| older.supersede_by(&update));
+                self.parked.push(update);
+            } else {
+                let answer = self.client.finish(update);
+                self.to_server.extend(answer);
+            }
+            self.unpark();
+        }
         self.want();
+    }
+
+    /// Answers for the zones that are complete.
+    fn unpark(&mut self) {
+        for update in std::mem::take(&mut self.parked) {
+            let zones = update.upserts.iter().filter(|upsert| self.client.wants(Kind::PolicyZone, &upsert.resource.name));
+            let whole = zones.flat_map(chunks_of).all(|chunk| self.gathered.contains(&chunk));
+            if whole {
+                let answer = self.client.finish(update);
+                self.to_server.extend(answer);
+            } else {
+                self.parked.push(update);
+            }
+        }
     }
 
     fn want(&mut self) {
         let mut wanted = wanted(NODE, &self.met, &self.client);
+        let chunks = self.parked.iter().flat_map(|update| &update.upserts).flat_map(chunks_of);
+        wanted.insert(Kind::ZoneChunk, chunks.filter(|chunk| !self.gathered.contains(chunk)).collect());
         for kind in Kind::ALL {
             let request = self.client.want(kind, wanted.remove(&kind).unwrap_or_default());
             self.to_server.extend(request);

@@ -45,7 +45,7 @@ async fn an_issuer_by_uri_is_compiled_without_keys_and_filled_when_they_come() {
          jwks: {{uri: \"https://localhost:{}/keys\", caFile: ca.pem, dangerousAllowPrivate: true}}\n",
         site.port
     );
-    let parsed = spec::parse(&Path::new("a.yaml").into(), yaml.as_bytes(), |path| {
+    let parsed = spec::parse(&Path::new("a.yaml").into(), yaml.as_bytes(), |path: &Path| {
         assert_eq!(path, Path::new("ca.pem"));
         Ok(site.authority.pem.clone().into_bytes())
     });

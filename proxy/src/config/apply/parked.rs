@@ -43,9 +43,6 @@ impl Apply {
                     failures.extend(self.zones.take(&digest, data));
                 }
             }
-            for digest in update.removed.iter().filter_map(|name| name.parse().ok()) {
-                failures.extend(self.zones.absent(&digest));
-            }
         }
         failures
     }

@@ -1,11 +1,13 @@
 //! The control side of a sidecar, driven from both ends: a scripted control plane, and data threads that ask.
 
+use ringfence_policy::rpz::{Zone, text};
 use ringfence_xds::{
     generated::{
         discovery::{DeltaDiscoveryResponse, Resource as WireResource},
         resource as proto,
     },
     resource::PLATFORM,
+    zone::Digest,
 };
 use tempfile::TempDir;
 
@@ -349,4 +351,102 @@ fn a_control_plane_that_does_not_read_is_given_up() {
     drop(requests);
     sidecar.settle();
     assert_eq!(sidecar.in_force().unwrap().1, ["acme"], "what comes all the same is applied");
+}
+
+/// A compiled zone of one rule, as it is told: its manifest and its only chunk.
+fn policy_zone(rule: &str) -> (Resource, Resource) {
+    let compiled = text::compile(format!("$ORIGIN zone.\n{rule} CNAME .\n").as_bytes(), None).bytes.unwrap();
+    let digest = Zone::open(compiled.clone().into()).unwrap().checksum().to_vec();
+    let (chunk, size) = (Digest::of(&compiled), compiled.len() as u32);
+    let pieces = vec![proto::ZonePiece { digest: chunk.0.to_vec().into(), size }];
+    let manifest = proto::PolicyZone { digest: digest.into(), pieces, ..Default::default() };
+    (Resource::new("malware", &manifest), Resource::new(chunk.to_string(), &proto::ZoneChunk { data: compiled.into() }))
+}
+
+impl Sidecar {
+    /// The checksums of the zones in force.
+    fn zones_in_force(&self) -> Option<Vec<Vec<u8>>> {
+        let snapshot = self.apply.current.pin()?;
+        Some(snapshot.zones.as_ref()?.zones().iter().map(|zone| zone.zone.checksum().to_vec()).collect())
+    }
+
+    async fn checked(&mut self) {
+        let checked = self.apply.zones.checked().await;
+        if self.apply.on_checked(checked) {
+            self.apply.store();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_zone_is_acknowledged_when_it_is_in_force_and_outlives_a_restart() {
+    let mut sidecar = Sidecar::new();
+    let dns = Some(proto::PlatformDns { zones: vec!["malware".into()] });
+    let platform = Resource::new(PLATFORM, &proto::Platform { dns, ..Default::default() });
+    let dns = Some(proto::WorkloadDns { upstreams: vec!["udp://192.0.2.53".into()], ..Default::default() });
+    let workload = Resource::new("api", &proto::Workload { tenant: "acme".into(), issuers: vec!["sso".into()], dns, ..Default::default() });
+    for resource in [platform, workload, issuer(), tenant("acme")] {
+        sidecar.give(resource);
+    }
+    assert!(sidecar.asked().contains(&"PolicyZone +malware".to_owned()));
+    assert!(sidecar.in_force().is_none(), "what it refers to is awaited");
+
+    let (manifest, chunk) = policy_zone("a.example");
+    sidecar.give(manifest);
+    assert_eq!(sidecar.asked(), [format!("ZoneChunk +{}", chunk.name)]);
+    sidecar.give(chunk.clone());
+    assert_eq!(sidecar.asked(), [format!("ZoneChunk -{}", chunk.name)], "it is acknowledged and wanted no more");
+    sidecar.checked().await;
+    assert_eq!(sidecar.requests.try_recv().unwrap().response_nonce, "5", "and now its zone is");
+    let old = sidecar.zones_in_force().unwrap();
+
+    // A newer one that does not come leaves the old one in force, and is waited for.
+    let (newer, newer_chunk) = policy_zone("b.example");
+    sidecar.give(newer);
+    sidecar.respond(vec![], Kind::ZoneChunk, &[&newer_chunk.name]);
+    assert_eq!(sidecar.asked(), [format!("ZoneChunk +{}", newer_chunk.name)]);
+    assert_eq!(sidecar.zones_in_force().unwrap(), old);
+    sidecar.give(newer_chunk);
+    sidecar.checked().await;
+    let new = sidecar.zones_in_force().unwrap();
+    assert_ne!(new, old);
+
+    let stored = sidecar.stored();
+    assert_eq!(stored.iter().filter(|resource| resource.kind == Kind::ZoneChunk).count(), 0);
+    let Sidecar { apply, state, .. } = sidecar;
+    drop(apply);
+    let second = Sidecar::start(state, stored.clone());
+    assert_eq!(second.zones_in_force().unwrap(), new);
+    // Without its file the zone is not there, and everything else is.
+    let Sidecar { apply, state, .. } = second;
+    drop(apply);
+    std::fs::remove_dir_all(state.path().join("zones")).unwrap();
+    let third = Sidecar::start(state, stored);
+    assert_eq!((third.in_force().is_some(), third.zones_in_force()), (true, None));
+}
+
+#[tokio::test]
+async fn a_zone_that_is_none_is_refused_and_the_one_before_stays() {
+    let mut sidecar = Sidecar::new();
+    let dns = Some(proto::WorkloadDns { zones: vec!["malware".into()], ..Default::default() });
+    sidecar.give(Resource::new(PLATFORM, &proto::Platform::default()));
+    sidecar.give(Resource::new("api", &proto::Workload { tenants: vec!["*".into()], dns, ..Default::default() }));
+    let (good, chunk) = policy_zone("a.example");
+    sidecar.give(good.clone());
+    sidecar.give(chunk);
+    sidecar.checked().await;
+    let in_force = sidecar.zones_in_force().unwrap();
+    sidecar.asked();
+
+    let noise = vec![7; 4096];
+    let digest = Digest::of(&noise);
+    let pieces = vec![proto::ZonePiece { digest: digest.0.to_vec().into(), size: 4096 }];
+    let bad = proto::PolicyZone { digest: digest.0.to_vec().into(), pieces, ..Default::default() };
+    sidecar.give(Resource::new("malware", &bad));
+    sidecar.give(Resource::new(digest.to_string(), &proto::ZoneChunk { data: noise.into() }));
+    sidecar.asked();
+    sidecar.checked().await;
+    assert_eq!(sidecar.asked(), ["NACK PolicyZone/malware: the compiled zone is no compiled policy zone"]);
+    assert_eq!(sidecar.zones_in_force().unwrap(), in_force);
+    assert!(sidecar.stored().contains(&good));
 }

@@ -32,15 +32,15 @@ pub(super) struct Awaited {
     file: Unfinished,
     /// Slices of zones that are open.
     copies: Vec<Copy>,
-    /// The offsets of each chunk that nothing here has.
-    missing: BTreeMap<Digest, Vec<u64>>,
+    /// Each chunk that nothing here has: its size and where it goes.
+    missing: BTreeMap<Digest, (u32, Vec<u64>)>,
 }
 
 impl Awaited {
     /// `open`: zones that may have some of the chunks.
     pub(super) fn begin<'a>(manifest: &Manifest, open: impl Iterator<Item = &'a HeldZone>, place: &Place) -> io::Result<Self> {
         let open: Vec<(&Zone, _)> = open.filter_map(|held| Some((held.zone.as_ref()?, held.manifest.offsets()))).collect();
-        let (mut copies, mut missing) = (Vec::new(), BTreeMap::<Digest, Vec<u64>>::new());
+        let (mut copies, mut missing) = (Vec::new(), BTreeMap::<Digest, (u32, Vec<u64>)>::new());
         for (offset, piece) in manifest.places() {
             let found = open.iter().find_map(|(zone, offsets)| {
                 let at = usize::try_from(*offsets.get(&piece.digest)?).ok()?;
@@ -49,7 +49,7 @@ impl Awaited {
             });
             match found {
                 Some(bytes) => copies.push((offset, bytes)),
-                None => missing.entry(piece.digest).or_default().push(offset),
+                None => missing.entry(piece.digest).or_insert((piece.size, Vec::new())).1.push(offset),
             }
         }
         let file = place.create()?;
@@ -68,7 +68,11 @@ impl Awaited {
 
     /// Writes a chunk to where it belongs, if anywhere.
     pub(super) fn take(&mut self, digest: &Digest, data: &[u8]) -> io::Result<()> {
-        for offset in self.missing.remove(digest).into_iter().flatten() {
+        let Some((size, offsets)) = self.missing.remove(digest) else { return Ok(()) };
+        if data.len() != size as usize {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("chunk {digest} is not as long as the zone says")));
+        }
+        for offset in offsets {
             self.file.as_file().write_all_at(data, offset)?;
         }
         Ok(())
@@ -84,8 +88,6 @@ impl Awaited {
             for (offset, bytes) in &self.copies {
                 self.file.as_file().write_all_at(bytes, *offset)?;
             }
-            // A chunk of another size than its piece says cannot make it longer than that.
-            self.file.as_file().set_len(manifest.size)?;
             place.finish(&manifest.digest, self.file)
         };
         let bytes = write().map_err(|error: io::Error| format!("cannot be kept: {error}"))?;

@@ -99,7 +99,8 @@ impl Zones {
         Ok(None)
     }
 
-    /// The chunks to ask for.
+    /// The chunks to ask for. One that is told absent goes on being asked for: until the control plane says otherwise of the zone, it may
+    /// come yet.
     pub fn missing(&self) -> BTreeSet<String> {
         self.awaited().flat_map(|(_, awaited)| awaited.missing()).map(Digest::to_string).collect()
     }
@@ -119,13 +120,6 @@ impl Zones {
             }
         }
         failures
-    }
-
-    /// The control plane says that there is no such chunk.
-    pub fn absent(&mut self, digest: &Digest) -> Vec<Failure> {
-        let concerned = self.awaiting(digest);
-        concerned.iter().for_each(|name| self.give_up(name));
-        concerned.into_iter().map(|name| (name, format!("cannot be had: its chunk {digest} is not there"))).collect()
     }
 
     /// The next zone that is whole, for `have`, or that came to nothing. Nothing is lost when the future is dropped before.

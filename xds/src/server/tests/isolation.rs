@@ -1,7 +1,7 @@
 //! A name outside a node's view does not exist, as far as that node can tell.
 
 use super::*;
-use crate::tests::fixtures::{binding, issuer};
+use crate::tests::fixtures::{binding, issuer, platform_zones, policy_zone, tenant_zones, workload_zones};
 use prost::Message;
 
 #[test]
@@ -99,4 +99,82 @@ pub(crate) fn the_bytes_of_a_stream_do_not_depend_on_others() {
     let alone = run(false);
     assert_eq!(alone.len(), 4);
     assert_eq!(alone, run(true));
+}
+
+/// Three zones: one is the platform's, one each tenant's. Two have a piece in common.
+fn with_zones(workload: Resource) -> (Served, [Vec<Resource>; 3]) {
+    let mut served = Served::new(&[], &[]);
+    let zones = [policy_zone("baseline", &["a", "b"]), policy_zone("acmes", &["b", "c"]), policy_zone("globexs", &["d", "e"])];
+    for (manifest, chunks) in &zones {
+        served.insert(manifest.clone());
+        chunks.iter().for_each(|chunk| served.insert(chunk.clone()));
+    }
+    served.insert(platform_zones(&["baseline"]));
+    served.insert(tenant_zones("acme", &["acmes"], ""));
+    served.insert(tenant_zones("globex", &["globexs"], ""));
+    served.insert(workload);
+    (served, zones.map(|(_, chunks)| chunks))
+}
+
+#[test]
+pub(crate) fn a_chunk_is_seen_by_those_whose_zones_it_is_of() {
+    let without_dns = workload(NODE, &["acme", "globex"]);
+    for (workload, seen) in [
+        (workload_zones(NODE, &["acme"], &[]), vec!["baseline", "acmes"]),
+        (workload_zones(NODE, &["globex"], &[]), vec!["baseline", "globexs"]),
+        (workload_zones(NODE, &["acme", "globex"], &[]), vec!["baseline"]),
+        (workload_zones(NODE, &["*", "globex"], &["acmes"]), vec!["baseline", "acmes"]),
+        (without_dns, vec![]),
+    ] {
+        let (mut served, zones) = with_zones(workload);
+        let all = ["baseline", "acmes", "globexs"];
+        let told = served.send(request(Kind::PolicyZone).subscribe(&all)).join(" ");
+        let of_the_seen: Vec<&Resource> =
+            all.iter().zip(&zones).filter(|(zone, _)| seen.contains(zone)).flat_map(|(_, chunks)| chunks).collect();
+        for (zone, chunks) in all.iter().zip(&zones) {
+            assert_eq!(told.contains(&format!(" {zone}")), seen.contains(zone), "{told}");
+            for chunk in chunks {
+                let told = served.send(request(Kind::ZoneChunk).subscribe(&[&*chunk.name]));
+                let sign = if of_the_seen.contains(&chunk) { "" } else { "-" };
+                assert_eq!(told, [format!("ZoneChunk {sign}{}", chunk.name)], "knowing its name is not enough: {seen:?}");
+                served.ack();
+            }
+        }
+    }
+}
+
+#[test]
+pub(crate) fn zones_come_and_go_with_what_refers_to_them() {
+    let (mut served, zones) = with_zones(workload_zones(NODE, &["acme"], &[]));
+    let [_, _, globexs] = &zones;
+    served.send(request(Kind::PolicyZone).subscribe(&["acmes", "globexs"]));
+    served.send(request(Kind::ZoneChunk).subscribe(&[&*globexs[0].name]));
+    served.ack();
+    let chunk = &globexs[0].name;
+    // Another tenant's list is nobody's business.
+    assert_eq!(served.publish(tenant_zones("globex", &["globexs", "acmes"], "")), NOTHING);
+    let mut told = served.publish(tenant_zones("acme", &["globexs"], ""));
+    told.sort();
+    assert_eq!(told, ["PolicyZone -acmes".to_owned(), "PolicyZone globexs".to_owned(), format!("ZoneChunk {chunk}")]);
+    served.ack();
+    // A version without the piece takes it away; that the zone is not seen any more, too.
+    let (newer, chunks) = policy_zone("globexs", &["e", "f"]);
+    chunks.into_iter().for_each(|chunk| served.insert(chunk));
+    assert_eq!(served.publish(newer), ["PolicyZone globexs".to_owned(), format!("ZoneChunk -{chunk}")]);
+    served.ack();
+    assert_eq!(served.withdraw(Kind::Tenant, "acme"), ["PolicyZone -globexs"]);
+}
+
+#[test]
+pub(crate) fn a_node_is_in_sync_when_its_zones_are_acknowledged() {
+    let (mut served, _) = with_zones(workload_zones(NODE, &["acme"], &[]));
+    for (kind, name) in [(Kind::Platform, "platform"), (Kind::Workload, NODE), (Kind::Tenant, "acme"), (Kind::PolicyZone, "baseline")] {
+        served.send(request(kind).subscribe(&[name]));
+    }
+    served.ack();
+    assert!(!served.stream.in_sync(&served.view()));
+    served.send(request(Kind::PolicyZone).subscribe(&["acmes"]));
+    assert!(!served.stream.in_sync(&served.view()), "told, and not yet in force");
+    served.ack();
+    assert!(served.stream.in_sync(&served.view()));
 }
