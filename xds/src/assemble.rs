@@ -121,7 +121,7 @@ fn zones(policy: &WorkloadPolicy, platform: &PlatformPolicy, known: &impl Lookup
                 zone: zone.clone()?,
                 scope,
                 r#override: if mode == Mode::Shadow { Override::Disabled } else { manifest.r#override.clone() },
-                max_ttl: None,
+                max_ttl: manifest.max_ttl,
             }),
             _ => is_whole = false,
         }

@@ -69,6 +69,8 @@ pub struct Manifest {
     /// In order.
     pub pieces: Vec<Piece>,
     pub r#override: Override,
+    /// Seconds, of what the zone puts into answers, at most.
+    pub max_ttl: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,7 +20,8 @@ pub(super) fn of(object: &Object, issuers: &BTreeSet<&str>, faults: &mut Vec<Fau
         Spec::Issuer(spec) => vec![Resource::new(name, &issuer(spec))],
         Spec::PolicyZone(spec) => {
             let r#override = spec.r#override.as_deref().unwrap_or_default();
-            spec.compiled.iter().flat_map(|zone| zone.resources(&name, r#override)).collect()
+            let max_ttl = spec.max_ttl.as_deref().unwrap_or_default();
+            spec.compiled.iter().flat_map(|zone| zone.resources(&name, r#override, max_ttl)).collect()
         }
         Spec::Tenant(spec) => {
             let body = tenant(spec, &name);

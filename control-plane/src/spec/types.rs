@@ -92,6 +92,8 @@ pub struct PolicyZoneSpec {
     /// given, nxdomain, nodata, passthru, drop, tcp-only, disabled or cname:<name>; default: given.
     #[serde(rename = "override")]
     pub r#override: Option<String>,
+    /// The longest TTL that it gives its answers, e.g. 5m; default: as its records say.
+    pub max_ttl: Option<String>,
     /// Of `file` or `inline`. Not a field: put in by `parse`.
     #[serde(skip)]
     pub compiled: Option<Arc<CompiledZone>>,

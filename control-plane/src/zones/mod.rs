@@ -105,12 +105,13 @@ impl CompiledZone {
     }
 
     /// The zone's resources: its chunks, then its manifest.
-    pub fn resources(&self, name: &str, r#override: &str) -> Vec<Resource> {
+    pub fn resources(&self, name: &str, r#override: &str, max_ttl: &str) -> Vec<Resource> {
         let manifest = proto::PolicyZone {
             digest: Bytes::copy_from_slice(&self.digest.0),
             pieces: self.pieces.clone(),
             r#override: r#override.to_owned(),
             serial: self.serial,
+            max_ttl: max_ttl.to_owned(),
         };
         self.chunks.iter().cloned().chain([Resource::new(name, &manifest)]).collect()
     }

@@ -31,7 +31,7 @@ fn open(resources: &[Resource]) -> Zone {
 #[test]
 fn a_sidecar_opens_what_is_told() {
     let zone = compile(text(20_000, "").as_bytes(), "malware").unwrap();
-    let resources = zone.resources("malware", "nxdomain");
+    let resources = zone.resources("malware", "nxdomain", "5m");
     assert!(resources.len() > 4, "it is cut: {}", resources.len());
     let opened = open(&resources);
     assert_eq!((opened.rule_count(Trigger::Qname), opened.serial(), opened.origin().to_string()), (20_000, Some(1), "malware.".into()));
@@ -45,7 +45,7 @@ fn a_sidecar_opens_what_is_told() {
 
 #[test]
 fn an_edit_sends_few_chunks_anew() {
-    let resources = |text: &str| compile(text.as_bytes(), "malware").unwrap().resources("malware", "");
+    let resources = |text: &str| compile(text.as_bytes(), "malware").unwrap().resources("malware", "", "");
     let before = resources(&text(200_000, ""));
     let after = resources(&text(200_000, "mmm.example CNAME .\n"));
     let fresh: usize = after.iter().filter(|resource| !before.iter().any(|old| old.name == resource.name)).map(|new| new.bytes.len()).sum();
@@ -80,7 +80,7 @@ proptest! {
     fn the_same_rules_are_the_same_resources(mut names in prop::collection::hash_set("[a-z]{1,12}", 0..200), at in any::<prop::sample::Index>()) {
         let lines = |names: &[String]| names.iter().map(|name| format!("{name}.example CNAME .\n")).collect::<String>();
         let mut names: Vec<String> = names.drain().collect();
-        let resources = |names: &[String]| compile(lines(names).as_bytes(), "malware").unwrap().resources("malware", "given");
+        let resources = |names: &[String]| compile(lines(names).as_bytes(), "malware").unwrap().resources("malware", "given", "");
         let told = resources(&names);
         let middle = at.index(names.len() + 1);
         names.rotate_left(middle);

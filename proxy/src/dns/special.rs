@@ -1,8 +1,8 @@
 //! Takes a query that policy has let through; yields the reply to names that no upstream is asked about.
 //!
 //! `localhost` and `invalid` (RFC 6761 §6.3, §6.4), `onion` (RFC 7686), `resolver.arpa`, which would tell a workload how to reach the
-//! upstreams past this server (RFC 9462 §6.4), and questions for everything at once (RFC 8482). All else is the upstreams' to know: names of
-//! private addresses, and those below `local`, which clusters use (`cluster.local`) whatever RFC 6762 says.
+//! upstreams past this server (RFC 9462 §6.4). All else is the upstreams' to know: names of private addresses, those below `local`, which
+//! clusters use (`cluster.local`) whatever RFC 6762 says, and how much to tell those who ask for everything at once (RFC 8482).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ use hickory_proto::{
     op::{Message, MessageType, OpCode, Query as Question, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{A, AAAA, HINFO, SOA},
+        rdata::{A, AAAA, SOA},
     },
 };
 
@@ -33,7 +33,6 @@ pub(super) fn reply(query: &Query) -> Option<Result<Reply, ProtoError>> {
         (_, b"localhost") => Some(localhost(query)),
         (_, b"invalid" | b"onion") => Some(nothing(query, ResponseCode::NXDomain, &[last])),
         (b"resolver", b"arpa") => Some(nothing(query, ResponseCode::NoError, &[before, last])),
-        _ if query.qtype == RecordType::ANY => Some(records(query, [RData::HINFO(HINFO::new("RFC8482".into(), String::new()))])),
         _ => None,
     }
 }

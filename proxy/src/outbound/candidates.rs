@@ -141,12 +141,14 @@ impl Candidates<'_> {
         }
         let names: Vec<HostName> = egress_of(self.snapshot, self.tenant)?.opaque_names(self.port).cloned().collect();
         let Ok(resolver) = self.places.resolvers.of(self.snapshot.workload.dns.as_ref()) else { return Ok(None) };
+        // Without one of its zones nothing is resolved.
+        let Some(zones) = &self.snapshot.zones else { return Ok(None) };
         for names in names.chunks(LOOKUPS) {
             let mut lookups = JoinSet::new();
             for name in names {
-                let (resolver, name) = (resolver.clone(), name.clone());
+                let (resolver, name, zones) = (resolver.clone(), name.clone(), zones.clone());
                 lookups.spawn_local(async move {
-                    let found = resolver.addresses(&name).await.ok()?;
+                    let found = resolver.addresses(&name, &zones).await.ok()?;
                     found.addresses.contains(&address).then_some(name)
                 });
             }

@@ -73,9 +73,18 @@ pub struct Places<'a> {
 
 impl Places<'_> {
     pub async fn resolve(&self, name: &HostName, snapshot: &Snapshot) -> Result<Vec<IpAddr>, Deny> {
-        let unresolved = |error: ResolveError| Deny::new(Reason::EgressNameUnresolved, format!("{name}: {error}"));
+        let Some(zones) = &snapshot.zones else {
+            return Err(Deny::new(Reason::ConfigAbsent, "a policy zone is missing: no name is resolved"));
+        };
+        let unresolved = |error: ResolveError| {
+            let reason = match error {
+                ResolveError::Blocked(_) => Reason::NameBlocked,
+                ResolveError::Absent | ResolveError::Failed(_) => Reason::EgressNameUnresolved,
+            };
+            Deny::new(reason, format!("{name}: {error}"))
+        };
         let resolver = self.resolvers.of(snapshot.workload.dns.as_ref()).map_err(unresolved)?;
-        Ok(resolver.addresses(name).await.map_err(unresolved)?.addresses)
+        Ok(resolver.addresses(name, zones).await.map_err(unresolved)?.addresses)
     }
 }
 

@@ -70,8 +70,8 @@ pub fn issuer(name: &str, body: &proto::Issuer) -> Result<IssuerPolicy, Vec<Faul
     faults.or_some(policy)
 }
 
-/// `30s`, `1m`.
-fn seconds(text: &str) -> Option<u64> {
+/// `30s`, `1m`: up to four digits.
+pub(super) fn seconds(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if number.is_empty() || number.len() > 4 || !number.bytes().all(|b| b.is_ascii_digit()) {
         return None;

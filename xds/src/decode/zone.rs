@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use ringfence_policy::{ZoneName, rpz::Override, tenant::DnsZones};
 
-use super::{Fault, Faults, Quoted, limits::mode, whole};
+use super::{Fault, Faults, Quoted, identity::seconds, limits::mode, whole};
 use crate::{
     generated::resource as proto,
     zone::{Digest, MAX_CHUNK_BYTES, MAX_ZONE_BYTES, MIN_CHUNK_BYTES, Manifest, Piece},
@@ -21,6 +21,13 @@ pub fn policy_zone(name: &str, body: &proto::PolicyZone) -> Result<Manifest, Vec
     let r#override = match body.r#override.as_str() {
         "" => Some(Override::Given),
         text => faults.parse("override", text),
+    };
+    let max_ttl = match body.max_ttl.as_str() {
+        "" => None,
+        text => seconds(text).and_then(|seconds| u32::try_from(seconds).ok()).or_else(|| {
+            faults.add("maxTtl", format!("must be seconds or minutes, such as 90s or 5m, not {}", Quoted(text)));
+            None
+        }),
     };
     let digest = digest("digest", &body.digest, &mut faults);
     let (mut pieces, mut size) = (Vec::with_capacity(body.pieces.len()), 0);
@@ -38,8 +45,14 @@ pub fn policy_zone(name: &str, body: &proto::PolicyZone) -> Result<Manifest, Vec
         faults.add("", format!("must be compiled to at most {} MiB, and not to nothing", MAX_ZONE_BYTES >> 20));
     }
     let manifest = name.zip(digest).zip(r#override);
-    let make = |((name, digest), r#override): ((ZoneName, _), _)| Manifest { name: name.as_str().into(), digest, size, pieces, r#override };
-    faults.or_some(manifest.map(make))
+    faults.or_some(manifest.map(|((name, digest), r#override)| Manifest {
+        name: name.as_str().into(),
+        digest,
+        size,
+        pieces,
+        r#override,
+        max_ttl,
+    }))
 }
 
 /// `ZoneChunk`: its data, which is what its name says.

@@ -1,6 +1,7 @@
 //! `ringfence explain`: what a sidecar would do, decided by the code that it decides with.
 
 mod connect;
+mod dns;
 mod http;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,11 @@ enum What {
     /// A connection that leaves the workload
     #[command(after_help = "Example:\n  ringfence explain demo --workload acme-api connect api.example.com:443 --address 203.0.113.7")]
     Connect(connect::ConnectArgs),
+    /// A DNS query of the workload
+    #[command(
+        after_help = "Example:\n  ringfence explain demo --workload acme-api dns www.example.com A --cname cdn.example.net --address 203.0.113.7"
+    )]
+    Dns(dns::DnsArgs),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +67,8 @@ pub(super) enum ExplainError {
     NoListener(String),
     #[error("Workload/{0} has no egress: nothing leaves through its sidecar")]
     NoEgress(String),
+    #[error("Workload/{0} has no dns: its sidecar answers no queries")]
+    NoDns(String),
     #[error("Workload/{0} is shared: name one of its tenants, --tenant NAME")]
     WhichTenant(String),
     #[error("Workload/{workload} does not serve a tenant named {tenant:?}")]
@@ -104,6 +112,7 @@ pub(super) fn run(args: &ExplainArgs, out: &mut impl Write) -> Result<bool, Expl
     let explanation = match &args.what {
         What::Http(http) => http.explain(&snapshot)?,
         What::Connect(connect) => connect.explain(&snapshot)?,
+        What::Dns(dns) => dns.explain(&snapshot)?,
     };
     match args.output {
         Output::Json => {
@@ -189,8 +198,11 @@ impl Explanation {
             writeln!(out, "{stage:<10} {outcome}")?;
         }
         write!(out, "{:<10} {}", "decision", self.decision)?;
-        if let (Some(status), Some(reason)) = (self.status, self.reason) {
-            write!(out, " {status} {reason}")?;
+        if let Some(status) = self.status {
+            write!(out, " {status}")?;
+        }
+        if let Some(reason) = self.reason {
+            write!(out, " {reason}")?;
         }
         if let Some(rule) = &self.rule {
             write!(out, " ({rule})")?;

@@ -1,4 +1,5 @@
 mod connect;
+mod dns;
 
 use std::fs;
 

@@ -22,7 +22,7 @@ fn source(name: &str, rules: std::ops::Range<u32>) -> Source {
     let chunks: Vec<(Digest, Vec<u8>)> = bytes.chunks(MIN_CHUNK_BYTES).map(|chunk| (Digest::of(chunk), chunk.to_vec())).collect();
     assert!(chunks.len() > 3, "{count} rules are in {} chunks", chunks.len());
     let pieces = chunks.iter().map(|(digest, data)| Piece { digest: *digest, size: data.len() as u32 }).collect();
-    let manifest = Manifest { name: name.into(), digest, size: bytes.len() as u64, pieces, r#override: Default::default() };
+    let manifest = Manifest { name: name.into(), digest, size: bytes.len() as u64, pieces, r#override: Default::default(), max_ttl: None };
     Source { manifest: manifest.into(), chunks }
 }
 
@@ -249,6 +249,7 @@ async fn a_sidecar_keeps_so_much_and_no_more() {
         size: MAX_BYTES / 2,
         pieces: vec![Piece { digest: Digest([fill; 32]), size: 1 }],
         r#override: Default::default(),
+        max_ttl: None,
     };
     // No disk is needed to tell.
     store.zones.open.extend([1, 2].map(|fill| {

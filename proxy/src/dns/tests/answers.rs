@@ -23,6 +23,7 @@ fn zone(asked: &Asked<'_>) -> Option<Vec<u8>> {
             cname("www.example.", 60, "cdn.example."),
             a("cdn.example.", 300, 2),
         ]),
+        ("www.example.", RecordType::ANY) => asked.answer(vec![a("www.example.", 60, 1), aaaa("www.example.", 60, 1)]),
         ("www.example.", RecordType::AAAA) => asked.answer(vec![cname("www.example.", 60, "cdn.example."), soa("example.", 30)]),
         // Stops where another zone begins.
         ("far.example.", _) => asked.answer(vec![cname("far.example.", 60, "host.other.")]),
@@ -90,7 +91,7 @@ fn a_workload_is_told_what_its_upstreams_know_and_nothing_they_made_up() {
             ("x.invalid.", T::A, "NXDomain; ! invalid. 3600 SOA …"),
             ("x.onion.", T::A, "NXDomain; ! onion. 3600 SOA …"),
             ("_dns.resolver.arpa.", T::SVCB, "NoError; ! resolver.arpa. 3600 SOA …"),
-            ("www.example.", T::ANY, "NoError; www.example. 3600 HINFO RFC8482 "),
+            ("www.example.", T::ANY, "NoError; www.example. 60 A 192.0.2.1; www.example. 60 AAAA 2001:db8::1"),
             ("www.example.", T::AXFR, "Refused; EDE 21"),
         ] {
             assert_eq!(told(&rig.look_up(asked, qtype).await), expected, "{asked} {qtype}");

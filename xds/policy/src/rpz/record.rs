@@ -73,7 +73,7 @@ impl Record {
     }
 
     /// The addresses that the record tells: its own, or the hints of a service binding.
-    pub(super) fn addresses(&self, mut each: impl FnMut(IpAddr)) {
+    pub fn addresses(&self, mut each: impl FnMut(IpAddr)) {
         match self.rtype {
             rtype::A => _ = <[u8; 4]>::try_from(&*self.rdata).map(|octets| each(Ipv4Addr::from(octets).into())),
             rtype::AAAA => _ = <[u8; 16]>::try_from(&*self.rdata).map(|octets| each(Ipv6Addr::from(octets).into())),

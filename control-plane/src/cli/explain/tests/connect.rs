@@ -60,7 +60,7 @@ fn directory() -> tempfile::TempDir {
 }
 
 /// What is printed for `ringfence explain DIR --workload …`.
-fn told(dir: &Path, words: &[&str]) -> Result<String, ExplainError> {
+pub(super) fn told(dir: &Path, words: &[&str]) -> Result<String, ExplainError> {
     let args = ["explain", dir.to_str().unwrap(), "--workload"].into_iter().chain(words.iter().copied());
     let mut out = Vec::new();
     let allowed = run(&Explain::try_parse_from(args).unwrap().args, &mut out)?;

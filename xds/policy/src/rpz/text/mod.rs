@@ -9,6 +9,8 @@
 mod lex;
 mod rdata;
 
+pub use rdata::type_of;
+
 use lex::{Entry, Lexer};
 
 use super::{
@@ -52,16 +54,17 @@ const DEFAULT_TTL: u32 = 3600;
 /// Fatal faults that are told, at most.
 const MAX_FATAL: usize = 20;
 
-/// Compiles a zone. `origin`: its name, for texts that do not begin with `$ORIGIN`; an SOA record as the first one names the zone whatever
-/// its owner is.
+/// Among how many records at the start of a zone its SOA record must stand to name it. It is the first by custom (RFC 1035 §5.2).
+const SOA_WITHIN: usize = 64;
+
+/// Compiles a zone. `origin`: its name, for texts that do not begin with `$ORIGIN`; an SOA record names the zone whatever its owner is.
 pub fn compile(text: &[u8], origin: Option<&Name>) -> Compiled {
-    let mut zone: Option<Compiler> = None;
+    let mut zone: Option<Compiler> = apex(text, origin).map(Compiler::new);
     let mut fatal = Vec::new();
     read(text, origin, |line, origin, read| {
         match read {
             Ok(record) => {
-                let named = if record.rtype == rtype::SOA { &record.owner } else { origin };
-                zone.get_or_insert_with(|| Compiler::new(named.clone())).add(record, line);
+                zone.get_or_insert_with(|| Compiler::new(origin.clone())).add(record, line);
             }
             Err(message) => fatal.push(Fault { line, owner: None, message, fatal: true }),
         }
@@ -77,6 +80,21 @@ pub fn compile(text: &[u8], origin: Option<&Name>) -> Compiled {
     fatal.append(&mut outcome.faults);
     outcome.faults = fatal;
     Compiled { bytes: None, outcome }
+}
+
+/// The owner of the SOA record.
+fn apex(text: &[u8], origin: Option<&Name>) -> Option<Name> {
+    let (mut apex, mut left) = (None, SOA_WITHIN);
+    read(text, origin, |_, _, read| {
+        if let Ok(record) = read
+            && record.rtype == rtype::SOA
+        {
+            apex = Some(record.owner.clone());
+        }
+        left -= 1;
+        apex.is_none() && left > 0
+    });
+    apex
 }
 
 /// Hands every record to `each`, with its line and the origin in force, for as long as that returns true.

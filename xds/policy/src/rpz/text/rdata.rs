@@ -19,8 +19,8 @@ use super::{
     show, ttl_of,
 };
 
-/// `None`: no type is called so.
-pub(super) fn type_of(text: &[u8]) -> Option<u16> {
+/// A record type by its mnemonic, or as `TYPE123` (RFC 3597 §5). `None`: no type is called so.
+pub fn type_of(text: &[u8]) -> Option<u16> {
     let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= 16)?.to_ascii_uppercase();
     if let Some(number) = text.strip_prefix("TYPE") {
         return number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok()).flatten();

@@ -53,6 +53,11 @@ fn the_zone_is_named_by_its_origin_or_its_soa_record() {
         ("$ORIGIN rpz.example.\na CNAME .", None, "rpz.example."),
         ("$ORIGIN rpz.example.\n@ 60 SOA a b 1 2 3 4 5\na CNAME .", Some("given.example"), "rpz.example."),
         ("rpz.example. 60 SOA a. b. 1 2 3 4 5\na.rpz.example. CNAME .", None, "rpz.example."),
+        (
+            "rpz.example. 60 NS localhost.\nrpz.example. 60 SOA a. b. 1 2 3 4 5\na.rpz.example. CNAME .",
+            Some("given.example"),
+            "rpz.example.",
+        ),
         ("; nothing", Some("given.example"), "given.example."),
     ] {
         let compiled = compile(text.as_bytes(), origin.map(|origin| origin.parse().unwrap()).as_ref());

@@ -1,0 +1,90 @@
+use std::fs;
+
+use super::connect::told;
+use crate::quickstart;
+
+const ZONES: &str = r#"
+apiVersion: ringfence.dev/v1alpha1
+kind: Platform
+metadata: { name: platform }
+spec: { dns: { zones: [baseline] } }
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: PolicyZone
+metadata: { name: baseline }
+spec:
+  inline: |
+    bad.example CNAME .
+    tcp.example CNAME rpz-tcp-only.
+    good.example CNAME rpz-passthru.
+    32.9.2.0.192.rpz-client-ip CNAME rpz-drop.
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: PolicyZone
+metadata: { name: early }
+spec: { inline: "early.example CNAME .", override: disabled }
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: PolicyZone
+metadata: { name: own }
+spec:
+  inline: |
+    *.ads.example CNAME *.
+    www.example CNAME garden.example.
+    24.0.100.51.198.rpz-ip A 192.0.2.1
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Workload
+metadata: { name: shared }
+spec: { tenants: ["*"], dns: { listen: 127.0.0.1:15054, zones: [early, own] } }
+"#;
+
+fn directory() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    quickstart::write(dir.path()).unwrap();
+    fs::remove_file(dir.path().join("platform.yaml")).unwrap();
+    fs::write(dir.path().join("zones.yaml"), ZONES).unwrap();
+    dir
+}
+
+#[test]
+fn a_query_is_explained_by_the_rule_that_decides() {
+    let dir = directory();
+    for (words, wanted) in [
+        ("bad.example A", "deny name_blocked (PolicyZone/baseline: QNAME bad.example: NXDOMAIN)"),
+        ("BAD.example. TYPE65", "deny name_blocked (PolicyZone/baseline: QNAME bad.example: NXDOMAIN)"),
+        ("other.example A --client 192.0.2.9", "deny name_blocked (PolicyZone/baseline: CLIENT-IP 32.9.2.0.192.rpz-client-ip: DROP)"),
+        ("tcp.example A", "allow (PolicyZone/baseline: QNAME tcp.example: TCP-Only)"),
+        ("tcp.example A --tcp", "allow (PolicyZone/baseline: QNAME tcp.example: PASSTHRU)"),
+        ("good.example a --address 198.51.100.7", "allow (PolicyZone/baseline: QNAME good.example: PASSTHRU)"),
+        ("early.example A", "allow"),
+        ("a.ads.example A", "deny name_blocked (PolicyZone/own: QNAME *.ads.example: NODATA)"),
+        ("www.example A", "deny name_rewritten (PolicyZone/own: QNAME www.example: Local-Data)"),
+        ("x.example A --address 198.51.100.7", "deny name_rewritten (PolicyZone/own: IP 24.0.100.51.198.rpz-ip: Local-Data)"),
+        ("x.example A --cname y.example bad.example", "deny name_blocked (PolicyZone/baseline: QNAME bad.example: NXDOMAIN)"),
+        ("x.example A --cname y.example x.example", "deny upstream_protocol"),
+        ("x.example A --cname y.example --address 203.0.113.1", "allow"),
+    ] {
+        let words: Vec<&str> = ["shared", "dns"].into_iter().chain(words.split(' ')).collect();
+        let told = told(dir.path(), &words).unwrap();
+        assert_eq!(told.lines().last().unwrap().strip_prefix("decision   "), Some(wanted), "{words:?}\n{told}");
+    }
+}
+
+#[test]
+fn the_walk_over_the_aliases_is_shown() {
+    let dir = directory();
+    assert_eq!(
+        told(dir.path(), &["shared", "dns", "early.example", "AAAA", "--cname", "y.example", "b.ads.example"]).unwrap(),
+        "listener   asked of 127.0.0.1:15054 by 127.0.0.1
+zones      baseline (the platform's), then early (disabled), own (the workload's own, for no query tells whose it is)
+query      upstreams are asked for early.example.
+alias      early.example. leads to y.example.
+alias      y.example. leads to b.ads.example.: PolicyZone/own: QNAME *.ads.example: NODATA; answered: NOERROR with 2 records; nobody is asked for that
+shadow     would have acted: PolicyZone/early: QNAME early.example: NXDOMAIN
+decision   deny name_blocked (PolicyZone/own: QNAME *.ads.example: NODATA)
+"
+    );
+    let error = told(dir.path(), &["acme-api", "dns", "a.example", "A"]).unwrap_err();
+    assert_eq!(error.to_string(), "Workload/acme-api has no dns: its sidecar answers no queries");
+}
