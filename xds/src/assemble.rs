@@ -17,7 +17,6 @@ use ringfence_policy::{
 use crate::{
     decode::Decoded,
     resource::{Kind, PLATFORM},
-    zone::HeldZone,
 };
 
 /// What is known of a name.
@@ -116,12 +115,12 @@ fn zones(policy: &WorkloadPolicy, platform: &PlatformPolicy, known: &impl Lookup
     let mut is_whole = true;
     for (scope, name, mode) in zones_of(policy, platform, tenant) {
         match known.known(Kind::PolicyZone, name.as_str())? {
-            Known::Held(Decoded::PolicyZone(HeldZone { manifest, zone })) => in_force.push(rpz::PolicyZone {
-                name: manifest.name.clone(),
-                zone: zone.clone()?,
+            Known::Held(Decoded::PolicyZone(held)) => in_force.push(rpz::PolicyZone {
+                name: held.manifest.name.clone(),
+                zone: held.zone.clone()?,
                 scope,
-                r#override: if mode == Mode::Shadow { Override::Disabled } else { manifest.r#override.clone() },
-                max_ttl: manifest.max_ttl,
+                r#override: if mode == Mode::Shadow { Override::Disabled } else { held.manifest.r#override.clone() },
+                max_ttl: held.manifest.max_ttl,
             }),
             _ => is_whole = false,
         }

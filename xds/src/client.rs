@@ -134,7 +134,7 @@ impl Client {
     pub fn zones(&self) -> impl Iterator<Item = &HeldZone> {
         let known = self.kinds.get(&Kind::PolicyZone).into_iter().flat_map(|subscription| subscription.known.values());
         known.filter_map(|entry| match &entry.known {
-            Known::Held(Decoded::PolicyZone(held)) => Some(held),
+            Known::Held(Decoded::PolicyZone(held)) => Some(&**held),
             _ => None,
         })
     }

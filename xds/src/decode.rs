@@ -79,7 +79,7 @@ impl fmt::Display for Rejection {
 pub enum Decoded {
     /// The chunk's data.
     ZoneChunk(Bytes),
-    PolicyZone(HeldZone),
+    PolicyZone(Box<HeldZone>),
     Platform(PlatformPolicy),
     Issuer(Arc<IssuerPolicy>),
     Tenant(Arc<TenantPolicy>),

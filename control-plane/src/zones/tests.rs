@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use ringfence_xds::{decode, policy::rpz::Trigger, resource::Kind, zone::HeldZone};
+use ringfence_xds::{decode, policy::rpz::Trigger, resource::Kind};
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn open(resources: &[Resource]) -> Zone {
         })
         .collect();
     match decode::decode(manifest.kind, &manifest.name, &manifest.bytes).unwrap() {
-        decode::Decoded::PolicyZone(HeldZone { manifest, .. }) => manifest.open(bytes.into()).unwrap(),
+        decode::Decoded::PolicyZone(held) => held.manifest.open(bytes.into()).unwrap(),
         other => panic!("{other:?}"),
     }
 }

@@ -5,6 +5,7 @@ use ringfence_policy::{identify::keys::KeySet, tenant::Identity};
 use super::*;
 use crate::decode;
 use crate::tests::fixtures::{platform, platform_zones, policy_zone, tenant_zones, workload, workload_zones};
+use crate::zone::HeldZone;
 
 #[derive(Default)]
 struct Knows(HashMap<(Kind, String), Known>);
@@ -241,7 +242,8 @@ fn opened(name: &str) -> Known {
     let (manifest, _) = policy_zone(name, &[name]);
     let Decoded::PolicyZone(held) = decode::decode(manifest.kind, &manifest.name, &manifest.bytes).unwrap() else { unreachable!() };
     let compiled = rpz::text::compile(b"a.example CNAME .", Some(&name.parse().unwrap())).bytes.unwrap();
-    Known::Held(Decoded::PolicyZone(HeldZone { zone: Some(rpz::Zone::open(compiled.into()).unwrap()), ..held }))
+    let zone = Some(rpz::Zone::open(compiled.into()).unwrap());
+    Known::Held(Decoded::PolicyZone(Box::new(HeldZone { zone, ..*held })))
 }
 
 /// The zones of a snapshot in their order; those that do not act in brackets.

@@ -8,7 +8,7 @@ use ringfence_policy::{ZoneName, rpz::Override, tenant::DnsZones};
 use super::{Fault, Faults, Quoted, identity::seconds, limits::mode, whole};
 use crate::{
     generated::resource as proto,
-    zone::{Digest, MAX_CHUNK_BYTES, MAX_ZONE_BYTES, MIN_CHUNK_BYTES, Manifest, Piece},
+    zone::{Digest, HeldZone, MAX_CHUNK_BYTES, MAX_ZONE_BYTES, MIN_CHUNK_BYTES, Manifest, Piece},
 };
 
 /// Zones of one list. Each may be asked about every name.
@@ -97,6 +97,6 @@ pub(super) fn dns_zones(names: &[String], shadow: &str, faults: &mut Faults) -> 
 
 impl From<Manifest> for super::Decoded {
     fn from(manifest: Manifest) -> Self {
-        Self::PolicyZone(crate::zone::HeldZone { manifest: Arc::new(manifest), zone: None })
+        Self::PolicyZone(Box::new(HeldZone { manifest: Arc::new(manifest), zone: None }))
     }
 }

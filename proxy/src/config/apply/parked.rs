@@ -97,7 +97,8 @@ impl Apply {
         let mut failures = Vec::new();
         let rejected: HashSet<String> = update.rejections.iter().map(|rejection| rejection.name.clone()).collect();
         for upsert in &mut update.upserts {
-            let Decoded::PolicyZone(HeldZone { manifest, zone }) = &mut upsert.decoded else { continue };
+            let Decoded::PolicyZone(held) = &mut upsert.decoded else { continue };
+            let HeldZone { manifest, zone } = &mut **held;
             // What is wanted no more is not gathered for the sake of an answer.
             if zone.is_some() || rejected.contains(&*manifest.name) || !self.client.wants(Kind::PolicyZone, &manifest.name) {
                 continue;

@@ -23,7 +23,7 @@ pub(super) enum Progress {
     /// All is there and is being checked.
     Checked,
     /// Nobody has claimed it yet.
-    Done(Zone),
+    Done(Box<Zone>),
 }
 
 /// What is still to come.

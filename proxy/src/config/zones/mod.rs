@@ -77,7 +77,7 @@ impl Zones {
         }
         match self.gathering.get_mut(&manifest.name) {
             Some(Gathering { manifest: same, progress: Progress::Done(zone) }) if same.digest == digest => {
-                let zone = zone.clone();
+                let zone = Zone::clone(zone);
                 self.gathering.remove(&manifest.name);
                 self.open.insert(digest, HeldZone { manifest: manifest.clone(), zone: Some(zone.clone()) });
                 return Ok(Some(zone));
@@ -139,7 +139,7 @@ impl Zones {
         let Checked { name, digest, outcome } = checked;
         if let Some(gathering) = self.gathering.get_mut(&name).filter(|gathering| gathering.manifest.digest == digest) {
             match outcome {
-                Ok(zone) => gathering.progress = Progress::Done(zone),
+                Ok(zone) => gathering.progress = Progress::Done(Box::new(zone)),
                 Err(error) => {
                     self.gathering.remove(&name);
                     return Some((name, error));
