@@ -65,8 +65,7 @@ impl Pod {
     /// Starts the sidecar. Not waited for.
     #[track_caller]
     pub fn start(&self) -> Sidecar {
-        let bootstrap =
-            json!({ "controlPlane": { "unix": self.serve.socket("pod") }, "captureDir": self.state(), "drainSeconds": 2 });
+        let bootstrap = json!({ "controlPlane": { "unix": self.serve.socket("pod") }, "captureDir": self.state(), "drainSeconds": 2 });
         let own = self.site.beside().join("pod");
         fs::create_dir_all(&own).unwrap();
         chown(&own, Some(SIDECAR), Some(SIDECAR)).unwrap();
