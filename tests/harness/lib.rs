@@ -12,6 +12,7 @@
 //! dns  tls        a DNS server whose answers change; a certificate authority and its clients
 //! ads             a sidecar's or an outsider's delta stream, message by message
 //! collector       an OTLP collector
+//! corpora         the corpora beside the repository
 //! process  procfs processes, their output, their memory
 //! netns  packet   a pod and the world outside of it: two network namespaces; frames past the kernel's IP (needs root)
 //! pod  canary     a captured workload and its sidecar in that pod; what outside sees every packet that gets out
@@ -25,6 +26,7 @@ pub mod binaries;
 pub mod canary;
 pub mod collector;
 pub mod control_plane;
+pub mod corpora;
 pub mod dns;
 pub mod egress;
 pub mod http;

@@ -74,6 +74,25 @@ impl Pod {
         Sidecar::begin_as(command, &self.site, "pod", &bootstrap)
     }
 
+    /// Counts what [`Pod::opened`] tells, from now on.
+    pub fn watch(&self) {
+        let rules = format!(
+            "table inet opened {{\ncounter connections {{ }}\nchain output {{\ntype filter hook output priority -400; policy accept;\n\
+             meta skuid {SIDECAR} tcp flags & (syn | ack) == syn counter name connections\n}}\n}}"
+        );
+        let output = self.net.pod.command("nft").arg(rules).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// TCP connections that the sidecar has begun since this was asked last, to wherever, as the kernel counts them.
+    #[track_caller]
+    pub fn opened(&self) -> usize {
+        let output = self.net.pod.command("nft").args(["reset", "counter", "inet", "opened", "connections"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let packets = text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+        packets.unwrap_or_else(|| panic!("{text}"))
+    }
+
     /// A program that the workload runs.
     pub fn workload(&self, program: &str) -> Command {
         self.net.pod.command_as(WORKLOAD, program)
