@@ -7,9 +7,9 @@ use aws_lc_rs::digest;
 use super::{
     Fault, Trigger,
     action::Action,
-    index::{Code, FIRST_RULE, NOTHING, names, prefixes, rules},
+    index::{Code, NOTHING, names, prefixes, rules},
     name::Name,
-    record::{Record, rtype},
+    record::{Record, is_sound, rtype},
     trigger::{self, Pattern},
     zone::{self, Header, SECTIONS, Soa},
 };
@@ -117,11 +117,11 @@ impl Compiler {
     fn what(&mut self, record: &Record, owner: &[u8], trigger: Trigger) -> Result<What, String> {
         if record.rtype == rtype::CNAME {
             let target = record.target().ok_or("is no CNAME record")?;
-            // The old spelling of PASSTHRU: a CNAME to what the rule is about.
             let about = trigger.label().map_or(owner, |label| &owner[..owner.len() - label.len() - 1]);
-            let action = match target.before(&Name::root()) == Some(about) {
-                true => Some(Action::Passthru),
-                false => Action::of_target(&target),
+            let action = match Action::of_target(&target) {
+                // The old spelling of PASSTHRU: a CNAME to what the rule is about.
+                Some(Action::LocalData) if target.before(&Name::root()) == Some(about) => Some(Action::Passthru),
+                action => action,
             };
             match action {
                 None => {
@@ -131,8 +131,8 @@ impl Compiler {
                 Some(action) => return Ok(What::Simple(action, record.ttl)),
             }
         }
-        if record.rdata.len() > usize::from(u16::MAX) {
-            return Err("has too much data".to_owned());
+        if !is_sound(record.rtype, &record.rdata) {
+            return Err("has data that are not of its type, or more than 65535 octets".to_owned());
         }
         let at = u32::try_from(self.local.len()).map_err(|_| "is one record too many")?;
         self.local.push((record.rtype, record.ttl, record.rdata.as_slice().into()));
@@ -233,49 +233,53 @@ impl Compiler {
             What::Simple(action, ttl) => {
                 for other in others {
                     if !matches!(other.what, What::Simple(same, _) if same == action) {
-                        self.conflict(other, first);
+                        self.leave_out(other, conflict(first));
                     }
                 }
                 if ttl == usual_ttl { rules::code(action) } else { table.push(action, ttl, std::iter::empty()) }
             }
-            What::Local(at) => {
-                let is_cname = |at: u32| self.local[at as usize].0 == rtype::CNAME;
-                let mut kept = BTreeMap::new();
-                let mut conflicts = Vec::new();
-                for rule in group {
-                    match rule.what {
-                        // A CNAME has no company (RFC 1034 §3.6.2).
-                        What::Local(other)
-                            if other == at
-                                || (!is_cname(at) && !is_cname(other))
-                                || self.local[at as usize].2 == self.local[other as usize].2 =>
-                        {
-                            let (rtype, ttl, rdata) = &self.local[other as usize];
-                            if kept.len() == MAX_RECORDS {
-                                conflicts.push(rule);
-                                continue;
-                            }
-                            kept.entry((*rtype, &**rdata)).or_insert(*ttl);
-                        }
-                        _ => conflicts.push(rule),
-                    }
-                }
-                let ttl = kept.values().min().copied().unwrap_or(usual_ttl);
-                let records = kept.iter().map(|((rtype, rdata), ttl)| rules::LocalRecord { rtype: *rtype, ttl: *ttl, rdata });
-                let code = table.push(Action::LocalData, ttl, records);
-                for rule in conflicts {
-                    self.conflict(rule, first);
-                }
-                code
-            }
+            What::Local(at) => self.merge_local(group, at as usize, table),
         }
     }
 
-    fn conflict(&mut self, rule: &RawRule, first: &RawRule) {
+    /// `first`: of the group, its place in `local`.
+    fn merge_local(&mut self, group: &[RawRule], first: usize, table: &mut rules::Builder) -> Code {
+        let mut kept = BTreeMap::new();
+        let mut left_out = Vec::new();
+        let (first_rtype, _, first_rdata) = &self.local[first];
+        for rule in group {
+            let What::Local(at) = rule.what else {
+                left_out.push((rule, conflict(&group[0])));
+                continue;
+            };
+            let (rtype, ttl, rdata) = &self.local[at as usize];
+            let says_the_same = (rtype, rdata) == (first_rtype, first_rdata);
+            // A CNAME has no company (RFC 1034 §3.6.2).
+            if !says_the_same && (*rtype == rtype::CNAME || *first_rtype == rtype::CNAME) {
+                left_out.push((rule, conflict(&group[0])));
+            } else if kept.len() == MAX_RECORDS {
+                left_out.push((rule, format!("is one record too many: a rule has at most {MAX_RECORDS}")));
+            } else {
+                kept.entry((*rtype, &**rdata)).or_insert(*ttl);
+            }
+        }
+        let ttl = kept.values().min().copied().unwrap_or_default();
+        let records = kept.iter().map(|((rtype, rdata), ttl)| rules::LocalRecord { rtype: *rtype, ttl: *ttl, rdata });
+        let code = table.push(Action::LocalData, ttl, records);
+        for (rule, message) in left_out {
+            self.leave_out(rule, message);
+        }
+        code
+    }
+
+    fn leave_out(&mut self, rule: &RawRule, message: String) {
         self.outcome.used -= 1;
-        let message = format!("does not go with line {}, which has the same trigger and stays", first.line);
         self.outcome.fault(Fault { line: rule.line, owner: None, message, fatal: false });
     }
+}
+
+fn conflict(first: &RawRule) -> String {
+    format!("does not go with line {}, which has the same trigger and stays", first.line)
 }
 
 /// The place of an address trigger among its kind.
@@ -307,5 +311,3 @@ fn usual_ttl(rules: &[RawRule]) -> u32 {
     }
     counts.into_iter().max_by_key(|(ttl, count)| (*count, std::cmp::Reverse(*ttl))).map_or(0, |(ttl, _)| ttl)
 }
-
-const _: () = assert!(FIRST_RULE > 5);

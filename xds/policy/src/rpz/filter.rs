@@ -110,10 +110,11 @@ impl<'p> Walk<'p> {
             let by_name = || zone.zone.by_name(Trigger::Qname, &self.query.name).map(|matched| (Trigger::Qname, matched));
             if let Some((trigger, matched)) = by_client().or_else(by_name) {
                 let hit = Hit { zone, trigger, matched };
-                if !self.is_disabled(&hit, &self.query.name.clone(), &self.query.name.clone()) {
+                if zone.r#override != Override::Disabled {
                     self.pending = Some((place, hit));
                     break;
                 }
+                self.disabled.get_or_insert_with(|| hit.decision(&self.query.name, &self.query.name, hit.action()));
             }
             earlier_need_answer |= zone.r#override != Override::Disabled && needs_answer(zone, self.query.rtype);
         }
@@ -214,11 +215,11 @@ impl<'p> Walk<'p> {
                 Some(hit) => Some((hit, name.clone())),
                 None => self.by_name_server(zone, name)?,
             };
-            if let Some((hit, looked_up)) = found
-                && !self.is_disabled(&hit, name, &looked_up)
-            {
+            let Some((hit, looked_up)) = found else { continue };
+            if zone.r#override != Override::Disabled {
                 return Ok(Some((hit, looked_up)));
             }
+            self.disabled.get_or_insert_with(|| hit.decision(name, &looked_up, hit.action()));
         }
         Ok(None)
     }
@@ -258,15 +259,6 @@ impl<'p> Walk<'p> {
 
     fn looked_up(&self, lookup: Lookup) -> Result<&[Record], Lookup> {
         self.lookups.get(&lookup).map(Vec::as_slice).ok_or(lookup)
-    }
-
-    /// Notes what a disabled zone would have done.
-    fn is_disabled(&mut self, hit: &Hit<'p>, name: &Name, looked_up: &Name) -> bool {
-        let disabled = hit.zone.r#override == Override::Disabled;
-        if disabled && self.disabled.is_none() {
-            self.disabled = Some(hit.decision(name, looked_up, hit.action()));
-        }
-        disabled
     }
 
     /// What a rule makes of the name at `hop`.

@@ -21,7 +21,7 @@ pub use action::{Action, Override, OverrideError};
 pub use filter::{Act, Lookup, Query, Transport, Verdict, Walk};
 pub use index::IndexError;
 pub use name::{Name, NameError};
-pub use policy::{Decision, Policy, PolicyZone, Rewrite, Scope};
+pub use policy::{Decision, Policy, PolicyZone, Rewrite, RuleOwner, Scope};
 pub use record::{Record, rtype};
 pub use text::Fault;
 pub use trigger::{Trigger, TriggerError};

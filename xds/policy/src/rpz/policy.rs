@@ -1,6 +1,8 @@
 //! The zones of one tenant in their order, and what a rule of theirs makes of an answer.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
+
+use ipnet::IpNet;
 
 use super::{
     action::{Action, Override},
@@ -50,16 +52,49 @@ impl Policy {
 /// A rule that acts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// `metadata.name` of the PolicyZone. For the operator, as is `owner`; a client is told neither.
+    /// `metadata.name` of the PolicyZone. For the operator only: a client is told no rule.
     pub zone: Arc<str>,
     pub scope: Scope,
     pub trigger: Trigger,
-    /// The rule's owner, relative to its zone: `*.example.com`, `32.1.2.0.192.rpz-ip`.
-    pub owner: String,
+    /// For the operator only.
+    pub owner: RuleOwner,
     /// With the zone's override; as it came to act: PASSTHRU for TCP-Only over TCP.
     pub action: Action,
     /// What was asked for or led to, and met the rule.
     pub name: Name,
+}
+
+/// The owner of a rule, relative to its zone. Shown as it is written there: `*.example.com`, `32.1.2.0.192.rpz-ip`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleOwner {
+    Name(Trigger, Name),
+    /// What stands below the name.
+    Wildcard(Trigger, Name),
+    Prefix(Trigger, IpNet),
+}
+
+impl fmt::Display for RuleOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let trigger = match self {
+            RuleOwner::Name(trigger, name) => {
+                f.write_str(name.to_string().trim_end_matches('.'))?;
+                trigger
+            }
+            RuleOwner::Wildcard(trigger, below) if below.is_root() => {
+                f.write_str("*")?;
+                trigger
+            }
+            RuleOwner::Wildcard(trigger, below) => {
+                write!(f, "*.{}", below.to_string().trim_end_matches('.'))?;
+                trigger
+            }
+            RuleOwner::Prefix(trigger, prefix) => {
+                f.write_str(&trigger::encode(*prefix))?;
+                trigger
+            }
+        };
+        trigger.label().map_or(Ok(()), |label| write!(f, ".{label}"))
+    }
 }
 
 impl Decision {
@@ -122,16 +157,11 @@ impl Hit<'_> {
 
     /// `looked_up`: what the rule was found by, where that was a name; `name`: what is answered.
     pub(super) fn decision(&self, name: &Name, looked_up: &Name, action: Action) -> Decision {
-        let mut owner = match self.matched.owner {
-            MatchedOwner::Exact => relative(looked_up),
-            MatchedOwner::Wildcard(0) => "*".to_owned(),
-            MatchedOwner::Wildcard(labels) => format!("*.{}", relative(&looked_up.suffix(labels))),
-            MatchedOwner::Prefix(prefix) => trigger::encode(prefix),
+        let owner = match self.matched.owner {
+            MatchedOwner::Exact => RuleOwner::Name(self.trigger, looked_up.clone()),
+            MatchedOwner::Wildcard(labels) => RuleOwner::Wildcard(self.trigger, looked_up.suffix(labels)),
+            MatchedOwner::Prefix(prefix) => RuleOwner::Prefix(self.trigger, prefix),
         };
-        if let Some(label) = self.trigger.label() {
-            owner.push('.');
-            owner.push_str(label);
-        }
         Decision { zone: self.zone.name.clone(), scope: self.zone.scope, trigger: self.trigger, owner, action, name: name.clone() }
     }
 
@@ -196,10 +226,4 @@ fn cname(rewrite: &mut Rewrite, target: &Name, ttl: u32, of: u16) {
     if !matches!(of, rtype::CNAME | rtype::ANY) {
         rewrite.follow = Some(target);
     }
-}
-
-fn relative(name: &Name) -> String {
-    let mut text = name.to_string();
-    text.pop();
-    text
 }

@@ -21,6 +21,7 @@ pub mod rtype {
     pub const SRV: u16 = 33;
     pub const NAPTR: u16 = 35;
     pub const DNAME: u16 = 39;
+    pub const OPT: u16 = 41;
     pub const DS: u16 = 43;
     pub const RRSIG: u16 = 46;
     pub const NSEC: u16 = 47;
@@ -33,6 +34,23 @@ pub mod rtype {
     pub const SVCB: u16 = 64;
     pub const HTTPS: u16 = 65;
     pub const ANY: u16 = 255;
+}
+
+/// Whether records of a type can stand in a zone: the other numbers are for queries and messages (RFC 6895 §3.1).
+pub(super) fn is_data_type(of: u16) -> bool {
+    !matches!(of, 0 | rtype::OPT | 249..=255)
+}
+
+/// Whether data can be those of a rule's record.
+pub(super) fn is_sound(of: u16, rdata: &[u8]) -> bool {
+    match of {
+        rtype::SOA => false,
+        _ if !is_data_type(of) => false,
+        rtype::A => rdata.len() == 4,
+        rtype::AAAA => rdata.len() == 16,
+        rtype::CNAME | rtype::NS | rtype::PTR => Name::from_wire(rdata).is_some_and(|(_, length)| length == rdata.len()),
+        _ => rdata.len() <= usize::from(u16::MAX),
+    }
 }
 
 /// A record of class IN.

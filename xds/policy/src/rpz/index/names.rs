@@ -7,14 +7,17 @@
 //! Blocks are cut where the hash of a key says so, and not after a count: an edit then changes one block, and what a delta must carry stays
 //! small.
 //!
-//! Section `blocks`: u32 LE, the offsets of blocks in section `entries`, whose entries are
+//! Section `blocks`: rows of `head: [u8; 12], offset: u32 LE`: how the block's first key begins, filled up with zeros, so that a search
+//! seldom leaves this section; where the block begins in section `entries`. Those are
 //! `shared: u8, length: u8, [u8; length], exact: varint, wildcard: varint`: the octets of the key that are those of the key before (0 in a
 //! block's first), the other octets, the codes.
 //!
 //! A probabilistic filter or a table of hashes would be smaller and faster; a name that is let through or blocked because its hash is that of
 //! another is not acceptable where somebody else chooses the names.
 
-use super::{Code, IndexError, NOTHING, is_rule, push_varint, u32_at, varint_at};
+use std::cmp::Ordering;
+
+use super::{Code, IndexError, NOTHING, is_rule, push_varint, varint_at};
 
 /// Entries of a block, at most.
 const MAX_BLOCK: usize = 64;
@@ -37,6 +40,7 @@ impl Builder {
     pub(in crate::rpz) fn push(&mut self, key: &[u8], exact: Code, wildcard: Code) {
         let mut shared = 0;
         if self.in_block == 0 {
+            self.blocks.extend(head_octets(key));
             self.blocks.extend((self.entries.len() as u32).to_le_bytes());
         } else {
             shared = common(&self.last, key);
@@ -53,6 +57,22 @@ impl Builder {
             self.in_block = 0;
         }
     }
+}
+
+/// Octets of a key in its block's row.
+const HEAD: usize = 12;
+const ROW: usize = HEAD + 4;
+
+fn head_octets(key: &[u8]) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    let shown = key.len().min(HEAD);
+    head[..shown].copy_from_slice(&key[..shown]);
+    head
+}
+
+/// Compares as the key does, as far as it shows.
+fn head(octets: [u8; HEAD]) -> u128 {
+    octets.iter().fold(0, |head, octet| head << 8 | u128::from(*octet))
 }
 
 /// FNV-1a with its high bits folded in.
@@ -115,17 +135,22 @@ impl Names<'_> {
         let mut key: Vec<u8> = Vec::with_capacity(255);
         let mut at = 0;
         let mut first = true;
-        let (offsets, []) = self.blocks.as_chunks::<4>() else { return Err(IndexError::Blocks) };
-        let mut offsets = offsets.iter().map(|offset| u32::from_le_bytes(*offset) as usize).peekable();
-        while let Some(start) = offsets.next() {
+        if !self.blocks.len().is_multiple_of(ROW) {
+            return Err(IndexError::Blocks);
+        }
+        for block in 0..self.blocks.len() / ROW {
+            let (shown, start) = self.block(block).ok_or(IndexError::Blocks)?;
+            let end = self.block(block + 1).map_or(self.entries.len(), |(_, offset)| offset);
             if start != at {
                 return Err(IndexError::Blocks);
             }
-            let end = offsets.peek().copied().unwrap_or(self.entries.len());
             let mut count = 0;
             while at < end {
                 let entry = entry_at(self.entries, at).ok_or(IndexError::CutOff)?;
-                if entry.shared > key.len() || (count == 0 && entry.shared != 0) || count == MAX_BLOCK {
+                if entry.shared > key.len()
+                    || count == MAX_BLOCK
+                    || (count == 0 && (entry.shared != 0 || head(head_octets(entry.rest)) != shown))
+                {
                     return Err(IndexError::Blocks);
                 }
                 // Strictly behind the key before; within a block by the first octet that differs, as `find` relies on.
@@ -186,13 +211,20 @@ impl Names<'_> {
 
     /// Where the last block begins whose first key is not behind `key`.
     fn block_of(self, key: &[u8]) -> Option<usize> {
-        let (mut low, mut high) = (0, self.blocks.len() / 4);
+        let wanted = head(head_octets(key));
+        let (mut low, mut high) = (0, self.blocks.len() / ROW);
         let mut start = None;
         while low < high {
             let middle = low + (high - low) / 2;
-            let offset = u32_at(self.blocks, middle * 4)? as usize;
-            let length = usize::from(*self.entries.get(offset + 1)?);
-            if self.entries.get(offset + 2..offset + 2 + length)? <= key {
+            let (shown, offset) = self.block(middle)?;
+            let before = match shown.cmp(&wanted) {
+                Ordering::Equal => {
+                    let length = usize::from(*self.entries.get(offset + 1)?);
+                    self.entries.get(offset + 2..offset + 2 + length)? <= key
+                }
+                order => order.is_lt(),
+            };
+            if before {
                 start = Some(offset);
                 low = middle + 1;
             } else {
@@ -200,6 +232,13 @@ impl Names<'_> {
             }
         }
         start
+    }
+
+    /// The head and the offset of a block.
+    #[inline]
+    fn block(self, number: usize) -> Option<(u128, usize)> {
+        let row = u128::from_be_bytes(*self.blocks.get(number * ROW..)?.first_chunk::<ROW>()?);
+        Some((row >> 32, (row as u32).swap_bytes() as usize))
     }
 
     /// The rule for a name: the one for itself, else the one for the longest name that it stands below. With the number of labels that the

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::{Code, FIRST_RULE, IndexError, u16_at, u32_at};
-use crate::rpz::{Action, name::Name, record::rtype};
+use crate::rpz::{Action, record::is_sound};
 
 const ACTIONS: [Action; 6] = [Action::NxDomain, Action::NoData, Action::Passthru, Action::Drop, Action::TcpOnly, Action::LocalData];
 
@@ -116,7 +116,7 @@ impl<'a> Rules<'a> {
             let mut length = 0;
             for _ in 0..rule.count {
                 let (record, next) = record_at(rule.records, length).ok_or(IndexError::CutOff)?;
-                if matches!(record.rtype, 0 | rtype::SOA | rtype::ANY) || record.rtype == rtype::CNAME && !is_one_name(record.rdata) {
+                if !is_sound(record.rtype, record.rdata) {
                     return Err(IndexError::Rule);
                 }
                 length = next;
@@ -142,8 +142,4 @@ impl<'a> Rules<'a> {
         let action = action(u32::from(*row.first()?))?;
         Some(Rule { action, ttl: u32_at(row, 1)?, count: u16_at(row, 5)?, records: &row[7..] })
     }
-}
-
-fn is_one_name(rdata: &[u8]) -> bool {
-    Name::from_wire(rdata).is_some_and(|(_, length)| length == rdata.len())
 }

@@ -1,5 +1,11 @@
 mod corpus;
+mod precedence;
+mod properties;
 mod upstream;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::*;
 

@@ -14,7 +14,7 @@ use lex::{Entry, Lexer};
 use super::{
     compile::{Compiler, Outcome},
     name::Name,
-    record::{Record, rtype},
+    record::{Record, is_data_type, rtype},
 };
 
 /// Something wrong with a zone.
@@ -122,7 +122,7 @@ impl State {
         record.owner = self.owner.clone().ok_or("the first record must have an owner")?;
 
         let (mut ttl, mut class) = (None, false);
-        let mut of = loop {
+        let of = loop {
             let token = tokens.next().ok_or("a record must have a type")?;
             if ttl.is_none()
                 && let Some(seconds) = ttl_of(token.text)
@@ -134,10 +134,7 @@ impl State {
                 break rdata::type_of(token.text).ok_or_else(|| format!("`{}` is no record type", show(token.text)))?;
             }
         };
-        if of == 0 {
-            of = rtype::ANY;
-        }
-        if of == rtype::ANY {
+        if !is_data_type(of) {
             return Err("a zone holds no such type".to_owned());
         }
         record.rtype = of;
