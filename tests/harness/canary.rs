@@ -23,8 +23,13 @@ pub struct Canary<'a> {
 }
 
 /// Of what the canary counts, each kind by itself.
-const KINDS: [(&str, &str); 5] =
-    [("TCP", "meta l4proto tcp"), ("UDP", "meta l4proto udp"), ("ICMP", "meta l4proto { icmp, icmpv6 }"), ("IP", "meta protocol { ip, ip6 }"), ("frames", "")];
+const KINDS: [(&str, &str); 5] = [
+    ("TCP", "meta l4proto tcp"),
+    ("UDP", "meta l4proto udp"),
+    ("ICMP", "meta l4proto { icmp, icmpv6 }"),
+    ("IP", "meta protocol { ip, ip6 }"),
+    ("frames", ""),
+];
 
 impl<'a> Canary<'a> {
     pub fn new(net: &'a Net) -> Self {

@@ -33,7 +33,7 @@ impl Pod {
         site.tenant("acme", egress);
         let listeners = format!(
             "inbound: [{{ listen: 127.0.0.1:{INBOUND}, upstream: 127.0.0.1:19000 }}], \
-             egress: {{ listen: \"[::]:{EGRESS}\", capture: redirect }}, dns: {{ listen: \"[::]:{DNS}\", upstreams: [\"udp://{dns}\"] }}"
+             egress: {{ listen: 127.0.0.1:{EGRESS}, capture: redirect }}, dns: {{ listen: 127.0.0.1:{DNS}, upstreams: [\"udp://{dns}\"] }}"
         );
         site.write("pod.yaml", &object("Workload", "pod", &format!("{{ tenant: acme, {listeners} }}")));
         let serve = Serve::start(&site);
@@ -65,8 +65,7 @@ impl Pod {
     /// Starts the sidecar. Not waited for.
     #[track_caller]
     pub fn start(&self) -> Sidecar {
-        let bootstrap =
-            json!({ "controlPlane": { "unix": self.serve.socket("pod") }, "captureDir": self.state(), "drainSeconds": 2 });
+        let bootstrap = json!({ "controlPlane": { "unix": self.serve.socket("pod") }, "captureDir": self.state(), "drainSeconds": 2 });
         let own = self.site.beside().join("pod");
         fs::create_dir_all(&own).unwrap();
         chown(&own, Some(SIDECAR), Some(SIDECAR)).unwrap();

@@ -5,36 +5,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringfence_tests::{Egress, Sidecar, Upstream, eventually, raw::{Raw, status}, ringfence};
+use ringfence_tests::{
+    Echo, Egress, Sidecar, Upstream, echo, eventually,
+    raw::{Raw, status},
+    ringfence,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// Rules of protocol tcp for `names` at the upstream's port.
-fn tcp(names: &str, upstream: &Upstream) -> String {
+fn tcp(names: &str, upstream: &Echo) -> String {
     format!("[{{ name: tcp, hosts: [{names}], ports: [{}], protocol: tcp }}]", upstream.address.port())
 }
 
 /// A tunnel whose other end has answered once, so that it is decided about, and stays open.
 #[track_caller]
-fn open(egress: &Egress, upstream: &Upstream, host: &str) -> Raw {
+fn open(egress: &Egress, upstream: &Echo, host: &str) -> Raw {
     let mut raw = egress.connect(&format!("{host}:{}", upstream.address.port())).expect("a tunnel");
-    ping(&mut raw, host, upstream);
+    echo::ping(&mut raw);
     raw
 }
 
-#[track_caller]
-fn ping(raw: &mut Raw, host: &str, upstream: &Upstream) {
-    raw.send(format!("GET / HTTP/1.1\r\nHost: {host}:{}\r\n\r\n", upstream.address.port()));
-    assert_eq!(status(&raw.response()), 200);
-}
-
-fn refusal(egress: &Egress, upstream: &Upstream, host: &str) -> Option<(u16, String)> {
+fn refusal(egress: &Egress, upstream: &Echo, host: &str) -> Option<(u16, String)> {
     egress.connect(&format!("{host}:{}", upstream.address.port())).err()
 }
 
 #[test]
 fn a_tightened_policy_cuts_what_it_no_longer_allows_and_a_loosened_one_holds_for_the_next() {
-    let upstream = Upstream::start();
+    let upstream = Echo::start();
     let egress = Egress::allowing(&tcp("kept.test, cut.test", &upstream));
     for name in ["kept.test", "cut.test", "later.test"] {
         egress.dns.set(name, &["127.0.0.1"]);
@@ -50,7 +48,7 @@ fn a_tightened_policy_cuts_what_it_no_longer_allows_and_a_loosened_one_holds_for
     // A second is the promise; a busy machine gets more.
     assert!(took < Duration::from_secs(5), "{took:?}");
     egress.sidecar.log.find("the cut", |line| line["host"] == "cut.test" && line["reason"] == "egress_host_not_listed");
-    ping(&mut kept, "kept.test", &upstream);
+    echo::ping(&mut kept);
     drop(open(&egress, &upstream, "later.test"));
     assert_eq!(refusal(&egress, &upstream, "cut.test"), Some((403, "egress_host_not_listed".into())));
 
@@ -62,8 +60,23 @@ fn a_tightened_policy_cuts_what_it_no_longer_allows_and_a_loosened_one_holds_for
 }
 
 #[test]
-fn shadow_mode_lets_through_tells_and_never_opens_forbidden_addresses() {
+fn a_tunnel_of_http_is_cut_between_its_requests_too() {
     let upstream = Upstream::start();
+    let port = upstream.address.port();
+    let rules = |name: &str| format!("allow: [{{ name: http, hosts: [{name}], ports: [{port}], protocol: http }}]");
+    let egress = Egress::start(&rules("cut.test"));
+    egress.dns.set("cut.test", &["127.0.0.1"]);
+    let mut tunnel = egress.connect(&format!("cut.test:{port}")).expect("a tunnel");
+    tunnel.send(format!("GET / HTTP/1.1\r\nHost: cut.test:{port}\r\n\r\n"));
+    assert_eq!(status(&tunnel.response()), 200);
+    egress.edit(&rules("other.test"));
+    assert_eq!(tunnel.rest(), "");
+    egress.sidecar.log.find("the cut", |line| line["host"] == "cut.test" && line["reason"] == "egress_host_not_listed");
+}
+
+#[test]
+fn shadow_mode_lets_through_tells_and_never_opens_forbidden_addresses() {
+    let upstream = Echo::start();
     let egress = Egress::start(&format!("mode: shadow, allow: {}", tcp("listed.test", &upstream)));
     egress.dns.set("unlisted.test", &["127.0.0.1"]);
     egress.dns.set("inside.test", &["169.254.169.254"]);
@@ -77,13 +90,13 @@ fn shadow_mode_lets_through_tells_and_never_opens_forbidden_addresses() {
 
 #[test]
 fn a_tenant_has_so_many_connections_and_so_many_new_ones() {
-    let upstream = Upstream::start();
+    let upstream = Echo::start();
     let egress = Egress::start(&format!("maxConnections: 2, allow: {}", tcp("api.test", &upstream)));
     egress.dns.set("api.test", &["127.0.0.1"]);
     let limited = Some((429, "egress_connections_limited".to_owned()));
     let (first, mut second) = (open(&egress, &upstream, "api.test"), open(&egress, &upstream, "api.test"));
     assert_eq!(refusal(&egress, &upstream, "api.test"), limited);
-    ping(&mut second, "api.test", &upstream);
+    echo::ping(&mut second);
     drop(first);
     eventually("its place is free", || refusal(&egress, &upstream, "api.test").is_none().then_some(()));
 
@@ -94,7 +107,7 @@ fn a_tenant_has_so_many_connections_and_so_many_new_ones() {
 /// Each series with its value, but for times and memory.
 fn series(names: [&str; 2]) -> (BTreeSet<String>, String) {
     let [allowed, refused] = names;
-    let upstream = Upstream::start();
+    let upstream = Echo::start();
     let egress = Egress::allowing(&tcp(allowed, &upstream));
     egress.dns.set(allowed, &["127.0.0.1"]);
     drop(open(&egress, &upstream, allowed));
@@ -120,9 +133,10 @@ fn metrics_tell_decisions_and_reasons_and_name_nobody() {
 
 #[test]
 fn each_connection_leaves_a_line() {
-    let upstream = Upstream::start();
-    let port = upstream.address.port();
-    let egress = Egress::allowing(&tcp("api.test", &upstream));
+    let (upstream, server) = (Echo::start(), Upstream::start());
+    let (port, http) = (upstream.address.port(), server.address.port());
+    let rule = format!("{{ name: tcp, hosts: [api.test], ports: [{port}, {http}], protocol: tcp }}");
+    let egress = Egress::allowing(&format!("[{rule}]"));
     egress.dns.set("api.test", &["127.0.0.1"]);
     drop(open(&egress, &upstream, "api.test"));
     let line = egress.sidecar.log.find("the tunnel", |line| line["host"] == "api.test");
@@ -137,7 +151,7 @@ fn each_connection_leaves_a_line() {
     ] {
         assert_eq!(line[field], wanted, "{field} of {line}");
     }
-    let reply = egress.ask(&format!("GET http://api.test:{port}/path?secret=1 HTTP/1.1\r\nHost: api.test:{port}\r\n"));
+    let reply = egress.ask(&format!("GET http://api.test:{http}/path?secret=1 HTTP/1.1\r\nHost: api.test:{http}\r\n"));
     assert_eq!(reply.0, 200);
     let line = egress.sidecar.log.line("/path");
     assert_eq!((&line["route"], &line["status"], &line["host"]), (&json!("outbound"), &json!(200), &json!("api.test")), "{line}");
@@ -146,20 +160,20 @@ fn each_connection_leaves_a_line() {
 
 #[test]
 fn a_tunnel_outlives_sigterm_until_its_end_or_the_deadline() {
-    let upstream = Upstream::start();
+    let upstream = Echo::start();
     let mut egress = Egress::allowing(&tcp("api.test", &upstream));
     egress.dns.set("api.test", &["127.0.0.1"]);
     let mut tunnel = open(&egress, &upstream, "api.test");
     egress.sidecar.process.signal(Signal::TERM);
     eventually("no new connection is taken", || std::net::TcpStream::connect(egress.address).is_err().then_some(()));
-    ping(&mut tunnel, "api.test", &upstream);
+    echo::ping(&mut tunnel);
     drop(tunnel);
     assert!(egress.sidecar.process.ended().success());
 }
 
 #[test]
 fn what_was_enforced_last_is_enforced_without_a_control_plane() {
-    let upstream = Upstream::start();
+    let upstream = Echo::start();
     let mut egress = Egress::allowing(&tcp("api.test", &upstream));
     egress.dns.set("api.test", &["127.0.0.1"]);
     egress.serve.process.kill();
@@ -174,7 +188,7 @@ fn what_was_enforced_last_is_enforced_without_a_control_plane() {
 
 #[test]
 fn a_bad_edit_is_told_with_its_place_and_changes_nothing() {
-    let upstream = Upstream::start();
+    let upstream = Echo::start();
     let egress = Egress::allowing(&tcp("api.test", &upstream));
     egress.dns.set("api.test", &["127.0.0.1"]);
     let mut tunnel = open(&egress, &upstream, "api.test");
@@ -190,7 +204,10 @@ fn a_bad_edit_is_told_with_its_place_and_changes_nothing() {
         let validated = ringfence(["validate".as_ref(), egress.site.dir().as_os_str()]);
         let told = String::from_utf8_lossy(&validated.stdout).into_owned();
         assert_eq!(validated.status.code(), Some(1), "{rules}");
-        assert!(told.lines().any(|line| line.contains("acme.yaml:4:") && line.contains(&format!("Tenant/acme: {field}"))), "{rules}: {told}");
-        ping(&mut tunnel, "api.test", &upstream);
+        assert!(
+            told.lines().any(|line| line.contains("acme.yaml:4:") && line.contains(&format!("Tenant/acme: {field}"))),
+            "{rules}: {told}"
+        );
+        echo::ping(&mut tunnel);
     }
 }

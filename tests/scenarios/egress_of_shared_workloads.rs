@@ -20,10 +20,8 @@ impl Shared {
             let rule = format!("{{ name: own, hosts: [{tenant}.test], ports: [{}], protocol: tcp }}", outside.address.port());
             site.tenant(tenant, &format!("egress: {{ allow: [{rule}] }}"));
         }
-        let more = format!(
-            "tenants: [acme, globex], inbound: [{{ listen: 127.0.0.1:0, upstream: {}, public: [/public/**] }}]",
-            upstream.address
-        );
+        let more =
+            format!("tenants: [acme, globex], inbound: [{{ listen: 127.0.0.1:0, upstream: {}, public: [/public/**] }}]", upstream.address);
         let egress = Egress::of(site, &more);
         egress.dns.set("acme.test", &["127.0.0.1"]);
         egress.dns.set("globex.test", &["127.0.0.1"]);
@@ -70,7 +68,7 @@ fn a_context_gives_the_policy_of_its_tenant() {
     assert_eq!(shared.verdict("globex", &field(&globex)), (200, String::new()));
     assert_eq!(shared.verdict("acme", &field(&globex)), refused());
     let seen = format!("{:?}", shared.outside.seen("/acme"));
-    assert!(!seen.contains("ringfence") && !seen.contains("proxy-") && !seen.contains(&acme), "nothing of it gets out: {seen}");
+    assert!(!seen.contains("x-ringfence") && !seen.contains("proxy-") && !seen.contains(&acme), "nothing of it gets out: {seen}");
     shared.egress.sidecar.log.find("globex's", |line| line["tenant"] == "globex" && line["host"] == "globex.test");
     assert!(!shared.egress.sidecar.log.text().contains(&acme), "nor into the log");
 }
@@ -114,5 +112,5 @@ fn what_needs_no_token_has_no_context() {
     let shared = Shared::start();
     let inbound = shared.egress.sidecar.admin.listener("inbound");
     assert_eq!(get(inbound, "/public/x").header("x-ringfence-context", "forged").send().status, 200);
-    assert!(!format!("{:?}", shared.upstream.seen("/public/x").headers).contains("ringfence"));
+    assert!(!format!("{:?}", shared.upstream.seen("/public/x").headers).contains("x-ringfence"));
 }

@@ -150,7 +150,7 @@ fn a_request_is_for_the_host_that_it_names() {
         (ALLOWED_V4, "POST / HTTP/1.1\r\nHost: plain.test\r\nContent-Length: 0\r\n", 403, "egress_request_denied"),
         (ALLOWED_V4, "GET http://evil.test/ HTTP/1.1\r\nHost: plain.test\r\n", 400, "request_malformed"),
         (ALLOWED_V4, "GET http://plain.test/ HTTP/1.1\r\nHost: evil.test\r\n", 400, "request_malformed"),
-        (ALLOWED_V4, "GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n", 400, "request_malformed"),
+        (ALLOWED_V4, "GET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n", 403, "egress_host_not_listed"),
         (ALLOWED_V4, "CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test\r\n", 400, "request_malformed"),
         (ALLOWED_V4, "GET / HTTP/1.1\r\nHost: plain.test\r\nHost: evil.test\r\n", 400, "request_malformed"),
         (ALLOWED_V4, "GET / HTTP/1.1\r\nHost: plain.test\0.evil.test\r\n", 400, "request_malformed"),
@@ -178,11 +178,41 @@ fn hosts_in_disguise_are_known_or_refused() {
     let Some(world) = World::started() else { return };
     let canary = world.canary();
     for host in [
-        "0x7f.1", "0x7f000001", "2130706433", "017700000001", "0177.0.0.1", "127.1", "127.0.0.1.", "127.0.0.1..", "0", "0x0",
-        "%31%32%37.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:a9fe:a9fe]", "[::169.254.169.254]", "[64:ff9b::169.254.169.254]",
-        "[2002:a9fe:a9fe::]", "[fe80::1%25eth0]", "[fe80::1%eth0]", "169.254.43518", "0xa9fea9fe", "2852039166", "localhost",
-        "metadata.google.internal", "169.254.169.254.nip.io", "plain.test.", "plain.test..", ".plain.test", "plain.test%00.evil.test",
-        "plain.test#.evil.test", "plain.test\\.evil.test", "evil.test@plain.test", "plain.test:80:80", "plain.test:080", "plain.test:65616",
+        "0x7f.1",
+        "0x7f000001",
+        "2130706433",
+        "017700000001",
+        "0177.0.0.1",
+        "127.1",
+        "127.0.0.1.",
+        "127.0.0.1..",
+        "0",
+        "0x0",
+        "%31%32%37.0.0.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:a9fe:a9fe]",
+        "[::169.254.169.254]",
+        "[64:ff9b::169.254.169.254]",
+        "[2002:a9fe:a9fe::]",
+        "[fe80::1%25eth0]",
+        "[fe80::1%eth0]",
+        "169.254.43518",
+        "0xa9fea9fe",
+        "2852039166",
+        "localhost",
+        "metadata.google.internal",
+        "169.254.169.254.nip.io",
+        "plain.test.",
+        "plain.test..",
+        ".plain.test",
+        "plain.test%00.evil.test",
+        "plain.test#.evil.test",
+        "plain.test\\.evil.test",
+        "evil.test@plain.test",
+        "plain.test:80:80",
+        "plain.test:080",
+        "plain.test:65616",
     ] {
         for request in [
             format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"),
@@ -251,7 +281,9 @@ fn the_sidecar_does_not_reach_itself() {
 fn a_redirect_is_a_request_like_any_other() {
     let Some(world) = World::started() else { return };
     let canary = world.canary();
-    for (to, expected) in [("http://169.254.169.254/latest/meta-data/", "403"), ("https://169.254.169.254/", "000"), ("http://plain.test/end", "200")] {
+    for (to, expected) in
+        [("http://169.254.169.254/latest/meta-data/", "403"), ("https://169.254.169.254/", "302"), ("http://plain.test/end", "200")]
+    {
         let mut curl = world.pod.workload("curl");
         curl.args(["--silent", "--insecure", "--location", "--max-time", "20", "--output", "/dev/null", "--write-out", "%{http_code}"]);
         curl.arg("--resolve").arg(format!("plain.test:80:{ALLOWED_V4}")).arg(format!("http://plain.test/redirect?{to}"));
