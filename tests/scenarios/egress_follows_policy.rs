@@ -158,16 +158,19 @@ fn each_connection_leaves_a_line() {
     assert!(!egress.sidecar.log.text().contains("secret"));
 }
 
+/// A workload that ends too, and later, still needs what it asks for.
 #[test]
-fn a_tunnel_outlives_sigterm_until_its_end_or_the_deadline() {
+fn what_leaves_is_served_after_sigterm_until_the_deadline() {
     let upstream = Echo::start();
     let mut egress = Egress::allowing(&tcp("api.test", &upstream));
     egress.dns.set("api.test", &["127.0.0.1"]);
     let mut tunnel = open(&egress, &upstream, "api.test");
     egress.sidecar.process.signal(Signal::TERM);
-    eventually("no new connection is taken", || std::net::TcpStream::connect(egress.address).is_err().then_some(()));
+    eventually("readiness is off", || egress.sidecar.admin.get("/readyz").filter(|reply| reply.status == 503));
     echo::ping(&mut tunnel);
-    drop(tunnel);
+    drop(open(&egress, &upstream, "api.test"));
+    assert_eq!(refusal(&egress, &upstream, "evil.test"), Some((403, "egress_host_not_listed".into())));
+    assert_eq!(tunnel.rest(), "", "at the deadline it is cut");
     assert!(egress.sidecar.process.ended().success());
 }
 

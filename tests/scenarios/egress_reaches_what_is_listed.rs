@@ -1,14 +1,18 @@
 //! An explicit proxy's client reaches what its tenant's allowlist names, and is told why where it does not.
 
-use std::{io::Write, net::TcpListener};
+use std::{
+    io::Write,
+    net::{TcpListener, TcpStream},
+};
 
 use ringfence_tests::{
-    Echo, Egress, Upstream, echo,
+    Echo, Egress, Sidecar, Upstream, echo, eventually,
     http::get,
-    raw::{Raw, status},
+    raw::{Raw, exchange, status},
+    site::object,
     tls::{self, Says, client_hello},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A port that nobody listens on.
 fn closed_port() -> u16 {
@@ -169,4 +173,30 @@ fn a_large_transfer_arrives_whole_both_ways() {
     let received = std::io::copy(&mut tunnel, &mut std::io::sink()).unwrap();
     assert!((LENGTH..LENGTH + 64 * 1024).contains(&(received as usize)), "the body, and what it came in: {received}");
     assert_eq!(upstream.seen(&format!("/big/{LENGTH}")).length, LENGTH);
+}
+
+/// Where it listens on TCP, a rule that lists it notwithstanding.
+#[test]
+fn the_admin_endpoint_is_not_reached_through_the_sidecar() {
+    // Of an address that no other test uses, a port stays free for who comes next.
+    let free = || TcpListener::bind("127.0.77.1:0").unwrap().local_addr().unwrap();
+    let (admin, proxy) = (free(), free());
+    let mut egress =
+        Egress::allowing(&format!("[{{ name: all, cidrs: [127.0.0.0/8], ports: [{}, {}], protocol: tcp }}]", admin.port(), proxy.port()));
+    assert!(egress.sidecar.process.terminate().success());
+    egress
+        .site
+        .write("job.yaml", &object("Workload", "job", &format!("{{ tenant: acme, egress: {{ listen: \"{proxy}\", capture: none }} }}")));
+    let bootstrap = json!({ "controlPlane": { "unix": egress.serve.socket("job") }, "admin": admin.to_string() });
+    egress.sidecar = Sidecar::begin(&egress.site, "job", &bootstrap);
+    egress.address = proxy;
+    eventually("the proxy listens", || TcpStream::connect(proxy).ok());
+    let reply = exchange(admin, format!("GET /healthz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"));
+    assert_eq!(status(&reply), 200, "who is on the machine reaches it");
+    for host in ["127.0.77.1", "127.0.0.1"] {
+        for port in [admin.port(), proxy.port()] {
+            let refused = egress.connect(&format!("{host}:{port}")).err();
+            assert_eq!(refused, Some((403, "egress_address_forbidden".into())), "{host}:{port}");
+        }
+    }
 }

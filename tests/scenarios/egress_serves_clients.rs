@@ -58,6 +58,7 @@ impl Clients {
 }
 
 /// Whether a program is there; says so where it is not.
+#[allow(clippy::print_stdout, reason = "what a test skips it says in its output")]
 fn has(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).any(|dir| dir.join(program).is_file());
@@ -68,6 +69,7 @@ fn has(program: &str) -> bool {
 }
 
 /// The interpreter of `tests/run`'s virtual environment, if it has this module.
+#[allow(clippy::print_stdout, reason = "what a test skips it says in its output")]
 fn python(module: &str) -> Option<Command> {
     let test = env::current_exe().unwrap();
     let python = test.ancestors().nth(3).unwrap().join("venv/bin/python");
