@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report is for whoever reads it")]
 
+mod bulk;
 mod load;
 mod measure;
 mod origin;
@@ -42,6 +43,8 @@ enum Role {
     #[command(hide = true)]
     Origin,
     #[command(hide = true)]
+    Source,
+    #[command(hide = true)]
     Relay { upstream: SocketAddr },
     /// Reads a `Load` from standard input and writes an `Outcome` to standard output, both JSON.
     #[command(hide = true)]
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.role {
         Some(Role::Origin) => origin::run().map_err(Error::io("origin")),
+        Some(Role::Source) => bulk::source().map_err(Error::io("source")),
         Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::io("relay")),
         Some(Role::Load) => load::run(),
         None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }, arguments.only),

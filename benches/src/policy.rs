@@ -14,6 +14,8 @@ use serde_json::{Map, Value, json};
 use crate::Error;
 
 pub(crate) const WORKLOAD: &str = "bench-api";
+/// A workload that only goes out.
+pub(crate) const OUTBOUND: &str = "bench-out";
 const OBJECTS: &str = include_str!("policy.yaml");
 const JWKS: &str = "issuer.jwks.json";
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
@@ -35,9 +37,16 @@ struct Case {
 
 impl Policy {
     /// Writes the objects into `dir`, with an issuer of this run's own.
-    pub(crate) fn write(dir: &Path, listen: SocketAddr, upstream: SocketAddr) -> Result<Self, Error> {
+    pub(crate) fn write(dir: &Path, listen: SocketAddr, egress: SocketAddr, upstream: SocketAddr) -> Result<Self, Error> {
         let key = DevKey::generate()?;
-        let objects = OBJECTS.replace("JWKS", JWKS).replace("LISTEN", &listen.to_string()).replace("UPSTREAM", &upstream.to_string());
+        let fill = [
+            ("JWKS", JWKS.to_owned()),
+            ("LISTEN", listen.to_string()),
+            ("EGRESS", egress.to_string()),
+            ("UPSTREAM_PORT", upstream.port().to_string()),
+            ("UPSTREAM", upstream.to_string()),
+        ];
+        let objects = fill.iter().fold(OBJECTS.to_owned(), |text, (name, value)| text.replace(name, value));
         let write = |name: &str, text: &str| fs::write(dir.join(name), text).map_err(Error::io(name));
         write("objects.yaml", &objects)?;
         write(JWKS, &key.jwks()?)?;

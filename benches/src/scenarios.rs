@@ -5,7 +5,7 @@ use std::{net::SocketAddr, thread, time::Duration};
 use serde::Serialize;
 
 use crate::{
-    Error,
+    Error, bulk,
     load::{Load, Outcome},
     measure::{self, Memory},
     policy::{Policy, request},
@@ -21,13 +21,16 @@ pub(crate) struct Plan {
     requests: usize,
     /// Seconds of one run in an open loop.
     seconds: usize,
+    /// Octets of one download in bulk, and connections of one octet each.
+    pub(crate) bulk: u64,
+    pub(crate) short: usize,
     /// Seconds that an idle sidecar is watched.
     idle: u64,
 }
 
 impl Plan {
-    pub(crate) const FULL: Self = Self { rounds: 5, requests: 60_000, seconds: 5, idle: 20 };
-    pub(crate) const QUICK: Self = Self { rounds: 3, requests: 20_000, seconds: 3, idle: 5 };
+    pub(crate) const FULL: Self = Self { rounds: 5, requests: 60_000, seconds: 5, bulk: 8 << 30, short: 8_000, idle: 20 };
+    pub(crate) const QUICK: Self = Self { rounds: 3, requests: 20_000, seconds: 3, bulk: 2 << 30, short: 2_000, idle: 5 };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -36,6 +39,7 @@ pub(crate) enum Part {
     Cost,
     Latency,
     Flood,
+    Bulk,
 }
 
 /// Requests under way at a time.
@@ -72,6 +76,12 @@ struct Field {
 /// `only`: all parts where it is `None`.
 pub(crate) fn run(plan: Plan, only: Option<Part>, report: &mut Report) -> Result<(), Error> {
     let wanted = |part| only.is_none_or(|only| only == part);
+    if wanted(Part::Bulk) {
+        bulk::run(plan, report)?;
+    }
+    if only == Some(Part::Bulk) {
+        return Ok(());
+    }
     let origin = Target::origin()?;
     let relay = Target::relay(origin.address)?;
     let mut installation = Installation::new(origin.address)?;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     thread,
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{
     Error,
     load::{Load, Outcome},
-    policy::{Policy, WORKLOAD, ask},
+    policy::{OUTBOUND, Policy, WORKLOAD, ask},
 };
 
 const START: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn start(command: &mut Command) -> Result<Self, Error> {
+    pub(crate) fn start(command: &mut Command) -> Result<Self, Error> {
         let mut child = command.spawn().map_err(Error::io(command.get_program().display().to_string()))?;
         let stdout = child.stdout.take().map(BufReader::new);
         Ok(Self { child, stdout })
@@ -87,13 +87,33 @@ pub(crate) struct Target {
 impl Target {
     /// What the others stand before.
     pub(crate) fn origin() -> Result<Self, Error> {
-        let mut process = Process::role(&["origin"])?;
-        Ok(Self { name: "origin", address: process.address()?, process })
+        Self::role("origin", &["origin"])
     }
 
     pub(crate) fn relay(upstream: SocketAddr) -> Result<Self, Error> {
-        let mut process = Process::role(&["relay", &upstream.to_string()])?;
-        Ok(Self { name: "relay", address: process.address()?, process })
+        Self::role("relay", &["relay", &upstream.to_string()])
+    }
+
+    /// This program, in another role, where it says that it listens.
+    pub(crate) fn role(name: &'static str, arguments: &[&str]) -> Result<Self, Error> {
+        let mut process = Process::role(arguments)?;
+        Ok(Self { name, address: process.address()?, process })
+    }
+
+    pub(crate) fn new(name: &'static str, address: SocketAddr, process: Process) -> Self {
+        Self { name, address, process }
+    }
+
+    /// Waits until it does.
+    pub(crate) fn listening(&self) -> Result<(), Error> {
+        let started = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            if started.elapsed() > START {
+                return Err(Error::Unexpected(format!("{} does not listen on {} after {START:?}", self.name, self.address)));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -127,6 +147,7 @@ pub(crate) struct Installation {
     dir: TempDir,
     pub(crate) policy: Policy,
     listen: SocketAddr,
+    egress: SocketAddr,
     control_plane: Option<Process>,
 }
 
@@ -135,18 +156,20 @@ impl Installation {
         let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
         let objects = dir.path().join("objects");
         fs::create_dir(&objects).map_err(Error::io("objects"))?;
-        let listen = free_address()?;
-        let policy = Policy::write(&objects, listen, upstream)?;
-        let bootstrap = json!({
-            "workload": WORKLOAD,
-            "controlPlane": { "unix": dir.path().join("sockets").join(format!("{WORKLOAD}.ads")) },
-            "admin": format!("unix:{}", dir.path().join("admin.sock").display()),
-            "stateDir": dir.path().join("state"),
-            "accessLog": { "file": dir.path().join("access.log") },
-            "drainSeconds": 1,
-        });
-        fs::write(dir.path().join("bootstrap.json"), bootstrap.to_string()).map_err(Error::io("bootstrap.json"))?;
-        Ok(Self { dir, policy, listen, control_plane: None })
+        let (listen, egress) = (free_address()?, free_address()?);
+        let policy = Policy::write(&objects, listen, egress, upstream)?;
+        for workload in [WORKLOAD, OUTBOUND] {
+            let bootstrap = json!({
+                "workload": workload,
+                "controlPlane": { "unix": dir.path().join("sockets").join(format!("{workload}.ads")) },
+                "admin": format!("unix:{}", dir.path().join(format!("{workload}.admin")).display()),
+                "stateDir": dir.path().join("state"),
+                "accessLog": { "file": dir.path().join("access.log") },
+                "drainSeconds": 1,
+            });
+            fs::write(dir.path().join(format!("{workload}.json")), bootstrap.to_string()).map_err(Error::io("bootstrap"))?;
+        }
+        Ok(Self { dir, policy, listen, egress, control_plane: None })
     }
 
     pub(crate) fn start_control_plane(&mut self) -> Result<(), Error> {
@@ -166,7 +189,7 @@ impl Installation {
     pub(crate) fn start_sidecar(&self) -> Result<(Target, Duration), Error> {
         let head = self.policy.request("acme", "start")?;
         let started = Instant::now();
-        let process = Process::start(Command::new(beside("ringfence-proxy")?).arg("run").arg("--bootstrap").arg(self.bootstrap()))?;
+        let process = self.sidecar_of(WORKLOAD)?;
         while !ask(self.listen, &head).is_ok_and(|(status, _)| status == 200) {
             if started.elapsed() > START {
                 return Err(Error::Unexpected(format!("the sidecar gave no right answer within {START:?}")));
@@ -176,8 +199,16 @@ impl Installation {
         Ok((Target { name: "ringfence", address: self.listen, process }, started.elapsed()))
     }
 
-    fn bootstrap(&self) -> PathBuf {
-        self.dir.path().join("bootstrap.json")
+    /// The sidecar of the workload that only goes out.
+    pub(crate) fn start_outbound(&self) -> Result<Target, Error> {
+        let target = Target::new("ringfence, CONNECT", self.egress, self.sidecar_of(OUTBOUND)?);
+        target.listening()?;
+        Ok(target)
+    }
+
+    fn sidecar_of(&self, workload: &str) -> Result<Process, Error> {
+        let bootstrap = self.dir.path().join(format!("{workload}.json"));
+        Process::start(Command::new(beside("ringfence-proxy")?).arg("run").arg("--bootstrap").arg(bootstrap))
     }
 
     /// Empties the access log, lest it fill the disk.
@@ -201,6 +232,6 @@ fn beside(name: &str) -> Result<PathBuf, Error> {
 }
 
 /// A port that nobody uses at this moment: the sidecar must find the same one again when it restarts.
-fn free_address() -> Result<SocketAddr, Error> {
+pub(crate) fn free_address() -> Result<SocketAddr, Error> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).map_err(Error::io("a free port"))
 }

@@ -21,6 +21,7 @@ use tokio::{
     runtime::LocalOptions,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    time::timeout_at,
 };
 
 use crate::{
@@ -53,6 +54,8 @@ use crate::{
 
 /// Stream events wait one at a time: the next response is read when the last is applied.
 const STREAM_EVENTS: usize = 1;
+/// While it drains, how often it is looked whether all connections have ended.
+const QUIET: Duration = Duration::from_millis(50);
 /// What is queued for the access log and the collector gets this long at the end.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -155,11 +158,17 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         }
         connecting.abort();
         readiness.drain();
-        apply.listeners.drain();
-        // The data threads end when their last connection has, or at the deadline.
-        let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let cut = tokio::time::Instant::now() + Duration::from_secs(bootstrap.drain_seconds);
+        let drained = async {
+            apply.listeners.drain(cut);
+            // A workload that is told to end as well may need to reach others until it has: its sidecar is ended after it
+            // (Kubernetes does so with a sidecar container), or it keeps a connection open.
+            let _ = timeout_at(cut, apply.metrics.quiet(QUIET)).await;
+            apply.listeners.end(cut);
+            let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+        };
         tokio::select! {
-            _ = ended => {}
+            () = drained => {}
             // Whoever asks meanwhile is told that this sidecar drains.
             never = &mut admin => match never? {},
         }

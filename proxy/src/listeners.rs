@@ -248,17 +248,20 @@ impl Listeners {
         *self.told.lock() = told;
     }
 
-    /// Stops accepting requests; those in flight may end until the deadline, and until then all that they cause may leave the workload as
-    /// before. The data threads end when theirs have.
-    pub fn drain(&mut self) {
-        let until = Instant::now() + self.drain_for;
-        for (key, mut listener) in self.bound.drain() {
-            listener.stop(match key.role {
-                Role::Inbound => Stop::within(until),
-                Role::Outbound | Role::Dns => Stop::at(until),
-            });
-        }
+    /// Stops accepting requests; those in flight may end until `cut`. What leaves the workload goes on leaving: requests that end need it.
+    pub fn drain(&mut self, cut: Instant) {
+        self.bound.retain(|key, listener| {
+            if key.role == Role::Inbound {
+                listener.stop(Stop::within(cut));
+            }
+            key.role != Role::Inbound
+        });
         self.threads.clear();
+    }
+
+    /// Stops the rest too. The data threads end when the last connection has, or at `cut`.
+    pub fn end(&mut self, cut: Instant) {
+        self.bound.drain().for_each(|(_, mut listener)| listener.stop(Stop::within(cut)));
     }
 }
 

@@ -4,14 +4,16 @@
 
 use std::{
     collections::HashMap,
+    io::{Read, Write},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
+pub use hickory_proto::rr::RecordType;
 use hickory_proto::{
-    op::{Message, ResponseCode},
+    op::{Message, Query, ResponseCode},
     rr::{
-        RData, Record, RecordType,
+        Name, RData, Record,
         rdata::{A, AAAA},
     },
 };
@@ -21,7 +23,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::http::{RUNTIME, block_on};
+use crate::{
+    DEADLINE,
+    http::{RUNTIME, block_on},
+};
 
 pub struct Dns {
     pub address: SocketAddr,
@@ -110,6 +115,45 @@ impl Zone {
         }
         answer.to_vec().ok()
     }
+}
+
+/// What the server at port 53 of an address says that a name leads to, asked from the caller's namespace and as its user.
+#[track_caller]
+pub fn ask(server: IpAddr, name: &str, kind: RecordType) -> Vec<IpAddr> {
+    let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = std::net::UdpSocket::bind(any).unwrap();
+    socket.connect((server, 53)).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.send(&query(name, kind)).unwrap();
+    let mut answer = [0; 4096];
+    let length = socket.recv(&mut answer).expect("an answer in time, from who was asked");
+    addresses(&answer[..length])
+}
+
+/// The same over TCP.
+#[track_caller]
+pub fn ask_over_tcp(server: IpAddr, name: &str, kind: RecordType) -> Vec<IpAddr> {
+    let mut stream = std::net::TcpStream::connect_timeout(&(server, 53).into(), DEADLINE).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let query = query(name, kind);
+    stream.write_all(&[&(query.len() as u16).to_be_bytes()[..], &query].concat()).unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut answer).unwrap();
+    addresses(&answer)
+}
+
+fn query(name: &str, kind: RecordType) -> Vec<u8> {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message.to_vec().unwrap()
+}
+
+fn addresses(answer: &[u8]) -> Vec<IpAddr> {
+    let answer = Message::from_vec(answer).unwrap();
+    answer.answers.iter().filter_map(|record| record.data.ip_addr()).collect()
 }
 
 async fn datagrams(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {

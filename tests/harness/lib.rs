@@ -9,9 +9,10 @@
 //! sidecar         `ringfence-proxy run`, and what its admin endpoint says
 //! http  raw       clients: whole requests; bytes
 //! upstream        the workload behind a sidecar, or what it asks for outside: records, answers as its path says
-//! dns  tls        a DNS server whose answers change; a certificate authority and its clients
+//! dns  tls  echo  a DNS server whose answers change; a certificate authority and its clients; a server of no known protocol
 //! ads             a sidecar's or an outsider's delta stream, message by message
 //! collector       an OTLP collector
+//! corpora         the corpora beside the repository
 //! process  procfs processes, their output, their memory
 //! netns  packet   a pod and the world outside of it: two network namespaces; frames past the kernel's IP (needs root)
 //! pod  canary     a captured workload and its sidecar in that pod; what outside sees every packet that gets out
@@ -25,7 +26,9 @@ pub mod binaries;
 pub mod canary;
 pub mod collector;
 pub mod control_plane;
+pub mod corpora;
 pub mod dns;
+pub mod echo;
 pub mod egress;
 pub mod http;
 pub mod netns;
@@ -45,6 +48,7 @@ pub use acme::Acme;
 pub use canary::Canary;
 pub use control_plane::{Serve, Up, ringfence};
 pub use dns::Dns;
+pub use echo::Echo;
 pub use egress::Egress;
 pub use netns::Net;
 pub use pod::Pod;

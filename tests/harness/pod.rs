@@ -33,7 +33,7 @@ impl Pod {
         site.tenant("acme", egress);
         let listeners = format!(
             "inbound: [{{ listen: 127.0.0.1:{INBOUND}, upstream: 127.0.0.1:19000 }}], \
-             egress: {{ listen: \"[::]:{EGRESS}\", capture: redirect }}, dns: {{ listen: \"[::]:{DNS}\", upstreams: [\"udp://{dns}\"] }}"
+             egress: {{ listen: 127.0.0.1:{EGRESS}, capture: redirect }}, dns: {{ listen: 127.0.0.1:{DNS}, upstreams: [\"udp://{dns}\"] }}"
         );
         site.write("pod.yaml", &object("Workload", "pod", &format!("{{ tenant: acme, {listeners} }}")));
         let serve = Serve::start(&site);
@@ -71,6 +71,25 @@ impl Pod {
         chown(&own, Some(SIDECAR), Some(SIDECAR)).unwrap();
         let command = self.net.pod.command_as(SIDECAR, binary("ringfence-proxy"));
         Sidecar::begin_as(command, &self.site, "pod", &bootstrap)
+    }
+
+    /// Counts what [`Pod::opened`] tells, from now on.
+    pub fn watch(&self) {
+        let rules = format!(
+            "table inet opened {{\ncounter connections {{ }}\nchain output {{\ntype filter hook output priority -400; policy accept;\n\
+             meta skuid {SIDECAR} tcp flags & (syn | ack) == syn counter name connections\n}}\n}}"
+        );
+        let output = self.net.pod.command("nft").arg(rules).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// TCP connections that the sidecar has begun since this was asked last, to wherever, as the kernel counts them.
+    #[track_caller]
+    pub fn opened(&self) -> usize {
+        let output = self.net.pod.command("nft").args(["reset", "counter", "inet", "opened", "connections"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let packets = text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+        packets.unwrap_or_else(|| panic!("{text}"))
     }
 
     /// A program that the workload runs.

@@ -7,11 +7,13 @@
 //! | `/redirect?URL` | 302 to URL |
 //! | a gRPC content type | the request's body, then `grpc-status: 0` as trailer |
 //! | a WebSocket handshake | 101, then every octet comes back |
+//! | a file below the directory of [`Upstream::files`] | 200 and the file; 404, where it is none |
 //! | anything else | 200 `ok` once the request's body has ended |
 
 use std::{
     convert::Infallible,
     net::SocketAddr,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -92,15 +94,24 @@ impl Upstream {
         Self::on(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), Some(tls::server(&[name])))
     }
 
+    /// Answers every GET with a file below `root`.
+    pub fn files(root: &Path) -> Self {
+        Self::serve(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), None, Some(root.to_owned()))
+    }
+
     /// On a socket that listens already, wherever that is.
     pub fn on(listener: std::net::TcpListener, tls: Option<Arc<ServerConfig>>) -> Self {
+        Self::serve(listener, tls, None)
+    }
+
+    fn serve(listener: std::net::TcpListener, tls: Option<Arc<ServerConfig>>, root: Option<PathBuf>) -> Self {
         listener.set_nonblocking(true).unwrap();
         let listener = block_on(async { TcpListener::from_std(listener) }).unwrap();
         let (release, released) = watch::channel(false);
         let (log, accepted) = (Log::default(), Arc::default());
         let address = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
-        let service = Service { log: log.clone(), released, tls: tls.map(TlsAcceptor::from) };
+        let service = Service { log: log.clone(), released, tls: tls.map(TlsAcceptor::from), root: root.map(Arc::from) };
         tasks.spawn_on(serve(listener, service, Arc::clone(&accepted)), RUNTIME.handle());
         Self { address, log, accepted, release, _tasks: tasks }
     }
@@ -145,6 +156,7 @@ struct Service {
     log: Log,
     released: watch::Receiver<bool>,
     tls: Option<TlsAcceptor>,
+    root: Option<Arc<Path>>,
 }
 
 async fn serve(listener: TcpListener, service: Service, accepted: Arc<AtomicUsize>) {
@@ -163,8 +175,7 @@ async fn serve(listener: TcpListener, service: Service, accepted: Arc<AtomicUsiz
 }
 
 async fn serve_http(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, service: Service) {
-    let Service { log, released, .. } = service;
-    let service = service_fn(move |request| answer(request, log.clone(), released.clone()));
+    let service = service_fn(move |request| answer(request, service.clone()));
     // A connection's failure is its client's to notice.
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(TokioIo::new(stream), service).await;
 }
@@ -205,7 +216,8 @@ impl Drop for Entry {
     }
 }
 
-async fn answer(request: Request<Incoming>, log: Log, mut released: watch::Receiver<bool>) -> Result<Response<Body>, hyper::Error> {
+async fn answer(request: Request<Incoming>, service: Service) -> Result<Response<Body>, hyper::Error> {
+    let Service { log, mut released, root, .. } = service;
     let mut entry = Entry::new(&request, log);
     let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
     let is_grpc = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
@@ -228,6 +240,9 @@ async fn answer(request: Request<Incoming>, log: Log, mut released: watch::Recei
         let _ = released.wait_for(|released| *released).await;
     }
     entry.end = End::Answered;
+    if let Some(root) = root {
+        return Ok(file(&root, &path));
+    }
     let body = match path.strip_prefix("/big/").and_then(|length| length.parse().ok()) {
         Some(length) => zeros(length),
         None if is_grpc => {
@@ -246,6 +261,16 @@ async fn answer(request: Request<Incoming>, log: Log, mut released: watch::Recei
         response.headers_mut().insert(header::CONTENT_TYPE, "application/grpc".parse().unwrap());
     }
     Ok(response)
+}
+
+fn file(root: &Path, path: &str) -> Response<Body> {
+    let (status, body) = match std::fs::read(root.join(path.trim_start_matches('/'))) {
+        Ok(octets) => (StatusCode::OK, octets),
+        Err(_) => (StatusCode::NOT_FOUND, Vec::new()),
+    };
+    let mut response = Response::new(frames([Bytes::from(body)], None));
+    *response.status_mut() = status;
+    response
 }
 
 fn text(text: &'static str) -> Body {

@@ -21,7 +21,7 @@ fn quickstart() -> tempfile::TempDir {
         text = text.replace(&format!("listen: 127.0.0.1:1808{i}"), "listen: 127.0.0.1:0");
         text = text.replace(&format!("upstream: 127.0.0.1:1900{i}"), &format!("upstream: {}", demo.local_addr().unwrap()));
     }
-    fs::write(&file, text).unwrap();
+    fs::write(&file, text.replace("listen: 127.0.0.1:15001", "listen: 127.0.0.1:0")).unwrap();
     dir
 }
 
@@ -94,6 +94,14 @@ fn init_up_token_and_the_four_answers() {
     assert!(sidecars.len() == 3 && sidecars.iter().all(|sidecar| sidecar["inSync"] == true), "{status}");
     assert!(up.process.terminate().success());
     assert!(ringfence(["status".as_ref(), dir.as_os_str()]).status.code() == Some(1), "nobody serves the directory any more");
+}
+
+#[test]
+fn a_second_up_is_ready_though_nothing_has_changed() {
+    let dir = quickstart();
+    let dir = dir.path().join("demo");
+    drop(Up::start(&dir));
+    Up::start(&dir);
 }
 
 #[test]

@@ -212,7 +212,6 @@ impl Session {
         let mut inner = self.fleet.lock();
         let Some(connected) = inner.streams.get_mut(&self.id) else { return Ok(Vec::new()) };
         let events = connected.stream.receive(request)?;
-        let changed = !events.is_empty();
         for event in events {
             match event {
                 Event::Acked { kind, names } => {
@@ -239,9 +238,8 @@ impl Session {
         }
         drop(inner);
         let due = self.due();
-        if changed || !due.is_empty() {
-            self.fleet.changed.send_modify(|count| *count += 1);
-        }
+        // Also where nothing is due: a sidecar that comes with all that is published is in sync by that alone.
+        self.fleet.changed.send_modify(|count| *count += 1);
         Ok(due)
     }
 

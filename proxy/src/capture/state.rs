@@ -80,6 +80,10 @@ pub fn require(dir: &Path, egress: SocketAddr, dns: SocketAddr) -> Result<(), St
             return Err(format!("the redirect rules lead to loopback and not to {name} listener {listener}"));
         }
     }
+    if dns.ip().is_unspecified() {
+        // The kernel would choose another source address than the one that was asked, and nobody would take the answer for one.
+        return Err(format!("the redirect rules lead to loopback: answers over UDP need a dns listener there, not on {dns}"));
+    }
     Ok(())
 }
 

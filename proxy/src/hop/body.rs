@@ -1,10 +1,10 @@
 //! Bodies on their way through: streamed, never gathered, watched for standstill.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -20,6 +20,8 @@ use super::{connection::Activity, headers::prepare_trailers, pool::Lease};
 pub enum BodyError {
     #[error("nothing came for {0:?}")]
     Stalled(Duration),
+    #[error("the response has ended before it")]
+    Answered,
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
@@ -41,6 +43,10 @@ struct Moved {
     octets: Rc<Cell<u64>>,
     /// Nobody reads the body any more: it was written to its end, or the connection broke.
     done: Cell<bool>,
+    /// The response has ended, and with it the exchange that the body is counted and judged in.
+    answered: Cell<bool>,
+    /// Whoever waits for the next piece.
+    reader: RefCell<Option<Waker>>,
 }
 
 impl Progress {
@@ -51,6 +57,16 @@ impl Progress {
     /// Whether all of the request has been written.
     pub(crate) fn is_done(&self) -> bool {
         self.0.as_ref().is_none_or(|moved| moved.done.get())
+    }
+
+    /// Breaks the body off where it is: its response has ended.
+    fn end(&self) {
+        if let Some(moved) = self.0.as_ref().filter(|moved| !moved.done.get()) {
+            moved.answered.set(true);
+            if let Some(reader) = moved.reader.take() {
+                reader.wake();
+            }
+        }
     }
 
     /// Octets that passed, now and later.
@@ -64,7 +80,14 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        let moved = Moved { activity: activity.clone(), last: Cell::new(Instant::now()), octets: Rc::default(), done: Cell::new(false) };
+        let moved = Moved {
+            activity: activity.clone(),
+            last: Cell::new(Instant::now()),
+            octets: Rc::default(),
+            done: Cell::new(false),
+            answered: Cell::new(false),
+            reader: RefCell::default(),
+        };
         Self { flow: Some(Flow::new(incoming, stall)), progress: Progress(Some(Rc::new(moved))) }
     }
 
@@ -90,9 +113,19 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(flow) = &mut self.flow else { return Poll::Ready(None) };
+        let this = &mut *self;
+        let Some(flow) = &mut this.flow else { return Poll::Ready(None) };
+        if let Some(moved) = &this.progress.0 {
+            if moved.answered.get() {
+                return Poll::Ready(Some(Err(BodyError::Answered)));
+            }
+            let mut reader = moved.reader.borrow_mut();
+            if !reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+                *reader = Some(cx.waker().clone());
+            }
+        }
         let polled = flow.poll_frame(cx);
-        if let (Poll::Ready(frame), Some(moved)) = (&polled, &self.progress.0) {
+        if let (Poll::Ready(frame), Some(moved)) = (&polled, &this.progress.0) {
             let now = Instant::now();
             moved.last.set(now);
             moved.activity.moved(now);
@@ -135,11 +168,13 @@ pub(crate) struct UpstreamBody {
     flow: Flow,
     /// The upstream connection, to be used again once the body has ended.
     lease: Option<Lease>,
+    /// Of the request that this answers.
+    asked: Progress,
 }
 
 impl UpstreamBody {
-    pub(crate) fn new(incoming: Incoming, stall: Duration, lease: Option<Lease>) -> Self {
-        Self { flow: Flow::new(incoming, stall), lease }
+    pub(crate) fn new(incoming: Incoming, asked: Progress, stall: Duration, lease: Option<Lease>) -> Self {
+        Self { flow: Flow::new(incoming, stall), lease, asked }
     }
 }
 
@@ -184,6 +219,7 @@ impl<A: Account + Unpin> Body for ResponseBody<A> {
 
 impl Drop for UpstreamBody {
     fn drop(&mut self) {
+        self.asked.end();
         if self.flow.has_ended()
             && let Some(lease) = self.lease.take()
         {

@@ -116,7 +116,7 @@ pub(crate) async fn http1(mut parts: Parts, body: RequestBody, is_upgrade: bool,
         }
         _ => {
             let lease = Lease::new(to.upstream.clone(), connection, written.is_done());
-            Ok(Answer::Response(respond(response, Some(lease), to)))
+            Ok(Answer::Response(respond(response, written, Some(lease), to)))
         }
     }
 }
@@ -135,24 +135,23 @@ pub(crate) async fn http2(mut parts: Parts, body: RequestBody, to: To<'_>) -> Re
     let progress = body.progress();
     let mut connection = to.upstream.http2(to.tenant.cloned()).await?;
     to.goes_to(connection.peer);
-    let response = match within(connection.sender.try_send_request(Request::from_parts(parts, body)), progress, to).await? {
+    let response = match within(connection.sender.try_send_request(Request::from_parts(parts, body)), progress.clone(), to).await? {
         Ok(response) => response,
         Err(mut refused) => {
             // The connection died before anything was written on it: once more, on a new one.
             let Some(request) = refused.take_message() else { return Err(failed(refused.error(), to).into()) };
-            let progress = request.body().progress();
             let mut connection = to.upstream.http2(to.tenant.cloned()).await?;
             to.goes_to(connection.peer);
-            within(connection.sender.send_request(request), progress, to).await?.map_err(|error| failed(&error, to))?
+            within(connection.sender.send_request(request), progress.clone(), to).await?.map_err(|error| failed(&error, to))?
         }
     };
-    Ok(respond(response, None, to))
+    Ok(respond(response, progress, None, to))
 }
 
-fn respond(mut response: Response<Incoming>, lease: Option<Lease>, to: To<'_>) -> Response<Content> {
+fn respond(mut response: Response<Incoming>, asked: Progress, lease: Option<Lease>, to: To<'_>) -> Response<Content> {
     prepare_response(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
-    response.map(|body| Content::Upstream(UpstreamBody::new(body, to.timeouts.stall, lease)))
+    response.map(|body| Content::Upstream(UpstreamBody::new(body, asked, to.timeouts.stall, lease)))
 }
 
 fn set_upgrade(headers: &mut HeaderMap) {
@@ -250,7 +249,7 @@ async fn within<T>(answer: impl Future<Output = T>, progress: Progress, to: To<'
 fn failed(error: &hyper::Error, to: To<'_>) -> Deny {
     match caused_by::<BodyError>(error) {
         Some(BodyError::Stalled(_)) => Deny::new(Reason::RequestTimeout, "the request's body stood still"),
-        Some(BodyError::Broken(_)) => match to.signals.broken_body() {
+        Some(BodyError::Answered | BodyError::Broken(_)) => match to.signals.broken_body() {
             Some(violation) => violation.into(),
             None => Deny::new(Reason::RequestMalformed, "the request's body broke off"),
         },

@@ -1,6 +1,6 @@
-//! How many connections a tenant may open outwards, at once and a second.
+//! How many connections a tenant may open outwards, at once and a second, and how many names it may look up for them at once.
 
-use std::{num::NonZeroU32, time::Instant};
+use std::{num::NonZeroU32, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 use ringfence_policy::{
@@ -9,20 +9,31 @@ use ringfence_policy::{
     ratelimit::{Per, Quota, Rate},
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::{Limiter, gcra::Gcra};
 use crate::in_flight::{InFlight, InFlightGuard};
 
+/// Names that a tenant may have looked up at once; more wait. While the upstreams keep silent each costs the resolver some six sockets.
+const LOOKUPS: usize = 64;
+
 /// One tenant's connections.
-#[derive(Default)]
 pub(super) struct Connections {
     open: InFlight,
     /// Nanoseconds since the limiter was made.
     tat: Mutex<u64>,
+    lookups: Arc<Semaphore>,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self { open: InFlight::default(), tat: Mutex::default(), lookups: Semaphore::new(LOOKUPS).into() }
+    }
 }
 
 impl Connections {
     pub(super) fn is_fresh(&mut self, now: u64) -> bool {
-        self.open.is_idle() && *self.tat.get_mut() <= now
+        self.open.is_idle() && *self.tat.get_mut() <= now && Arc::strong_count(&self.lookups) == 1
     }
 
     fn open(&self, max: u32, gcra: &Gcra, now: u64) -> Result<InFlightGuard, &'static str> {
@@ -49,9 +60,20 @@ impl Limiter {
     }
 }
 
+impl Limiter {
+    /// The tenant's turn to look a name up. To be kept until it is found.
+    pub async fn lookup(&self, tenant: &TenantId, now: Instant) -> Option<OwnedSemaphorePermit> {
+        let lookups = self.tenant(tenant, self.nanos(now)).connections.lookups.clone();
+        // Never closed.
+        lookups.acquire_owned().await.ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use futures_util::FutureExt;
 
     use super::*;
     use crate::limiter::Bounds;
@@ -97,5 +119,18 @@ mod tests {
         assert!(limiter.connect(&acme, &hourly, start).is_err());
         assert!(limiter.connect(&acme, &policy(10, 100), start).is_err(), "its window is used up");
         assert!(limiter.connect(&acme, &policy(10, 100), start + Duration::from_millis(10)).is_ok());
+    }
+
+    #[test]
+    fn lookups_wait_for_those_of_their_tenant_alone() {
+        let start = Instant::now();
+        let limiter = Limiter::new(start, Bounds::default());
+        let [acme, globex] = ["acme", "globex"].map(|name| name.parse::<TenantId>().unwrap());
+        let turn = |tenant| limiter.lookup(tenant, start).now_or_never().flatten();
+        let mut turns: Vec<_> = (0..LOOKUPS).map(|_| turn(&acme).unwrap()).collect();
+        assert!(turn(&acme).is_none());
+        assert!(turn(&globex).is_some());
+        turns.pop();
+        assert!(turn(&acme).is_some());
     }
 }

@@ -32,24 +32,14 @@ pub fn bind(address: SocketAddr, share: bool) -> io::Result<BoundListener> {
     Ok(socket.into())
 }
 
-/// When a listener is to end.
+/// The end of a listener: nothing is accepted any more, and requests in flight may end (`Connection: close`, GOAWAY) until what is still
+/// open is cut at this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stop {
-    /// No new work from here on: nothing is accepted, requests in flight may end (`Connection: close`, GOAWAY).
-    pub begin: Instant,
-    /// What is still open is cut.
-    pub cut: Instant,
-}
+pub struct Stop(Instant);
 
 impl Stop {
-    /// From now on; what is in flight may end until `cut`.
     pub fn within(cut: Instant) -> Self {
-        Self { begin: Instant::now(), cut }
-    }
-
-    /// Serves on as if nothing were, until all ends at once.
-    pub fn at(cut: Instant) -> Self {
-        Self { begin: cut, cut }
+        Self(cut)
     }
 }
 
@@ -64,15 +54,12 @@ impl Drain {
 
     /// Resolves once draining has begun. A sender that is gone cannot ask for it any more.
     pub(crate) async fn begun(&mut self) {
-        let stop = self.stop().await;
-        if stop.begin > Instant::now() {
-            sleep_until(stop.begin).await;
-        }
+        self.stop().await;
     }
 
     async fn cut(&mut self) {
-        let stop = self.stop().await;
-        sleep_until(stop.cut).await;
+        let Stop(cut) = self.stop().await;
+        sleep_until(cut).await;
     }
 
     async fn stop(&mut self) -> Stop {

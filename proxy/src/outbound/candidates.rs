@@ -20,21 +20,24 @@
 //! wanted it to go.
 
 use std::{
+    future,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Instant,
 };
 
+use futures_util::{StreamExt, stream};
 use ringfence_policy::{
     Deny, Reason, Snapshot, TenantId,
     egress::{self as policy, EgressRule},
     host::{Host, HostName},
     ratelimit::Mode,
 };
-use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::{
-    decide::{Ask, Decided, Places, Protocol, decide, decide_at, egress_of},
+    decide::{Ask, Decided, Places, Protocol, RESOLVE, decide, decide_at, egress_of},
     sniff::Name,
 };
 
@@ -139,25 +142,14 @@ impl Candidates<'_> {
         if let Some(name) = told.into_iter().find(is_listed) {
             return Ok(Some(name));
         }
-        let names: Vec<HostName> = egress_of(self.snapshot, self.tenant)?.opaque_names(self.port).cloned().collect();
-        let Ok(resolver) = self.places.resolvers.of(self.snapshot.workload.dns.as_ref()) else { return Ok(None) };
-        // Without one of its zones nothing is resolved.
-        let Some(zones) = &self.snapshot.zones else { return Ok(None) };
-        for names in names.chunks(LOOKUPS) {
-            let mut lookups = JoinSet::new();
-            for name in names {
-                let (resolver, name, zones) = (resolver.clone(), name.clone(), zones.clone());
-                lookups.spawn_local(async move {
-                    let found = resolver.addresses(&name, &zones).await.ok()?;
-                    found.addresses.contains(&address).then_some(name)
-                });
-            }
-            while let Some(found) = lookups.join_next().await {
-                if let Ok(Some(name)) = found {
-                    return Ok(Some(name));
-                }
-            }
-        }
-        Ok(None)
+        let policy = egress_of(self.snapshot, self.tenant)?;
+        let leads_there = async |name: &HostName| {
+            let addresses = self.places.resolve(name, self.tenant, self.snapshot).await;
+            addresses.is_ok_and(|addresses| addresses.contains(&address)).then(|| name.clone())
+        };
+        let found = stream::iter(policy.opaque_names(self.port)).map(leads_there).buffer_unordered(LOOKUPS);
+        let mut found = pin!(found.filter_map(future::ready));
+        // However many names there are.
+        Ok(timeout(RESOLVE, found.next()).await.unwrap_or_default())
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use ringfence_policy::{
@@ -12,12 +13,17 @@ use ringfence_policy::{
     host::{Host, HostName},
     path::NormalPath,
 };
+use tokio::time::timeout;
 
 use super::own::Own;
 use crate::{
     bindings::Bindings,
     dns::resolve::{ResolveError, Resolvers},
+    limiter::Limiter,
 };
+
+/// How long it may take to find a name's addresses, waiting for the turn to ask included.
+pub(super) const RESOLVE: Duration = Duration::from_secs(10);
 
 /// What a connection or request asks for. Kept for as long as it lasts, so that another policy can be asked about it.
 #[derive(Clone, Debug)]
@@ -69,10 +75,11 @@ pub struct Places<'a> {
     pub resolvers: &'a Resolvers,
     pub own: &'a Own,
     pub bindings: &'a Bindings,
+    pub limiter: &'a Limiter,
 }
 
 impl Places<'_> {
-    pub async fn resolve(&self, name: &HostName, snapshot: &Snapshot) -> Result<Vec<IpAddr>, Deny> {
+    pub async fn resolve(&self, name: &HostName, tenant: &TenantId, snapshot: &Snapshot) -> Result<Vec<IpAddr>, Deny> {
         let Some(zones) = &snapshot.zones else {
             return Err(Deny::new(Reason::ConfigAbsent, "a policy zone is missing: no name is resolved"));
         };
@@ -84,7 +91,12 @@ impl Places<'_> {
             Deny::new(reason, format!("{name}: {error}"))
         };
         let resolver = self.resolvers.of(snapshot.workload.dns.as_ref()).map_err(unresolved)?;
-        Ok(resolver.addresses(name, zones).await.map_err(unresolved)?.addresses)
+        let found = timeout(RESOLVE, async {
+            let _turn = self.limiter.lookup(tenant, Instant::now()).await;
+            resolver.addresses(name, zones).await
+        });
+        let found = found.await.unwrap_or_else(|_| Err(ResolveError::Failed(format!("nothing within {RESOLVE:?}"))));
+        Ok(found.map_err(unresolved)?.addresses)
     }
 }
 
@@ -93,7 +105,7 @@ pub async fn decide(ask: Ask, snapshot: &Arc<Snapshot>, places: Places<'_>) -> R
     let permit = ask.permit(snapshot)?;
     let addresses = match &ask.host {
         Host::Address(address) => vec![*address],
-        Host::Name(name) => places.resolve(name, snapshot).await?,
+        Host::Name(name) => places.resolve(name, &ask.tenant, snapshot).await?,
     };
     let destinations = permit.destinations(&addresses, &snapshot.platform.egress, |address| places.own.holds(address))?;
     let shadow = permit.shadow.clone();

@@ -18,7 +18,6 @@ use super::{
 use crate::telemetry::{
     Decision, RequestId,
     access_log::{ConnectionRecord, Destination},
-    metrics::Counted,
 };
 
 /// Octets that were moved.
@@ -45,7 +44,6 @@ pub(super) struct Flow {
     pub(super) octets: Octets,
     /// It speaks HTTP: its requests are told one by one.
     is_passed_on: bool,
-    _open: Counted,
 }
 
 impl Flow {
@@ -65,7 +63,6 @@ impl Flow {
             shadow: None,
             octets: Octets::default(),
             is_passed_on: false,
-            _open: shared.metrics.outbound_open(),
             outbound: outbound.clone(),
         }
     }

@@ -15,7 +15,9 @@ use crate::listeners::{Drain, accept};
 pub async fn serve(listener: TcpListener, outbound: Rc<Outbound>, drain: Drain) -> io::Result<()> {
     accept::serve(listener, drain, |stream, _, drain| {
         let outbound = outbound.clone();
+        let open = outbound.shared.metrics.outbound_open();
         async move {
+            let _open = open;
             let _ = stream.set_nodelay(true);
             let original = original(&stream, outbound.capture)?;
             connection::serve(stream, original, outbound, drain).await

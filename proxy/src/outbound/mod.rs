@@ -101,7 +101,8 @@ impl Outbound {
     }
 
     fn places(&self) -> Places<'_> {
-        Places { resolvers: &self.shared.resolvers, own: &self.shared.own, bindings: &self.shared.bindings }
+        let Shared { resolvers, own, bindings, limiter, .. } = &self.shared;
+        Places { resolvers, own, bindings, limiter }
     }
 
     async fn decide(&self, ask: Ask, snapshot: &Arc<Snapshot>) -> Result<Decided, Deny> {

@@ -156,6 +156,13 @@ impl Metrics {
         Counted::new(&self.in_flight)
     }
 
+    /// Resolves when no connection is open in either direction. Looks every `period`.
+    pub async fn quiet(&self, period: Duration) {
+        while self.connections.get() > 0 || self.outbound_open.get() > 0 {
+            tokio::time::sleep(period).await;
+        }
+    }
+
     pub fn identify_cache(&self, hit: bool) {
         self.identify_cache.add(usize::from(!hit));
     }

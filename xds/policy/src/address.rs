@@ -109,6 +109,7 @@ const V6: &[(Ipv6Addr, u32, AddressClass)] = &[
     (v6(0xfd00, 0xec2, 0, 0x254), 128, Metadata),                 // AWS
     (v6(0xfd00, 0xec2, 0, 0x23), 128, Metadata),                  // AWS EKS
     (v6(0xfd20, 0xce, 0, 0x254), 128, Metadata),                  // Google
+    (v6(0xfd00, 0x42, 0, 0x42), 128, Metadata),                   // Scaleway
     (v6(0xfc00, 0, 0, 0), 7, Private),
     (v6(0xfe80, 0, 0, 0), 10, LinkLocal),
     (v6(0x2001, 0, 0, 0), 32, EmbeddedV4),   // Teredo, RFC 4380

@@ -120,6 +120,9 @@ fn outbound(
             return None;
         }
     };
+    if capture == Capture::None && body.listen.parse().is_ok_and(|listen: SocketAddr| !listen.ip().is_loopback()) {
+        faults.add("egress.listen", "must be a loopback address: whoever reaches it goes out as the workload");
+    }
     if capture == Capture::Redirect {
         let dns_listen = dns.map(|dns| dns.listen.as_str()).unwrap_or_default();
         if dns_listen.is_empty() {

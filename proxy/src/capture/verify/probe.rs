@@ -54,8 +54,8 @@ pub(super) const PROBES: &[(&str, Kind)] = &[
 
 /// A common header (RFC 9260 §3.1): ports, verification tag, checksum.
 const SCTP: [u8; 12] = [0x30, 0x39, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0];
-/// The name of the root's servers (RFC 1035 §4.1): asked with recursion, which a resolver answers or refuses.
-const QUERY: [u8; 17] = [0x72, 0x66, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+/// The names of the root's servers, without recursion (RFC 1035 §4.1): a sidecar refuses at once, without asking anybody.
+const QUERY: [u8; 17] = [0x72, 0x66, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
 impl Kind {
     pub(super) fn is_redirected(self) -> bool {

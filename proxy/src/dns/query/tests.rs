@@ -37,7 +37,7 @@ fn a_query_is_read_as_it_was_sent() {
 
 #[test]
 fn what_is_no_query_has_its_rcode_or_none() {
-    let long_name = [b"\x3f".repeat(1), vec![b'a'; 63]].concat().repeat(4);
+    let long_name = [b"\x3f".to_vec(), vec![b'a'; 63]].concat().repeat(4);
     let reply = |flags, rcode| Err(NoQuery::Reply { id: 0x1234, flags, rcode });
     let malformed = || reply(RD, ResponseCode::FormErr);
     let with_flags = |flags: u8| {

@@ -107,6 +107,9 @@ impl Asked<'_> {
     }
 }
 
+/// The packet that answers another, or none.
+type Script = dyn Fn(&[u8], Transport) -> Option<Vec<u8>>;
+
 /// One upstream, over UDP and TCP.
 pub(super) struct Stub {
     pub(super) address: SocketAddr,
@@ -120,7 +123,7 @@ impl Stub {
         let address = udp.local_addr().unwrap();
         let asked = Rc::new(Cell::new(0));
         let count = asked.clone();
-        let script: Rc<dyn Fn(&[u8], Transport) -> Option<Vec<u8>>> = Rc::new(move |packet, transport| {
+        let script: Rc<Script> = Rc::new(move |packet, transport| {
             count.update(|count| count + 1);
             script(&Asked { query: &Message::from_vec(packet).unwrap(), transport, count: count.get() })
         });

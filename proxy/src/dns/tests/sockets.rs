@@ -161,7 +161,8 @@ fn answers_that_are_on_their_way_are_sent_after_the_client_has_said_its_last() {
             ids.push(read(&mut stream).await.metadata.id);
         }
         let mut expected: Vec<u16> = many.iter().map(|message| message.metadata.id).collect();
-        (ids.sort_unstable(), expected.sort_unstable());
+        ids.sort_unstable();
+        expected.sort_unstable();
         assert_eq!(ids, expected);
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
     });

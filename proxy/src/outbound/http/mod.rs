@@ -28,6 +28,7 @@ mod whose;
 use std::{
     cell::{Cell, RefCell},
     io,
+    net::SocketAddr,
     rc::Rc,
 };
 
@@ -44,6 +45,7 @@ use self::{
 use super::{
     Dialled, Origin, Outbound, Tunnel,
     decide::{Ask, Decided, Protocol},
+    flow::Flow,
     stream::Stream,
 };
 use crate::{
@@ -90,13 +92,15 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     let timeouts = Timeouts::default();
     let Some(is_http2) = hop::is_http2(&mut stream, &mut initial, timeouts.head, &mut drain).await? else { return Ok(()) };
-    let (scope, first) = match origin {
-        Origin::Explicit => (Scope::Proxy, None),
-        Origin::Captured(original) => (Scope::Captured(original), None),
+    let (scope, first, tunnel) = match origin {
+        Origin::Explicit => (Scope::Proxy, None, None),
+        Origin::Captured(original) => (Scope::Captured(original), None, None),
         Origin::Tunnel(tunnel) => {
             let Tunnel { host, port, tenant, upstream, flow } = *tunnel;
             flow.pass_on();
-            (Scope::Tunnel { host, port, tenant }, Some(upstream))
+            let ask = Ask { tenant: tenant.clone(), host: host.clone(), port, seen: Protocol::Nothing };
+            let opened = (ask, upstream.destination.address());
+            (Scope::Tunnel { host, port, tenant }, Some(upstream), Some(opened))
         }
     };
     let downstream = Rc::new(Downstream {
@@ -116,8 +120,19 @@ pub(super) async fn serve(
         biased;
         // Nothing that is under way is told apart: what policy ends, ends with its connection.
         () = downstream.standing.revoked(&downstream.outbound) => Ok(()),
+        () = tunnel_revoked(tunnel, &downstream.outbound) => Ok(()),
         served = served => served,
     }
+}
+
+/// Resolves once the CONNECT that opened a tunnel would be refused: between requests too, the connection that it opened must stand.
+async fn tunnel_revoked(opened: Option<(Ask, SocketAddr)>, outbound: &Rc<Outbound>) {
+    let Some((ask, address)) = opened else { return std::future::pending().await };
+    let deny = outbound.revoked(&ask, address).await;
+    // The requests in it have lines of their own; this one says why there are no more.
+    let mut flow = Flow::begin(None, outbound);
+    flow.asked(&ask);
+    flow.refused(&deny);
 }
 
 async fn http1(stream: Stream, initial: Vec<u8>, downstream: &Rc<Downstream>) -> io::Result<()> {

@@ -20,7 +20,8 @@ use self::{client_hello::Handshake, http::FirstLine};
 pub const MAX_BYTES: usize = 32 * 1024;
 
 /// How long a workload may say nothing before its server is taken for one that speaks first. Each connection to such a server waits so long.
-/// Silence proves nothing: what the workload says later, and before its server has spoken, is for a new [`Sniff`] to look at.
+/// Silence proves nothing: what is said later is not looked at. So only a rule of protocol `tcp` lets a silent connection through, and such a
+/// rule is about addresses: behind it anything may be said to whoever answers there, under any name.
 pub const WAIT: Duration = Duration::from_millis(500);
 
 /// How long a first flight may take from its first octet until it is certain what it is.

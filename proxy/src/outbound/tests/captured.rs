@@ -11,13 +11,16 @@ use tokio::io::AsyncWriteExt;
 
 use super::peers::{Rule, Server, Sidecar, client_hello, policy, read_some, rest, run, shadow};
 
+/// What is allowed, the name in the ClientHello, and where it arrives or the alert and the reason.
+type Case = (&'static [Rule], Option<&'static str>, Result<&'static str, (u8, &'static str)>);
+
 const ALERT: [u8; 6] = [21, 3, 3, 0, 2, 2];
 
 #[test]
 fn tls_goes_where_its_name_leads_and_nowhere_else() {
     // Nothing listens at the second loopback address: the workload claims to go there.
     let elsewhere = [127, 0, 0, 2];
-    let cases: &[(&[Rule], Option<&str>, Result<&str, (u8, &str)>)] = &[
+    let cases: &[Case] = &[
         (&[Rule(&["api.test"], &[], Tls)], Some("api.test"), Ok("api.test")),
         (&[Rule(&["*.test"], &[], Tcp)], Some("API.test"), Ok("api.test")),
         (&[Rule(&["api.test"], &["127.0.0.0/8"], Tls)], Some("api.test"), Ok("api.test")),

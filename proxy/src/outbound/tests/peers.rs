@@ -170,8 +170,17 @@ impl Sidecar {
     /// A connection that the kernel brought to the sidecar on its way to `original`.
     pub(super) async fn captured(&self, original: SocketAddr) -> TcpStream {
         let (client, accepted) = self.connect().await;
-        spawn_local(connection::serve(accepted, Some(original), self.outbound.clone(), self.drain.clone()));
+        self.spawn(connection::serve(accepted, Some(original), self.outbound.clone(), self.drain.clone()));
         client
+    }
+
+    /// Counts a connection as the listener does.
+    pub(super) fn spawn(&self, connection: impl Future<Output = std::io::Result<()>> + 'static) {
+        let open = self.outbound.shared.metrics.outbound_open();
+        spawn_local(async move {
+            let _open = open;
+            connection.await
+        });
     }
 
     pub(super) fn drain(&self) -> Drain {

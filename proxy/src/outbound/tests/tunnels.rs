@@ -4,7 +4,7 @@ use ringfence_policy::{
     egress::Protocol::{Http, Tcp, Tls},
     host::Host,
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::spawn_local};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
     super::{
@@ -27,16 +27,19 @@ async fn connect(sidecar: &Sidecar, host: &str, address: SocketAddr) -> TcpStrea
     let upstream = outbound.dial(&decided, &snapshot).await.unwrap();
     let tunnel = Tunnel { host, port: address.port(), tenant: "acme".parse().unwrap(), upstream, flow };
     let (client, accepted) = sidecar.connect().await;
-    spawn_local(connection::tunnel(accepted.into(), Vec::new(), tunnel, outbound, sidecar.drain()));
+    sidecar.spawn(connection::tunnel(accepted.into(), Vec::new(), tunnel, outbound, sidecar.drain()));
     client
 }
+
+/// The CONNECT's host, what is allowed, what the tunnel begins with, and the reason why not.
+type Case = (&'static str, &'static [Rule], Vec<u8>, Result<(), &'static str>);
 
 #[test]
 fn what_is_in_a_tunnel_must_be_what_its_connect_said() {
     let tls = |name| client_hello(Some(name));
     let hidden = client_hello(None);
     let opaque = b"\0\x01opaque".to_vec();
-    let cases: Vec<(&str, &[Rule], Vec<u8>, Result<(), &str>)> = vec![
+    let cases: Vec<Case> = vec![
         ("api.test", &[Rule(&["api.test"], &[], Tls)], tls("api.test"), Ok(())),
         ("api.test", &[Rule(&["*.test"], &[], Tls)], tls("other.test"), Err("egress_name_mismatch")),
         ("api.test", &[Rule(&["api.test"], &[], Tls)], hidden.clone(), Err("egress_name_hidden")),

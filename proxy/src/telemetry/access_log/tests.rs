@@ -51,7 +51,7 @@ fn line(record: &AccessRecord) -> String {
 
 fn written(record: &Record) -> String {
     let mut lines = b"before\n".to_vec();
-    line::append(&record.clone().into(), &workload(), &mut lines);
+    line::append(&record.clone(), &workload(), &mut lines);
     String::from_utf8(lines).unwrap().strip_prefix("before\n").unwrap().to_owned()
 }
 

@@ -71,6 +71,7 @@ fn a_block_begins_and_ends_where_its_registry_says() {
                 "fd00:ec2::254",
                 "fd00:ec2::23",
                 "fd20:ce::254",
+                "fd00:42::42",
             ],
         ),
         (

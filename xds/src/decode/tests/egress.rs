@@ -129,6 +129,22 @@ fn what_leaves_a_workload_goes_where_it_says() {
     assert_eq!(faults("job", &body), ["dns.upstreams: must be at most 16 upstreams"]);
 }
 
+#[test]
+fn a_proxy_that_anybody_can_reach_is_refused() {
+    let open = "egress.listen: must be a loopback address: whoever reaches it goes out as the workload";
+    for (listen, expected) in [
+        ("127.0.0.1:15001", None),
+        ("[::1]:15001", None),
+        ("0.0.0.0:15001", Some(open)),
+        ("[::]:15001", Some(open)),
+        ("10.0.0.7:15001", Some(open)),
+        ("[::ffff:127.0.0.1]:15001", Some(open)),
+    ] {
+        let egress = proto::WorkloadEgress { listen: listen.into(), capture: String::new() };
+        assert_eq!(faults("job", &proto::Workload { egress: Some(egress), ..good_workload() }), Vec::from_iter(expected), "{listen}");
+    }
+}
+
 proptest! {
     /// However rules are put together: told in bounded time, or taken.
     #[test]

@@ -1,9 +1,29 @@
 //! Policy that changes while requests are under way.
 
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::{
+    body::{Frame, Incoming},
+    client::conn::http2,
+    server,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
 use ringfence_policy::egress::Protocol;
+use tokio::{sync::mpsc, task::spawn_local};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::sidecar::{Sidecar, http, rule};
-use crate::hop::peers::{Origin, run};
+use crate::{
+    hop::{
+        connection::LocalExecutor,
+        peers::{Origin, run},
+    },
+    outbound,
+};
 
 #[test]
 fn what_is_allowed_no_longer_is_cut_and_the_rest_stands() {
@@ -73,5 +93,38 @@ fn a_websocket_is_cut_too() {
         sidecar.push(vec![("acme", Vec::new())]);
         assert_eq!(client.rest().await, "");
         assert_eq!(upstream.rest().await, "");
+    });
+}
+
+#[test]
+fn an_upload_does_not_outlive_its_response() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let port = address.port();
+        let listener = origin.into_listener();
+        let (uploads, mut uploaded) = mpsc::unbounded_channel::<Incoming>();
+        spawn_local(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            // Answers at once, and reads on.
+            let early = service_fn(move |request: Request<Incoming>| {
+                uploads.send(request.into_body()).unwrap();
+                async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
+            });
+            server::conn::http2::Builder::new(LocalExecutor).serve_connection(TokioIo::new(stream), early).await.unwrap();
+        });
+        let mut sidecar = Sidecar::start(vec![http(&["a.test"], port)]).await;
+        let stream = sidecar.stream(outbound::Origin::Explicit).await;
+        let (mut client, connection) = http2::handshake(LocalExecutor, TokioIo::new(stream)).await.unwrap();
+        spawn_local(connection);
+        let (pieces, body) = mpsc::unbounded_channel::<Result<Frame<Bytes>, Infallible>>();
+        let request = Request::post(format!("http://a.test:{port}/")).body(StreamBody::new(UnboundedReceiverStream::new(body))).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.unwrap();
+        let mut upload = uploaded.recv().await.unwrap();
+        sidecar.push(vec![("acme", Vec::new())]);
+        let _ = pieces.send(Ok(Frame::data("secret".into())));
+        let got = upload.frame().await;
+        assert!(matches!(got, Some(Err(_))), "{got:?}");
     });
 }

@@ -1,0 +1,150 @@
+//! Bytes in bulk, from a source through the program under test: a download that policy has let through and nobody looks at any more.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    Error, measure,
+    origin::serve,
+    report::Report,
+    scenarios::Plan,
+    target::{Installation, Process, Target, free_address},
+};
+
+/// Downloads under way at a time.
+const CONNECTIONS: usize = 4;
+const PIECE: usize = 256 * 1024;
+const GIB: f64 = (1u64 << 30) as f64;
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Sends as many octets as a connection asks for, in eight octets, big-endian; then ends it.
+pub(crate) fn source() -> io::Result<()> {
+    serve(|mut stream| async move {
+        let mut left = stream.read_u64().await?;
+        let piece = vec![0x5a; PIECE];
+        while left > 0 {
+            let length = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            stream.write_all(&piece[..length]).await?;
+            left -= length as u64;
+        }
+        stream.shutdown().await
+    })
+}
+
+/// How a program is asked for the source.
+#[derive(Clone, Copy)]
+enum Way {
+    /// It leads there by itself.
+    Straight,
+    Connect(SocketAddr),
+}
+
+pub(crate) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
+    let source = Target::role("source", &["source"])?;
+    let relay = Target::relay(source.address)?;
+    let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
+    let plain = haproxy("haproxy", "", source.address, &dir)?;
+    let splicing = haproxy("haproxy, splice", "option splice-auto", source.address, &dir)?;
+    let mut installation = Installation::new(source.address)?;
+    installation.start_control_plane()?;
+    let sidecar = installation.start_outbound()?;
+    let table = report.table(
+        "A download in bulk, 4 connections: CPU of the program under test",
+        &["CPU s/GiB", "of the relay's", "GiB/s", "CPU us/connection of 1 octet"],
+    );
+    let programs = [
+        (Some(&relay), Way::Straight),
+        (plain.as_ref(), Way::Straight),
+        (splicing.as_ref(), Way::Straight),
+        (Some(&sidecar), Way::Connect(source.address)),
+    ];
+    for _ in 0..plan.rounds {
+        let mut floor = None;
+        for (target, way) in programs.iter().filter_map(|(target, way)| target.map(|target| (target, *way))) {
+            let (spent, seconds) = timed(target, || download(target.address, way, plan.bulk / CONNECTIONS as u64, 1))?;
+            let gib = plan.bulk as f64 / GIB;
+            let each = spent.as_secs_f64() / gib;
+            let floor = *floor.get_or_insert(each);
+            let (short, _) = timed(target, || download(target.address, way, 1, plan.short / CONNECTIONS))?;
+            let connection = short.as_secs_f64() * 1e6 / plan.short as f64;
+            table.add(target.name, &[each, each / floor, gib / seconds, connection]);
+        }
+    }
+    Ok(())
+}
+
+/// CPU of the program and wall seconds.
+fn timed(target: &Target, work: impl FnOnce() -> Result<(), Error>) -> Result<(Duration, f64), Error> {
+    let (before, started) = (measure::cpu(target.pid())?, Instant::now());
+    work()?;
+    let seconds = started.elapsed().as_secs_f64();
+    Ok((measure::cpu(target.pid())? - before, seconds))
+}
+
+/// On each of `CONNECTIONS` threads, `times` connections one after the other, of so many octets each.
+fn download(address: SocketAddr, way: Way, octets: u64, times: usize) -> Result<(), Error> {
+    let one = || (0..times).try_for_each(|_| pull(address, way, octets));
+    let pulled: io::Result<()> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(one)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a download panicked"))))
+    });
+    pulled.map_err(Error::io("download"))
+}
+
+fn pull(address: SocketAddr, way: Way, octets: u64) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.set_nodelay(true)?;
+    if let Way::Connect(to) = way {
+        stream.write_all(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes())?;
+        established(&mut stream)?;
+    }
+    stream.write_all(&octets.to_be_bytes())?;
+    let (mut piece, mut got) = (vec![0; PIECE], 0);
+    loop {
+        match stream.read(&mut piece)? {
+            0 if got == octets => return Ok(()),
+            0 => return Err(io::Error::other(format!("{got} of {octets} octets came"))),
+            read => got += read as u64,
+        }
+    }
+}
+
+/// Reads the head of the answer to CONNECT and no more.
+fn established(stream: &mut TcpStream) -> io::Result<()> {
+    let (mut head, mut octet) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut octet)?;
+        head.push(octet[0]);
+    }
+    if head.starts_with(b"HTTP/1.1 200") { Ok(()) } else { Err(io::Error::other(String::from_utf8_lossy(&head).into_owned())) }
+}
+
+/// One thread, `mode tcp`; `None` where it is not installed.
+fn haproxy(name: &'static str, option: &str, upstream: SocketAddr, dir: &TempDir) -> Result<Option<Target>, Error> {
+    let address = free_address()?;
+    let file = dir.path().join(format!("{}.cfg", address.port()));
+    let text = format!(
+        "global\n  nbthread 1\ndefaults\n  mode tcp\n  {option}\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
+         listen bulk\n  bind {address}\n  server source {upstream}\n"
+    );
+    fs::write(&file, text).map_err(Error::io("haproxy.cfg"))?;
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = match Process::start(&mut command) {
+        Err(Error::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        started => started?,
+    };
+    let target = Target::new(name, address, process);
+    target.listening()?;
+    Ok(Some(target))
+}
