@@ -120,14 +120,20 @@ impl Zone {
 /// What the server at port 53 of an address says that a name leads to, asked from the caller's namespace and as its user.
 #[track_caller]
 pub fn ask(server: IpAddr, name: &str, kind: RecordType) -> Vec<IpAddr> {
+    addresses(&answer((server, 53).into(), name, kind))
+}
+
+/// All that a server answers.
+#[track_caller]
+pub fn answer(server: SocketAddr, name: &str, kind: RecordType) -> Message {
     let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = std::net::UdpSocket::bind(any).unwrap();
-    socket.connect((server, 53)).unwrap();
+    socket.connect(server).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket.send(&query(name, kind)).unwrap();
     let mut answer = [0; 4096];
     let length = socket.recv(&mut answer).expect("an answer in time, from who was asked");
-    addresses(&answer[..length])
+    Message::from_vec(&answer[..length]).unwrap()
 }
 
 /// The same over TCP.
@@ -141,7 +147,7 @@ pub fn ask_over_tcp(server: IpAddr, name: &str, kind: RecordType) -> Vec<IpAddr>
     stream.read_exact(&mut length).unwrap();
     let mut answer = vec![0; u16::from_be_bytes(length).into()];
     stream.read_exact(&mut answer).unwrap();
-    addresses(&answer)
+    addresses(&Message::from_vec(&answer).unwrap())
 }
 
 fn query(name: &str, kind: RecordType) -> Vec<u8> {
@@ -151,8 +157,7 @@ fn query(name: &str, kind: RecordType) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
-fn addresses(answer: &[u8]) -> Vec<IpAddr> {
-    let answer = Message::from_vec(answer).unwrap();
+fn addresses(answer: &Message) -> Vec<IpAddr> {
     answer.answers.iter().filter_map(|record| record.data.ip_addr()).collect()
 }
 

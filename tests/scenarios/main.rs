@@ -15,6 +15,7 @@ mod http_passes_whole;
 mod idle_is_light;
 mod keys_and_policy_reach_remembered_tokens;
 mod limits_hold;
+mod names_are_filtered;
 mod nothing_of_another_tenant_reaches_a_stream;
 mod quickstart_works;
 mod refused_resources_reach_the_author;
