@@ -10,9 +10,10 @@ fn installed(network_namespace: PathBuf) -> tempfile::TempDir {
 #[test]
 fn the_sidecar_finds_the_rules_or_is_told_what_is_wrong() {
     let ours = network_namespace().unwrap();
-    let table: [(PathBuf, &str, &str, Option<&str>); 6] = [
+    let table: [(PathBuf, &str, &str, Option<&str>); 7] = [
         (ours.clone(), "127.0.0.1:15001", "127.0.0.1:15053", None),
-        (ours.clone(), "[::]:15001", "0.0.0.0:15053", None),
+        (ours.clone(), "[::]:15001", "127.0.0.1:15053", None),
+        (ours.clone(), "[::]:15001", "0.0.0.0:15053", Some("need a dns listener there, not on 0.0.0.0:15053")),
         (ours.clone(), "127.0.0.1:15002", "127.0.0.1:15053", Some("lead to egress port 15001 and not to 127.0.0.1:15002")),
         (ours.clone(), "127.0.0.1:15001", "127.0.0.1:53", Some("lead to dns port 15053 and not to 127.0.0.1:53")),
         (ours, "10.0.0.1:15001", "127.0.0.1:15053", Some("lead to loopback and not to egress listener 10.0.0.1:15001")),

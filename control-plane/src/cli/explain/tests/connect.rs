@@ -21,7 +21,8 @@ spec:
     connectionRate: 7/m
     allow:
       - { name: stripe, hosts: ["*.stripe.com"] }
-      - { name: db, cidrs: [10.20.0.0/16], ports: [5432, 15001], protocol: tcp }
+      - { name: db, cidrs: [10.20.0.0/16], ports: [5432], protocol: tcp }
+      - { name: own, cidrs: [127.0.0.9/32], ports: [15001], protocol: tcp }
       - { name: vault, hosts: [vault.svc], cidrs: [10.30.0.0/16], protocol: http, requests: [{ methods: [GET], paths: ["/t/{tenant}/**"] }] }
 ---
 apiVersion: ringfence.dev/v1alpha1
@@ -34,7 +35,7 @@ spec:
 apiVersion: ringfence.dev/v1alpha1
 kind: Workload
 metadata: { name: job }
-spec: { tenant: initech, egress: { listen: 10.20.0.9:15001 } }
+spec: { tenant: initech, egress: { listen: 127.0.0.9:15001 } }
 ---
 apiVersion: ringfence.dev/v1alpha1
 kind: Workload
@@ -87,7 +88,7 @@ fn a_connection_is_explained_by_the_rule_that_decides() {
         (&["job", "connect", "api.stripe.com:443", "--protocol", "tcp"], format!("deny 403 egress_protocol_not_allowed ({stripe})")),
         (&["job", "connect", "api.stripe.com:443", "--protocol", "http"], format!("deny 403 egress_protocol_not_allowed ({stripe})")),
         (&["job", "connect", "10.20.0.1:5432", "--protocol", "tcp"], "allow -> 10.20.0.1:5432".into()),
-        (&["job", "connect", "10.20.0.9:15001", "--protocol", "tcp"], "deny 403 egress_address_forbidden".into()),
+        (&["job", "connect", "127.0.0.9:15001", "--protocol", "tcp"], "deny 403 egress_address_forbidden".into()),
         (
             &["job", "connect", "vault.svc:80", "--request", "GET /t/initech/a?b=c", "--address", "10.30.0.1"],
             "allow -> 10.30.0.1:80".into(),
@@ -118,7 +119,7 @@ fn every_stage_says_what_it_found() {
     let dir = directory();
     assert_eq!(
         told(dir.path(), &["job", "connect", "api.stripe.com:443", "--address", "8.8.8.8", "10.0.0.1", "2606:4700::1"]).unwrap(),
-        "capture    asked of the explicit proxy at 10.20.0.9:15001
+        "capture    asked of the explicit proxy at 127.0.0.9:15001
 limit      counted for tenant initech: at most 1024 at once and 7/m new ones; its egress is enforced
 decide     listed by Tenant/initech: egress.allow[stripe]
 address    8.8.8.8 allowed by Tenant/initech: egress.allow[stripe]
@@ -148,7 +149,7 @@ decision   allow
 fn what_cannot_be_asked_is_said() {
     let dir = directory();
     for (words, wanted) in [
-        (&["acme-api", "connect", "a.example:443"][..], "Workload/acme-api has no egress: nothing leaves through its sidecar"),
+        (&["globex-api", "connect", "a.example:443"][..], "Workload/globex-api has no egress: nothing leaves through its sidecar"),
         (&["any", "connect", "a.example:443"], "Workload/any is shared: name one of its tenants, --tenant NAME"),
         (&["any", "connect", "a.example:443", "--tenant", "Nobody"], "Workload/any does not serve a tenant named \"Nobody\""),
         (&["job", "connect", "a.example:443", "--tenant", "acme"], "Workload/job does not serve a tenant named \"acme\""),
