@@ -40,6 +40,7 @@ use super::{
     decide::{Ask, Decided, Places, Protocol, RESOLVE, decide, decide_at, egress_of},
     sniff::Name,
 };
+use crate::dns::resolve::may_lead;
 
 /// Names that are resolved at once for one connection.
 const LOOKUPS: usize = 16;
@@ -139,7 +140,9 @@ impl Candidates<'_> {
     async fn leading_to(&self, address: IpAddr) -> Result<Option<HostName>, Deny> {
         let told = self.places.bindings.lookup(address, Instant::now());
         let is_listed = |name: &HostName| self.ask(Host::Name(name.clone()), Protocol::Opaque).listed(self.snapshot).is_ok();
-        if let Some(name) = told.into_iter().find(is_listed) {
+        // Without one of its zones nothing leads anywhere.
+        let Some(zones) = &self.snapshot.zones else { return Ok(None) };
+        if let Some(name) = told.into_iter().find(|name| is_listed(name) && may_lead(name, address, zones)) {
             return Ok(Some(name));
         }
         let policy = egress_of(self.snapshot, self.tenant)?;

@@ -100,3 +100,22 @@ impl From<Manifest> for super::Decoded {
         Self::PolicyZone(Box::new(HeldZone { manifest: Arc::new(manifest), zone: None }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_may_have_a_longest_ttl() {
+        let piece = proto::ZonePiece { digest: vec![1; 32].into(), size: 100 };
+        let zone = proto::PolicyZone { digest: vec![0; 32].into(), pieces: vec![piece], ..Default::default() };
+        let decoded = |max_ttl: &str| policy_zone("malware", &proto::PolicyZone { max_ttl: max_ttl.into(), ..zone.clone() });
+        for (max_ttl, expected) in [("", None), ("0s", Some(0)), ("90s", Some(90)), ("5m", Some(300))] {
+            assert_eq!(decoded(max_ttl).map(|manifest| manifest.max_ttl), Ok(expected), "{max_ttl}");
+        }
+        for wrong in ["5", "1h", "-1s", "99999s"] {
+            let faults: Vec<String> = decoded(wrong).unwrap_err().iter().map(ToString::to_string).collect();
+            assert_eq!(faults, [format!("maxTtl: must be seconds or minutes, such as 90s or 5m, not {wrong:?}")]);
+        }
+    }
+}

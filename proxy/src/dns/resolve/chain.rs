@@ -180,7 +180,7 @@ fn negative(authorities: &[Record], target: &Name, dnssec_ok: bool) -> (u32, Vec
                 holds = Some(ttl);
                 proof.insert(0, with_ttl(record, ttl));
             }
-            _ if dnssec_ok && is_proof(&record) => {
+            _ if dnssec_ok && is_proof(record) => {
                 proof.push(with_ttl(record, ttl));
             }
             _ => {}

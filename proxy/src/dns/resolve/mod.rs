@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::timeout};
 
 pub use self::{
     chain::{Lie, Question, Resolved},
-    own::{Addresses, ResolveError, Resolver, Resolvers},
+    own::{Addresses, ResolveError, Resolver, Resolvers, may_lead},
     upstreams::{AskError, Upstreams},
 };
 use super::{

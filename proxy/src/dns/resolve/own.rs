@@ -21,7 +21,7 @@ use hickory_resolver::{
 use parking_lot::Mutex;
 use ringfence_policy::{
     host::HostName,
-    rpz::{self, Act, Policy, Record, Transport, Verdict, Walk},
+    rpz::{self, Act, Policy, Record, Transport, Verdict, Walk, rtype},
     tenant::{DnsPolicy, DnsTransport, DnsUpstream},
 };
 
@@ -144,6 +144,30 @@ impl Resolver {
             Err(error) if error.is_no_records_found() => Ok(Found { rcode: NOERROR, records: Vec::new(), valid_until: Instant::now() }),
             Err(error) => Err(ResolveError::Failed(error.to_string())),
         }
+    }
+}
+
+/// Whether the policy `zones`, asked now, let `name` lead to `address`, as far as can be told without asking anybody: what a workload was
+/// told may be older than they are.
+pub fn may_lead(name: &HostName, address: IpAddr, zones: &Policy) -> bool {
+    let Ok(name) = format!("{name}.").parse::<rpz::Name>() else { return false };
+    let (rtype, rdata) = match address.to_canonical() {
+        IpAddr::V4(address) => (rtype::A, address.octets().to_vec()),
+        IpAddr::V6(address) => (rtype::AAAA, address.octets().to_vec()),
+    };
+    let answer = Record { owner: name.clone(), rtype, ttl: 0, rdata };
+    let mut walk = Walk::new(zones, rpz::Query { name, rtype, client: NO_CLIENT, transport: Transport::Tcp });
+    let act = match walk.filter_query() {
+        Some(act) => act,
+        None => match walk.filter_response(NOERROR, std::slice::from_ref(&answer)) {
+            Verdict::Act(act) => act,
+            _ => return true,
+        },
+    };
+    match act {
+        Act::Drop(_) => false,
+        // Where the rule's own alias leads, only upstreams know.
+        Act::Answer(rewrite) => rewrite.follow.is_some() || rewrite.answer.iter().any(|made| made.rdata == answer.rdata),
     }
 }
 

@@ -15,7 +15,7 @@ use hickory_proto::{
 use ringfence_policy::rpz::{Name as PolicyName, Policy, PolicyZone, Scope, Zone, text};
 
 use super::peers::*;
-use crate::dns::answer::Transport;
+use crate::dns::{answer::Transport, resolve::may_lead};
 
 /// `zones`: override and rules, in their order; the first is the platform's.
 fn policy(zones: &[(&str, &str)]) -> Option<Policy> {
@@ -308,4 +308,52 @@ fn the_egress_decision_knows_only_what_passed() {
         world.outcome("www.example.", RecordType::A, Transport::Udp).await;
         assert!(holds("www.example", "192.0.2.1"));
     });
+}
+
+#[test]
+fn the_sidecars_own_lookups_are_filtered_too() {
+    run(async {
+        for (zones, asked, expected) in [
+            (&[][..], "www.example", "192.0.2.1"),
+            (&[("given", "www.example CNAME .")], "www.example", "PolicyZone/z0 has the rule www.example: NXDOMAIN"),
+            (&[("given", "www.example CNAME rpz-drop.")], "www.example", "PolicyZone/z0 has the rule www.example: DROP"),
+            (&[("given", "www.example CNAME rpz-tcp-only.")], "www.example", "192.0.2.1"),
+            (&[("given", "24.0.2.0.192.rpz-ip CNAME *.")], "alias.example", "PolicyZone/z0 has the rule 24.0.2.0.192.rpz-ip: NODATA"),
+            (&[("given", "www.example CNAME .")], "alias.example", "PolicyZone/z0 has the rule www.example: NXDOMAIN"),
+            (&[("given", "ns.example.rpz-nsdname CNAME .")], "www.example", "PolicyZone/z0 has the rule ns.example.rpz-nsdname: NXDOMAIN"),
+            (&[("given", "www.example A 10.0.0.1")], "www.example", "10.0.0.1"),
+            (&[("given", "www.example CNAME garden.")], "www.example", "192.0.2.9"),
+            (&[("disabled", "www.example CNAME .")], "www.example", "192.0.2.1"),
+            (&[("given", "")], "gone.example", "there is no such name, or it has no address"),
+        ] {
+            let world = World::new();
+            let snapshot = world.rig.shared.current.pin().unwrap();
+            let resolver = world.rig.shared.resolvers.of(snapshot.workload.dns.as_ref()).unwrap();
+            let outcome = match resolver.addresses(&asked.parse().unwrap(), &policy(zones).unwrap()).await {
+                Ok(found) => found.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(outcome, expected, "{zones:?} {asked}");
+            let is_refused_by_name =
+                zones.iter().any(|(_, rules)| rules.starts_with("www.example CNAME") && expected.contains("has the rule"));
+            assert!(asked != "www.example" || !is_refused_by_name || world.asked.borrow().is_empty(), "{:?}", world.asked);
+        }
+    });
+}
+
+#[test]
+fn what_a_workload_was_told_holds_no_longer_than_the_policy() {
+    for (zones, expected) in [
+        (&[][..], true),
+        (&[("given", "www.example CNAME .")], false),
+        (&[("given", "www.example CNAME rpz-drop.")], false),
+        (&[("disabled", "www.example CNAME .")], true),
+        (&[("given", "32.1.2.0.192.rpz-ip CNAME .")], false),
+        (&[("given", "www.example A 192.0.2.2")], false),
+        (&[("given", "www.example A 192.0.2.1")], true),
+        (&[("given", "www.example CNAME garden.")], true),
+        (&[("given", "www.example CNAME rpz-passthru."), ("given", "32.1.2.0.192.rpz-ip CNAME .")], true),
+    ] {
+        assert_eq!(may_lead(&"www.example".parse().unwrap(), [192, 0, 2, 1].into(), &policy(zones).unwrap()), expected, "{zones:?}");
+    }
 }

@@ -168,7 +168,15 @@ pub(super) struct Rig {
     pub(super) shared: Shared,
     /// Who asks.
     pub(super) client: Rc<Cell<IpAddr>>,
-    snapshots: Rc<RefCell<(u64, Option<Vec<DnsUpstream>>, Option<Policy>)>>,
+    pushed: Rc<RefCell<Pushed>>,
+}
+
+/// What is in force.
+#[derive(Clone, Default)]
+struct Pushed {
+    generation: u64,
+    upstreams: Option<Vec<DnsUpstream>>,
+    zones: Option<Policy>,
 }
 
 impl Rig {
@@ -191,29 +199,29 @@ impl Rig {
             dns: Rc::new(Dns::new(shared.clone())),
             shared,
             client: Rc::new(Cell::new([127, 0, 0, 1].into())),
-            snapshots: Rc::default(),
+            pushed: Rc::default(),
         };
-        rig.snapshots.borrow_mut().2 = Some(Policy::default());
+        rig.pushed.borrow_mut().zones = Some(Policy::default());
         rig.push(Some(upstreams));
         rig
     }
 
     /// Puts other upstreams in force.
     pub(super) fn push(&self, upstreams: Option<Vec<DnsUpstream>>) {
-        self.snapshots.borrow_mut().1 = upstreams;
+        self.pushed.borrow_mut().upstreams = upstreams;
         self.swap();
     }
 
     /// Puts other policy zones in force.
     pub(super) fn filter(&self, zones: Option<Policy>) {
-        self.snapshots.borrow_mut().2 = zones;
+        self.pushed.borrow_mut().zones = zones;
         self.swap();
     }
 
     fn swap(&self) {
-        let mut snapshots = self.snapshots.borrow_mut();
-        snapshots.0 += 1;
-        let (generation, upstreams, zones) = snapshots.clone();
+        let mut pushed = self.pushed.borrow_mut();
+        pushed.generation += 1;
+        let Pushed { generation, upstreams, zones } = pushed.clone();
         let workload = WorkloadPolicy {
             name: "test".parse().unwrap(),
             tenants: ServedTenants::Any,
