@@ -21,7 +21,11 @@ fn quickstart() -> tempfile::TempDir {
         text = text.replace(&format!("listen: 127.0.0.1:1808{i}"), "listen: 127.0.0.1:0");
         text = text.replace(&format!("upstream: 127.0.0.1:1900{i}"), &format!("upstream: {}", demo.local_addr().unwrap()));
     }
-    fs::write(&file, text.replace("listen: 127.0.0.1:15001", "listen: 127.0.0.1:0")).unwrap();
+    fs::write(
+        &file,
+        text.replace("listen: 127.0.0.1:15001", "listen: 127.0.0.1:0").replace("listen: 127.0.0.1:15053", "listen: 127.0.0.1:0"),
+    )
+    .unwrap();
     dir
 }
 

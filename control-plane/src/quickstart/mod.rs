@@ -1,4 +1,4 @@
-//! What `ringfence init` writes: two tenants, a platform, three workloads and an issuer whose key is made on the spot.
+//! What `ringfence init` writes: two tenants, a platform, a policy zone, three workloads and an issuer whose key is made on the spot.
 
 mod dev_key;
 
@@ -21,6 +21,8 @@ const FILES: &[(&str, &str)] = &[
     ("tenant-acme.yaml", include_str!("tenant-acme.yaml")),
     ("tenant-globex.yaml", include_str!("tenant-globex.yaml")),
     ("workloads.yaml", include_str!("workloads.yaml")),
+    ("policy-zone.yaml", include_str!("policy-zone.yaml")),
+    ("malware.rpz", include_str!("malware.rpz")),
     (".gitignore", "*.key.pem\n"),
 ];
 
