@@ -100,8 +100,8 @@ fn a_connection_is_explained_by_the_rule_that_decides() {
         (&["job", "connect", "vault.svc:80", "--request", "GET /t/../a"], "deny 400 request_malformed".into()),
         (&["any", "connect", "api.stripe.com:443", "--tenant", "initech"], "allow".into()),
         (
-            &["any", "connect", "api.stripe.com:443", "--tenant", "acme"],
-            "deny 403 egress_host_not_listed (Tenant/acme: egress.allow)".into(),
+            &["any", "connect", "api.stripe.com:443", "--tenant", "globex"],
+            "deny 403 egress_host_not_listed (Tenant/globex: egress.allow)".into(),
         ),
         (&["any", "connect", "api.stripe.com:443", "--tenant", "hooli", "--address", "8.8.8.8"], "allow -> 8.8.8.8:443".into()),
         (
