@@ -64,6 +64,12 @@ pub(super) async fn print<'a>(dir: &Path, workloads: impl Iterator<Item = &'a Ar
                 None => say(format_args!("{name:<16} egress  {} is not bound", egress.listen)),
             }
         }
+        if let Some(listen) = spec.dns.as_ref().and_then(|dns| dns.listen.as_ref()) {
+            match bound.iter().find(|listener| listener.route == "dns") {
+                Some(listener) => say(format_args!("{name:<16} dns     {}", listener.address)),
+                None => say(format_args!("{name:<16} dns     {listen} is not bound")),
+            }
+        }
         say(format_args!("{name:<16} admin   {}", paths.admin.display()));
         say(format_args!("{name:<16} log     {}", paths.access_log().display()));
     }
