@@ -72,6 +72,7 @@ mod tests {
         let wanted = [
             "Issuer/dev",
             "Platform/platform",
+            "PolicyZone/malware",
             "Tenant/acme",
             "Tenant/globex",
             "Workload/acme-api",

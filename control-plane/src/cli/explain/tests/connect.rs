@@ -43,7 +43,7 @@ metadata: { name: any }
 spec:
   tenants: ["*"]
   egress: { listen: 127.0.0.1:15002, capture: redirect }
-  dns: { listen: 127.0.0.1:15053 }
+  dns: { listen: 127.0.0.1:15054 }
 "#;
 
 #[derive(Debug, Parser)]

@@ -85,6 +85,6 @@ shadow     would have acted: PolicyZone/early: QNAME early.example: NXDOMAIN
 decision   deny name_blocked (PolicyZone/own: QNAME *.ads.example: NODATA)
 "
     );
-    let error = told(dir.path(), &["acme-api", "dns", "a.example", "A"]).unwrap_err();
-    assert_eq!(error.to_string(), "Workload/acme-api has no dns: its sidecar answers no queries");
+    let error = told(dir.path(), &["globex-api", "dns", "a.example", "A"]).unwrap_err();
+    assert_eq!(error.to_string(), "Workload/globex-api has no dns: its sidecar answers no queries");
 }
