@@ -4,8 +4,8 @@
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Instant};
 
-use hickory_proto::{ProtoError, op::ResponseCode, serialize::binary::BinEncodable};
-use ringfence_policy::{rpz::Name, tenant::DnsPolicy};
+use hickory_proto::op::ResponseCode;
+use ringfence_policy::tenant::DnsPolicy;
 use tokio::time::timeout;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     exchange::Source,
     limits::{FAILURE_TTL, STALE_AFTER},
     query::Query,
-    resolve::{Flight, Flights, LookupError, Outcome, Question, Resolved, Upstreams, resolve},
+    resolve::{Flight, Flights, LookupError, Outcome, Question, Upstreams, resolve},
     told::Told,
 };
 use crate::data::Shared;
@@ -78,7 +78,7 @@ impl Forwarder {
             dnssec_ok: query.dnssec_ok(),
             checking_disabled: query.checking_disabled(),
         };
-        let outcome = resolve(&question, &self.upstreams).await.and_then(|resolved| Ok(reply(resolved)?));
+        let outcome = resolve(&question, &self.upstreams).await.and_then(|resolved| Ok(resolved.into_reply()?));
         let now = Instant::now();
         let mut cache = self.cache.borrow_mut();
         match outcome {
@@ -97,12 +97,4 @@ impl Forwarder {
             }
         }
     }
-}
-
-fn reply(resolved: Resolved) -> Result<Reply, ProtoError> {
-    let next = resolved.next.map(|name| name.to_bytes()).transpose()?;
-    let next = next.and_then(|wire| Name::from_wire(&wire)).map(|(name, _)| Box::new(name));
-    let mut reply = Reply::new(resolved.message, resolved.lifetime, resolved.ede)?;
-    reply.next = next;
-    Ok(reply)
 }

@@ -94,14 +94,13 @@ impl Query {
             spelled: [0; MAX_NAME],
             key: [0; MAX_NAME + 3],
         };
-        let records = field(8) as usize + field(10) as usize;
-        match query.read(&packet[HEADER..], records) {
+        match query.read(&packet[HEADER..], field(8), field(10)) {
             Some(()) => Ok(query),
             None => Err(reply(ResponseCode::FormErr)),
         }
     }
 
-    fn read(&mut self, body: &[u8], records: usize) -> Option<()> {
+    fn read(&mut self, body: &[u8], authorities: u16, additionals: u16) -> Option<()> {
         let name = plain_name(body)?;
         let len = name.len();
         self.name_len = u8::try_from(len).ok()?;
@@ -113,7 +112,14 @@ impl Query {
         self.qtype = RecordType::from(qtype);
         self.class = class;
         let mut rest = &body[len + 4..];
-        for _ in 0..records {
+        for _ in 0..authorities {
+            rest = self.read_record(rest)?;
+        }
+        // OPT is an additional record (RFC 6891 §6.1.1).
+        if self.edns.is_some() {
+            return None;
+        }
+        for _ in 0..additionals {
             rest = self.read_record(rest)?;
         }
         if !rest.is_empty() {

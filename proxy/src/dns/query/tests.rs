@@ -55,6 +55,7 @@ fn what_is_no_query_has_its_rcode_or_none() {
         ("opcode 15 with RD", with_flags(15 << 3 | RD), reply(15 << 3 | RD, ResponseCode::NotImp)),
         ("no question", header([0, 0, 0, 0]), malformed()),
         ("two questions", packet([2, 0, 0, 0], &[NAME, A_IN, NAME, A_IN]), malformed()),
+        ("OPT among the authorities", packet([1, 0, 1, 0], &[NAME, A_IN, OPT]), malformed()),
         ("a missing question", header([1, 0, 0, 0]), malformed()),
         ("an answer", packet([1, 1, 0, 0], &[NAME, A_IN]), malformed()),
         ("a name without an end", packet([1, 0, 0, 0], &[b"\x03www"]), malformed()),

@@ -4,11 +4,15 @@
 //! (RFC 2181 §5.4.1, RFC 5452 §6).
 
 use hickory_proto::{
+    ProtoError,
     op::{Message, MessageType, OpCode, Query as DnsQuestion, ResponseCode},
     rr::{DNSClass, Name, RData, Record, RecordType},
+    serialize::binary::BinEncodable,
 };
+use ringfence_policy::rpz;
 
 use crate::dns::{
+    answer::Reply,
     ede::Ede,
     limits::{MAX_CHAIN, MAX_NEGATIVE_TTL, MAX_TTL},
 };
@@ -36,6 +40,16 @@ pub struct Resolved {
     pub next: Option<Name>,
 }
 
+impl Resolved {
+    pub fn into_reply(self) -> Result<Reply, ProtoError> {
+        let next = self.next.map(|name| name.to_bytes()).transpose()?;
+        let next = next.and_then(|wire| rpz::Name::from_wire(&wire)).map(|(name, _)| Box::new(name));
+        let mut reply = Reply::new(self.message, self.lifetime, self.ede)?;
+        reply.next = next;
+        Ok(reply)
+    }
+}
+
 /// The aliases so far.
 struct Chain<'a> {
     question: &'a Question,
@@ -57,8 +71,10 @@ pub enum Lie {
 }
 
 /// Follows the aliases in `message`, which answers `question`. Its rcode is NOERROR or NXDOMAIN.
-pub(super) fn follow(question: &Question, mut message: Message) -> Result<Resolved, Lie> {
+pub fn follow(question: &Question, mut message: Message) -> Result<Resolved, Lie> {
+    // Within an update, records without data would have been read too.
     let is_answer = message.metadata.message_type == MessageType::Response
+        && message.metadata.op_code == OpCode::Query
         && matches!(message.queries.as_slice(), [asked] if asked.name == question.name && asked.query_type == question.qtype);
     if !is_answer {
         return Err(Lie::OtherQuestion);

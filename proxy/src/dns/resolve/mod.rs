@@ -16,7 +16,7 @@ use hickory_proto::ProtoError;
 use tokio::{sync::watch, time::timeout};
 
 pub use self::{
-    chain::{Lie, Question, Resolved},
+    chain::{Lie, Question, Resolved, follow},
     own::{Addresses, ResolveError, Resolver, Resolvers, may_lead},
     upstreams::{AskError, Upstreams},
 };

@@ -128,10 +128,13 @@ fn an_answer_to_another_question_is_none() {
     let answers = || vec![a("q.", 1)];
     let mut without_question = reply("q.", RecordType::A, ResponseCode::NoError, answers(), vec![]);
     without_question.queries.clear();
+    let mut update = reply("q.", RecordType::A, ResponseCode::NoError, answers(), vec![]);
+    update.metadata.op_code = OpCode::Update;
     for message in [
         reply("x.", RecordType::A, ResponseCode::NoError, answers(), vec![]),
         reply("q.", RecordType::AAAA, ResponseCode::NoError, answers(), vec![]),
         without_question,
+        update,
         Message::query(),
     ] {
         assert_eq!(follow(&question("q.", RecordType::A), message), "OtherQuestion");
