@@ -94,6 +94,10 @@ impl Upstreams {
                 Err(AskError::Timeout | AskError::Network(_)) => Some(Instant::now() + REST),
                 _ => None,
             });
+            if matches!(answer, Err(AskError::Timeout)) {
+                // Whoever is at the other end may never say anything more over it.
+                server.tcp.replace(None);
+            }
             match answer {
                 Ok(message) => return Ok(message),
                 Err(error) => last = error,
