@@ -1,6 +1,6 @@
 //! Records of a policy zone into the bytes that a [`Zone`](super::Zone) opens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use aws_lc_rs::digest;
 
@@ -18,6 +18,9 @@ use super::{
 const MAX_FAULTS: usize = 100;
 /// Records of one rule: what an answer can hold.
 const MAX_RECORDS: usize = 1000;
+
+/// Records of a zone, at most: twice what the largest compiled zone holds. Each takes some hundred octets until they are compiled.
+const MAX_RULES: usize = 12_000_000;
 
 /// Collects the rules of a zone, in any order.
 pub struct Compiler {
@@ -86,6 +89,11 @@ impl Compiler {
         &mut self.outcome
     }
 
+    /// Whether there are so many rules that no further one is taken.
+    pub fn is_full(&self) -> bool {
+        self.rules.len() >= MAX_RULES
+    }
+
     /// Takes a record; what is wrong with it is noted. `line`: where it stands, for telling.
     pub fn add(&mut self, record: &Record, line: u32) {
         if let Err(message) = self.try_add(record, line) {
@@ -134,6 +142,9 @@ impl Compiler {
         if !is_sound(record.rtype, &record.rdata) {
             return Err("has data that are not of its type, or more than 65535 octets".to_owned());
         }
+        if rules::octets(record.rdata.len()) > rules::MAX_OCTETS {
+            return Err(TOO_MUCH.to_owned());
+        }
         let at = u32::try_from(self.local.len()).map_err(|_| "is one record too many")?;
         self.local.push((record.rtype, record.ttl, record.rdata.as_slice().into()));
         Ok(What::Local(at))
@@ -141,6 +152,9 @@ impl Compiler {
 
     fn push(&mut self, trigger: Trigger, pattern: &Pattern, what: What, line: u32) -> Result<(), String> {
         let too_many = "is one record too many";
+        if self.is_full() {
+            return Err(too_many.to_owned());
+        }
         let start = u32::try_from(self.keys.len()).map_err(|_| too_many)?;
         let number = u32::try_from(self.rules.len()).map_err(|_| too_many)?;
         let (space, wildcard) = match pattern {
@@ -244,7 +258,7 @@ impl Compiler {
 
     /// `first`: of the group, its place in `local`.
     fn merge_local(&mut self, group: &[RawRule], first: usize, table: &mut rules::Builder) -> Code {
-        let mut kept = BTreeMap::new();
+        let (mut kept, mut octets) = (BTreeMap::new(), 0);
         let mut left_out = Vec::new();
         let (first_rtype, _, first_rdata) = &self.local[first];
         for rule in group {
@@ -259,8 +273,14 @@ impl Compiler {
                 left_out.push((rule, conflict(&group[0])));
             } else if kept.len() == MAX_RECORDS {
                 left_out.push((rule, format!("is one record too many: a rule has at most {MAX_RECORDS}")));
-            } else {
-                kept.entry((*rtype, &**rdata)).or_insert(*ttl);
+            } else if let Entry::Vacant(entry) = kept.entry((*rtype, &**rdata)) {
+                octets += rules::octets(rdata.len());
+                if octets > rules::MAX_OCTETS {
+                    left_out.push((rule, TOO_MUCH.to_owned()));
+                    octets -= rules::octets(rdata.len());
+                } else {
+                    entry.insert(*ttl);
+                }
             }
         }
         let ttl = kept.values().min().copied().unwrap_or_default();
@@ -277,6 +297,8 @@ impl Compiler {
         self.outcome.fault(Fault { line: rule.line, owner: None, message, fatal: false });
     }
 }
+
+const TOO_MUCH: &str = "is more than an answer has room for, with the other records of its rule";
 
 fn conflict(first: &RawRule) -> String {
     format!("does not go with line {}, which has the same trigger and stays", first.line)

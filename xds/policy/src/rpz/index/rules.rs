@@ -10,6 +10,9 @@ use crate::rpz::{Action, record::is_sound};
 
 const ACTIONS: [Action; 6] = [Action::NxDomain, Action::NoData, Action::Passthru, Action::Drop, Action::TcpOnly, Action::LocalData];
 
+/// Octets of the records of one rule, at most: what a message has room for. A query gets a copy of them.
+pub(in crate::rpz) const MAX_OCTETS: usize = 65_000;
+
 /// The code of an action: 1 to 6.
 pub(in crate::rpz) fn code(action: Action) -> Code {
     (1..).zip(ACTIONS).find(|(_, of)| *of == action).map_or(super::NOTHING, |(code, _)| code)
@@ -25,6 +28,11 @@ pub(in crate::rpz) struct LocalRecord<'a> {
     pub(in crate::rpz) rtype: u16,
     pub(in crate::rpz) ttl: u32,
     pub(in crate::rpz) rdata: &'a [u8],
+}
+
+/// Octets of a record with that much data.
+pub(in crate::rpz) const fn octets(rdata: usize) -> usize {
+    8 + rdata
 }
 
 #[derive(Default)]
@@ -87,8 +95,8 @@ impl<'a> Rule<'a> {
 
 fn record_at(bytes: &[u8], at: usize) -> Option<(LocalRecord<'_>, usize)> {
     let length = usize::from(u16_at(bytes, at + 6)?);
-    let rdata = bytes.get(at + 8..at + 8 + length)?;
-    Some((LocalRecord { rtype: u16_at(bytes, at)?, ttl: u32_at(bytes, at + 2)?, rdata }, at + 8 + length))
+    let rdata = bytes.get(at + 8..at + octets(length))?;
+    Some((LocalRecord { rtype: u16_at(bytes, at)?, ttl: u32_at(bytes, at + 2)?, rdata }, at + octets(length)))
 }
 
 #[derive(Clone, Copy)]
@@ -121,7 +129,7 @@ impl<'a> Rules<'a> {
                 }
                 length = next;
             }
-            if (rule.count > 0) != (rule.action == Action::LocalData) {
+            if (rule.count > 0) != (rule.action == Action::LocalData) || length > MAX_OCTETS {
                 return Err(IndexError::Rule);
             }
             at += 7 + length;

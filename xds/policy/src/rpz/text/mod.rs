@@ -64,7 +64,13 @@ pub fn compile(text: &[u8], origin: Option<&Name>) -> Compiled {
     read(text, origin, |line, origin, read| {
         match read {
             Ok(record) => {
-                zone.get_or_insert_with(|| Compiler::new(origin.clone())).add(record, line);
+                let zone = zone.get_or_insert_with(|| Compiler::new(origin.clone()));
+                if zone.is_full() {
+                    // Half a list is no list.
+                    fatal.push(Fault { line, owner: None, message: "the zone has too many records".to_owned(), fatal: true });
+                    return false;
+                }
+                zone.add(record, line);
             }
             Err(message) => fatal.push(Fault { line, owner: None, message, fatal: true }),
         }

@@ -156,6 +156,19 @@ fn what_is_no_rule_is_left_out_and_told() {
 }
 
 #[test]
+fn a_rule_has_as_many_records_as_an_answer_has_room_for() {
+    // Each of 32,508 octets.
+    let long = |owner: &str, octet: u8| format!("{owner} TYPE65400 \\# 32500 {}\n", format!("{octet:02x}").repeat(32_500));
+    let text = [long("a", 1), long("a", 2), "a A 192.0.2.1\n".to_owned(), long("b", 1)].concat();
+    let compiled = compile(text.as_bytes(), None);
+    assert_eq!(faults(&text), ["line 2: is more than an answer has room for, with the other records of its rule"]);
+    assert_eq!(Zone::open(compiled.bytes.unwrap().into()).unwrap().rule_count(Trigger::Qname), 2);
+    let alone = format!("a TYPE65400 \\# 65000 {}\nb A 192.0.2.1\n", "00".repeat(65_000));
+    assert_eq!(faults(&alone), ["line 1: a.: is more than an answer has room for, with the other records of its rule"]);
+    assert_eq!(Zone::open(compile(alone.as_bytes(), None).bytes.unwrap().into()).unwrap().rule_count(Trigger::Qname), 1);
+}
+
+#[test]
 fn records_of_every_zone_are_no_rules() {
     let text = b"$TTL 60\n@ SOA a. b. 1 2 3 4 5\n@ NS localhost.\nx DNAME y.\nx TYPE46 \\# 1 00\nx CNAME .\nx CNAME .\n";
     let outcome = compile(text, None).outcome;
