@@ -54,7 +54,11 @@ impl Awaited {
         }
         let file = place.create()?;
         // What does not fit is told at once and not after the last chunk.
-        rustix::fs::fallocate(file.as_file(), rustix::fs::FallocateFlags::empty(), 0, manifest.size)?;
+        match rustix::fs::fallocate(file.as_file(), rustix::fs::FallocateFlags::empty(), 0, manifest.size) {
+            // A file system that cannot tell so early.
+            Err(rustix::io::Errno::OPNOTSUPP) => {}
+            told => told?,
+        }
         Ok(Self { file, copies, missing })
     }
 
