@@ -52,13 +52,7 @@ impl Default for Dns {
 impl Dns {
     /// On loopback, at a port of the system's choice.
     pub fn start() -> Self {
-        let (udp, tcp) = loop {
-            let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-            // Another process may have the same port of TCP.
-            if let Ok(tcp) = std::net::TcpListener::bind(udp.local_addr().unwrap()) {
-                break (udp, tcp);
-            }
-        };
+        let (udp, tcp) = bound();
         Self::serve(udp, tcp)
     }
 
@@ -114,6 +108,17 @@ impl Zone {
             answer.add_answer(Record::from_rdata(question.name().clone(), 0, data));
         }
         answer.to_vec().ok()
+    }
+}
+
+/// UDP and TCP on one port of loopback.
+pub(crate) fn bound() -> (std::net::UdpSocket, std::net::TcpListener) {
+    loop {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Another process may have the same port of TCP.
+        if let Ok(tcp) = std::net::TcpListener::bind(udp.local_addr().unwrap()) {
+            return (udp, tcp);
+        }
     }
 }
 

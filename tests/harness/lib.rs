@@ -10,6 +10,7 @@
 //! http  raw       clients: whole requests; bytes
 //! upstream        the workload behind a sidecar, or what it asks for outside: records, answers as its path says
 //! dns  tls  echo  a DNS server whose answers change; a certificate authority and its clients; a server of no known protocol
+//! liar            a DNS server that says whatever a test wants, octet by octet
 //! ads             a sidecar's or an outsider's delta stream, message by message
 //! collector       an OTLP collector
 //! corpora         the corpora beside the repository
@@ -31,6 +32,7 @@ pub mod dns;
 pub mod echo;
 pub mod egress;
 pub mod http;
+pub mod liar;
 pub mod netns;
 pub mod packet;
 pub mod pod;
@@ -50,6 +52,7 @@ pub use control_plane::{Serve, Up, ringfence};
 pub use dns::Dns;
 pub use echo::Echo;
 pub use egress::Egress;
+pub use liar::Liar;
 pub use netns::Net;
 pub use pod::Pod;
 pub use sidecar::Sidecar;

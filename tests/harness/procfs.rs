@@ -18,6 +18,21 @@ pub fn resident_kib(pid: u32) -> u64 {
     status(&format!("/proc/{pid}/status"), "VmRSS").expect("the process runs")
 }
 
+/// Resident memory that no file backs, in KiB: what a process has taken for itself.
+pub fn anonymous_kib(pid: u32) -> u64 {
+    status(&format!("/proc/{pid}/status"), "RssAnon").expect("the process runs")
+}
+
+/// Open file descriptors.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs").count()
+}
+
+/// Threads that run.
+pub fn threads(pid: u32) -> usize {
+    tasks(pid).len()
+}
+
 /// How often any thread has gone to sleep by itself: each time it was woken for something before.
 pub fn voluntary_switches(pid: u32) -> u64 {
     tasks(pid).iter().filter_map(|task| status(&format!("{task}/status"), "voluntary_ctxt_switches")).sum()

@@ -1,8 +1,11 @@
 //! A packet that is read as a query means what hickory-proto reads in it, and its answer can be read by hickory-proto.
 #![no_main]
 
+use std::{net::IpAddr, sync::LazyLock};
+
 use hickory_proto::op::{Message, ResponseCode};
 use libfuzzer_sys::fuzz_target;
+use ringfence_policy::rpz::{self, Act, Policy, PolicyZone, Scope, Walk, Zone, text};
 use ringfence_proxy::dns::{
     answer::{Age, Reply, Transport, write, write_no_query},
     query::{NoQuery, Query},
@@ -34,5 +37,37 @@ fuzz_target!(|packet: &[u8]| {
         let answer = Message::from_vec(&out).expect("an answer is a message");
         assert_eq!(answer.id, query.id);
         assert_eq!(out[12..12 + query.spelled().len()], *query.spelled());
+        refuse(&query, transport);
     }
 });
+
+/// Rules of every action, for names that a query can be made to have.
+const ZONE: &[u8] = b"$TTL 60\n@ SOA ns host 1 2 3 4 5\n\
+    a CNAME .\nb CNAME *.\nc CNAME rpz-tcp-only.\nd CNAME rpz-drop.\ne CNAME elsewhere.test.\n*.f CNAME *.garden.test.\n\
+    *.example A 192.0.2.1\n*.example AAAA 2001:db8::1\n*.example TXT \"text\"\n* MX 10 mail.test.\n32.1.0.0.127.rpz-client-ip CNAME .\n";
+
+static POLICY: LazyLock<Policy> = LazyLock::new(|| {
+    let bytes = text::compile(ZONE, None).bytes.expect("a zone");
+    let zone = Zone::open(bytes.into()).expect("what was compiled opens");
+    [PolicyZone { name: "zone".into(), zone, scope: Scope::Tenant, r#override: Default::default(), max_ttl: None }].into_iter().collect()
+});
+
+/// What a rule makes of a query is an answer to it.
+fn refuse(query: &Query, transport: Transport) {
+    let (name, _) = rpz::Name::from_wire(query.name()).expect("the query was read");
+    let (over, most) = match transport {
+        Transport::Udp => (rpz::Transport::Udp, 1232),
+        Transport::Tcp => (rpz::Transport::Tcp, 65535),
+    };
+    let client = IpAddr::from([127, 0, 0, query.id.to_be_bytes()[0]]);
+    let mut walk = Walk::new(&POLICY, rpz::Query { name, rtype: query.qtype.into(), client, transport: over });
+    let Some(Act::Answer(rewrite)) = walk.filter_query() else { return };
+    let reply = Reply::made(query, &rewrite).expect("it has room");
+    let mut out = Vec::new();
+    write(query, &reply, Age::Seconds(0), None, transport, &mut out);
+    assert!(out.len() <= most);
+    let answer = Message::from_vec(&out).expect("an answer is a message");
+    assert_eq!((answer.id, answer.metadata.response_code.low()), (query.id, rewrite.rcode));
+    assert_eq!(answer.answers.len(), rewrite.answer.len());
+    assert_eq!(answer.edns.is_some(), query.edns.is_some());
+}
