@@ -35,7 +35,7 @@ fn a_workloads_names_and_the_sidecars_own_go_over_tls_to_who_proves_to_be_the_up
     site.write("platform.yaml", &object("Platform", "platform", "{ egress: { dangerousAllowPrivate: [127.0.0.0/8] } }"));
     site.tenant("acme", &format!("egress: {{ allow: [{{ name: all, hosts: [\"*.test\"], ports: [{port}], protocol: tcp }}] }}"));
     write_job(&site, &upstream, "dns.test");
-    let up = Up::start(&site.dir());
+    let mut up = Up::start(&site.dir());
     let admin = up.admin("job");
     let server = admin.listener("dns");
     assert_eq!(look_up(server, "www.test"), "127.0.0.1");

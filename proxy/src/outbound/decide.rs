@@ -90,7 +90,8 @@ impl Places<'_> {
         };
         let found = timeout(RESOLVE, async {
             let _turn = self.limiter.lookup(tenant, Instant::now()).await;
-            self.dns.addresses(name, snapshot).await
+            // In a box, for it would be most of every connection's future.
+            Box::pin(self.dns.addresses(name, snapshot)).await
         });
         match found.await {
             Ok(found) => found.map_err(unresolved),
