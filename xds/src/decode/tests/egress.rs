@@ -138,7 +138,7 @@ fn what_leaves_a_workload_goes_where_it_says() {
         for text in [written, shown] {
             body.dns.as_mut().unwrap().upstreams = strings(&[text]);
             let Ok(Decoded::Workload(policy)) = decode(Kind::Workload, "job", &body.encode_to_vec()) else { panic!("{text}") };
-            assert_eq!(policy.dns.unwrap().upstreams[0].to_string(), shown);
+            assert_eq!(policy.dns.as_ref().unwrap().upstreams[0].to_string(), shown);
         }
     }
     body.dns.as_mut().unwrap().upstreams = (1..18).map(|i| format!("udp://192.0.2.{i}")).collect();
