@@ -38,7 +38,6 @@ use crate::{
     },
     context::Contexts,
     data::{self, Shared},
-    dns::resolve::Resolvers,
     limiter::{Bounds, Limiter},
     listeners::Listeners,
     outbound::own::Own,
@@ -109,7 +108,6 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         ids: Arc::new(RequestIds::default()),
         contexts: Arc::new(Contexts::new().map_err(|_| StartError::Random)?),
         bindings: Arc::default(),
-        resolvers: Arc::new(Resolvers::default()),
         own: own.clone(),
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;

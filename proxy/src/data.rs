@@ -8,7 +8,7 @@ use crate::{
     bindings::Bindings,
     config::{Current, apply::Used, learn::Learner},
     context::Contexts,
-    dns::{self, Dns, resolve::Resolvers},
+    dns::{self, Dns},
     hop::Timeouts,
     inbound::{self, Enforce, Inbound},
     limiter::Limiter,
@@ -30,7 +30,6 @@ pub struct Shared {
     pub ids: Arc<RequestIds>,
     pub contexts: Arc<Contexts>,
     pub bindings: Arc<Bindings>,
-    pub resolvers: Arc<Resolvers>,
     pub own: Arc<Own>,
 }
 
@@ -65,7 +64,7 @@ fn start(serve: Serve, shared: &Shared, enforce: &Rc<Enforce>, dns: &Rc<Dns>) ->
             Box::pin(inbound::listener::serve(serve.socket, inbound, serve.drain))
         }
         Route::Outbound { capture } => {
-            let outbound = Rc::new(Outbound::new(serve.key, *capture, shared.clone()));
+            let outbound = Rc::new(Outbound::new(serve.key, *capture, shared.clone(), dns.clone()));
             Box::pin(outbound::listener::serve(serve.socket, outbound, serve.drain))
         }
         Route::Dns => Box::pin(dns::listener::serve(serve, dns.clone())),

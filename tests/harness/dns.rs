@@ -18,14 +18,16 @@ use hickory_proto::{
     },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UdpSocket},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, UdpSocket},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     DEADLINE,
     http::{RUNTIME, block_on},
+    tls,
 };
 
 pub struct Dns {
@@ -66,6 +68,18 @@ impl Dns {
         let mut tasks = JoinSet::new();
         tasks.spawn_on(datagrams(udp, zone.clone()), RUNTIME.handle());
         tasks.spawn_on(connections(tcp, zone.clone()), RUNTIME.handle());
+        Self { address, zone, _tasks: tasks }
+    }
+
+    /// Over TLS alone (RFC 7858), as one who is `name`.
+    pub fn over_tls(name: &str) -> Self {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        let zone = Arc::<Mutex<Zone>>::default();
+        tcp.set_nonblocking(true).unwrap();
+        let tcp = block_on(async { TcpListener::from_std(tcp).unwrap() });
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(secured(tcp, tls::server_of(&[name], &[b"dot"]).into(), zone.clone()), RUNTIME.handle());
         Self { address, zone, _tasks: tasks }
     }
 
@@ -184,8 +198,20 @@ async fn connections(listener: TcpListener, zone: Arc<Mutex<Zone>>) {
     }
 }
 
+async fn secured(listener: TcpListener, acceptor: TlsAcceptor, zone: Arc<Mutex<Zone>>) {
+    let mut open = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, zone) = (acceptor.clone(), zone.clone());
+        open.spawn(async move {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                queries(stream, zone).await;
+            }
+        });
+    }
+}
+
 /// Each message behind its length (RFC 1035 §4.2.2).
-async fn queries(mut stream: TcpStream, zone: Arc<Mutex<Zone>>) {
+async fn queries(mut stream: impl AsyncRead + AsyncWrite + Unpin, zone: Arc<Mutex<Zone>>) {
     while let Ok(length) = stream.read_u16().await {
         let mut query = vec![0; length.into()];
         if stream.read_exact(&mut query).await.is_err() {
@@ -194,7 +220,7 @@ async fn queries(mut stream: TcpStream, zone: Arc<Mutex<Zone>>) {
         let Some(answer) = zone.lock().unwrap().answer(&query) else { return };
         let mut octets = (answer.len() as u16).to_be_bytes().to_vec();
         octets.extend(answer);
-        if stream.write_all(&octets).await.is_err() {
+        if stream.write_all(&octets).await.is_err() || stream.flush().await.is_err() {
             return;
         }
     }

@@ -33,6 +33,11 @@ pub fn authority() -> String {
 
 /// What a server needs to be all of `names`, in HTTP/1.1 and HTTP/2.
 pub fn server(names: &[&str]) -> Arc<ServerConfig> {
+    server_of(names, &[b"h2", b"http/1.1"])
+}
+
+/// The same in these protocols (RFC 7301).
+pub fn server_of(names: &[&str], protocols: &[&[u8]]) -> Arc<ServerConfig> {
     let key = KeyPair::generate().unwrap();
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let mut params = CertificateParams::new(names).unwrap();
@@ -40,7 +45,7 @@ pub fn server(names: &[&str]) -> Arc<ServerConfig> {
     let certificate = params.signed_by(&key, &AUTHORITY).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.into()
 }
 

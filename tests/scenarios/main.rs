@@ -25,3 +25,4 @@ mod stopping_is_graceful;
 mod tenants_are_learnt_on_demand;
 mod the_token_alone_names_the_tenant;
 mod traffic_survives_the_control_plane;
+mod upstreams_prove_who_they_are;

@@ -147,6 +147,7 @@ fn workload_dns(spec: &WorkloadDnsSpec) -> proto::WorkloadDns {
     proto::WorkloadDns {
         listen: spec.listen.clone().unwrap_or_default(),
         upstreams: list(&spec.upstreams),
+        upstream_ca: spec.upstream_ca.clone(),
         zones: spec.zones.clone(),
         mode: spec.mode.clone().unwrap_or_default(),
     }

@@ -114,7 +114,8 @@ impl<O: Others> Parse<'_, O> {
             let key = ObjectKey { kind, name: name.into() };
             let positions = Positions::of(root);
             let mut object = Object { key, metadata, spec, file: self.file.clone(), positions, faults: Vec::new() };
-            match self.read_jwks(&mut object).map_err(|fault| vec![fault]).and_then(|()| self.read_zone(&mut object)) {
+            let others = self.read_jwks(&mut object).and_then(|()| self.read_upstream_ca(&mut object));
+            match others.map_err(|fault| vec![fault]).and_then(|()| self.read_zone(&mut object)) {
                 Ok(()) => {
                     object.faults = self.parsed.faults.split_off(before);
                     self.parsed.objects.push(Arc::new(object));
@@ -187,6 +188,22 @@ impl<O: Others> Parse<'_, O> {
         if let Spec::Issuer(issuer) = &mut object.spec {
             issuer.jwks.text = text.into();
             issuer.jwks.fetched_from = fetched_from;
+        }
+        Ok(())
+    }
+
+    fn read_upstream_ca(&mut self, object: &mut Object) -> Result<(), Fault> {
+        const FIELD: &str = "spec.dns.upstreamCaFile";
+        let Spec::Workload(workload) = &object.spec else { return Ok(()) };
+        let Some(name) = workload.dns.as_ref().and_then(|dns| dns.upstream_ca_file.as_deref()) else { return Ok(()) };
+        let pem = self.read_other(object, FIELD, name)?;
+        if pem.is_empty() {
+            return Err(object.fault(FIELD, "is empty: must hold at least one PEM certificate"));
+        }
+        if let Spec::Workload(workload) = &mut object.spec
+            && let Some(dns) = &mut workload.dns
+        {
+            dns.upstream_ca = pem.into();
         }
         Ok(())
     }

@@ -278,14 +278,21 @@ pub struct WorkloadEgressSpec {
 pub struct WorkloadDnsSpec {
     /// UDP and TCP; absent: no queries are served.
     pub listen: Option<String>,
-    /// udp:// or tcp:// and an address; default: the host's resolvers.
+    /// `udp://ADDRESS`, `tcp://ADDRESS`, `tls://ADDRESS#NAME` or `https://ADDRESS/PATH#NAME`, each ADDRESS perhaps with a port. ADDRESS is
+    /// what is connected to, NAME what the certificate must have; without a NAME it must have the address. Default: the host's resolvers.
     #[schemars(length(min = 1))]
     pub upstreams: Option<Vec<String>>,
+    /// PEM certificates of the only authorities to trust with tls:// and https://, relative to the file that the workload stands in.
+    /// Default: the public ones.
+    pub upstream_ca_file: Option<String>,
     /// Of a shared workload, whose queries name no tenant: PolicyZones in order of precedence, after the platform's.
     #[serde(default)]
     pub zones: Vec<String>,
     /// Of a shared workload: enforce or shadow; the platform's zones act in any case.
     pub mode: Option<String>,
+    /// What `upstream_ca_file` holds. Not a field: put in by `parse`.
+    #[serde(skip)]
+    pub upstream_ca: bytes::Bytes,
 }
 
 /// What holds for the whole installation.

@@ -2,9 +2,10 @@
 //!
 //! All as upstreams tell it: whoever is told of it has it filtered first, so that policy zones and clients may change at any time.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Instant};
+use std::{cell::RefCell, rc::Rc, time::Instant};
 
-use hickory_proto::op::ResponseCode;
+use hickory_proto::op::{self, Message, MessageType, OpCode, ResponseCode};
+use hickory_resolver::Hosts;
 use ringfence_policy::tenant::DnsPolicy;
 use tokio::time::timeout;
 
@@ -19,17 +20,52 @@ use super::{
 };
 use crate::data::Shared;
 
+/// The forwarder in force.
+#[derive(Default)]
+pub(super) struct Forwarders(RefCell<Option<(DnsPolicy, Rc<Forwarder>)>>);
+
+impl Forwarders {
+    /// Another one as soon as the upstreams are others, with nothing remembered.
+    pub(super) fn of(&self, policy: &DnsPolicy, shared: &Shared) -> Rc<Forwarder> {
+        let mut kept = self.0.borrow_mut();
+        if let Some((of, forwarder)) = &*kept
+            && (&of.upstreams, &of.upstream_ca) == (&policy.upstreams, &policy.upstream_ca)
+        {
+            return forwarder.clone();
+        }
+        let forwarder = Rc::new(Forwarder::new(policy, shared.clone()));
+        *kept = Some((policy.clone(), forwarder.clone()));
+        forwarder
+    }
+}
+
 pub(super) struct Forwarder {
     shared: Shared,
     cache: RefCell<Cache>,
     flights: Rc<Flights>,
     upstreams: Upstreams,
+    hosts: Hosts,
 }
 
 impl Forwarder {
-    /// `is_own`: whether this sidecar serves DNS there itself.
-    pub(super) fn new(policy: &DnsPolicy, is_own: impl Fn(SocketAddr) -> bool, shared: Shared) -> Self {
-        Self { shared, cache: RefCell::default(), flights: Rc::default(), upstreams: Upstreams::new(policy, is_own) }
+    fn new(policy: &DnsPolicy, shared: Shared) -> Self {
+        let upstreams = Upstreams::new(policy, |address| shared.own.holds(address));
+        // Goes with the host's resolvers: what the operator names is all that is asked.
+        let hosts = if policy.upstreams.is_empty() { Hosts::from_system().unwrap_or_default() } else { Hosts::default() };
+        Self { shared, cache: RefCell::default(), flights: Rc::default(), upstreams, hosts }
+    }
+
+    /// What the host's own file of names (hosts(5)) says to the sidecar itself.
+    pub(super) fn written(&self, query: &Query) -> Option<Told> {
+        if !query.is_own {
+            return None;
+        }
+        let question = op::Query::query(query.to_name(), query.qtype);
+        let found = self.hosts.lookup_static_host(&question)?;
+        let mut message = Message::new(0, MessageType::Response, OpCode::Query);
+        message.add_query(question);
+        message.add_answers(found.answers().iter().cloned());
+        Some(Told::new(Rc::new(Reply::new(message, 0, None).ok()?), Source::Own))
     }
 
     /// What is known already.

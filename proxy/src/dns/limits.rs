@@ -28,6 +28,16 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(4);
 pub(super) const TRY: Duration = Duration::from_millis(1200);
 /// An upstream that did not answer is asked last for this long.
 pub(super) const REST: Duration = Duration::from_secs(10);
+/// What is wrong with an upstream is told on standard error, and again after this long if it still is.
+pub(super) const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// A connection to an upstream that nothing is asked over is closed. Longer than any question lasts.
+pub(super) const UPSTREAM_IDLE: Duration = Duration::from_secs(30);
+/// Octets that an encrypted query is padded to a multiple of (RFC 8467 §4.1).
+pub(super) const PADDING_BLOCK: usize = 128;
+/// Octets of an answer over HTTPS: as many as any DNS message can have.
+pub(super) const MAX_ANSWER: usize = 65535;
+/// Octets of the head of such an answer, as HTTP/2 counts them.
+pub(super) const MAX_HTTP_HEAD: u32 = 16 * 1024;
 /// Links of a chain of aliases.
 pub(super) const MAX_CHAIN: usize = 16;
 

@@ -18,6 +18,8 @@
 //! answer           cut to size, TTLs told, remembered in `bindings`
 //! ```
 //!
+//! The sidecar's own questions ([`own`]) begin at the policy zones and go the same way from there.
+//!
 //! One thread serves a listener's sockets with a cache and upstream connections of its own: nothing here is `Send`. What is remembered is
 //! what upstreams said; each query goes through the zones of the snapshot that it pinned, so that an edit of them is in force for the next
 //! query, and what one client may know is not told to another.
@@ -32,6 +34,7 @@ mod special;
 
 mod cache;
 mod forward;
+pub mod own;
 
 pub mod resolve;
 
@@ -44,18 +47,13 @@ mod told;
 pub mod exchange;
 mod limits;
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
-    time::Instant,
-};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Instant};
 
 use hickory_proto::op::ResponseCode;
 use ringfence_policy::{
     Reason, Snapshot,
     rpz::{self, Walk},
-    tenant::DnsUpstream,
+    tenant::DnsPolicy,
 };
 use tokio::time::timeout;
 
@@ -65,7 +63,7 @@ use self::{
     exchange::{Exchange, Recorder, Source, Verdict},
     filter_query::{Ending, Made},
     filter_response::filter,
-    forward::Forwarder,
+    forward::{Forwarder, Forwarders},
     limits::{DEADLINE, MAX_CHAIN},
     query::{NoQuery, Query},
     resolve::{AskError, Lie, LookupError},
@@ -77,7 +75,7 @@ use crate::data::Shared;
 pub struct Dns {
     shared: Shared,
     recorder: Recorder,
-    forwarder: RefCell<Option<(Vec<DnsUpstream>, Rc<Forwarder>)>>,
+    forwarders: Forwarders,
     /// TCP connections open.
     connections: Cell<usize>,
 }
@@ -100,7 +98,7 @@ pub struct Pending {
 
 impl Dns {
     pub fn new(shared: Shared) -> Self {
-        Self { recorder: Recorder::new(shared.clone()), shared, forwarder: RefCell::default(), connections: Cell::new(0) }
+        Self { recorder: Recorder::new(shared.clone()), shared, forwarders: Forwarders::default(), connections: Cell::new(0) }
     }
 
     /// Takes one packet; appends its answer to `out` where that can be had at once.
@@ -173,20 +171,16 @@ impl Dns {
 
     /// What asks the upstreams in force; `None`: the policy has no DNS.
     fn forwarder(&self, snapshot: &Snapshot) -> Option<Rc<Forwarder>> {
-        let mut kept = self.forwarder.borrow_mut();
-        let Some(policy) = &snapshot.workload.dns else {
-            *kept = None;
-            return None;
-        };
-        if let Some((upstreams, forwarder)) = &*kept
-            && *upstreams == policy.upstreams
-        {
-            return Some(forwarder.clone());
+        let policy = snapshot.workload.dns.as_ref()?;
+        Some(self.forwarders.of(policy, &self.shared))
+    }
+
+    /// The same for the sidecar's own questions: without DNS in the policy, the host's resolvers.
+    fn own_forwarder(&self, snapshot: &Snapshot) -> Rc<Forwarder> {
+        match &snapshot.workload.dns {
+            Some(policy) => self.forwarders.of(policy, &self.shared),
+            None => self.forwarders.of(&DnsPolicy::default(), &self.shared),
         }
-        let own = &self.shared.own;
-        let forwarder = Rc::new(Forwarder::new(policy, |address| own.holds(address), self.shared.clone()));
-        *kept = Some((policy.upstreams.clone(), forwarder.clone()));
-        Some(forwarder)
     }
 }
 
@@ -252,7 +246,7 @@ fn known(query: &Query, forwarder: &Rc<Forwarder>, now: Instant) -> Option<Told>
             let reply = reply.unwrap_or_else(|_| Reply::bare(query, ResponseCode::ServFail, 0, None));
             Some(Told::new(Rc::new(reply), Source::Own))
         }
-        None => forwarder.find(query, now),
+        None => forwarder.written(query).or_else(|| forwarder.find(query, now)),
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Query {
     pub id: u16,
     pub qtype: RecordType,
     pub edns: Option<ClientEdns>,
+    /// The sidecar's own question, which is answered by the host's file of names too.
+    pub is_own: bool,
     class: u16,
     recursion_desired: bool,
     authentic_data: bool,
@@ -86,6 +88,7 @@ impl Query {
             id,
             qtype: RecordType::ZERO,
             edns: None,
+            is_own: false,
             class: 0,
             recursion_desired: flags & RD != 0,
             authentic_data: header[3] & AD != 0,
@@ -98,6 +101,24 @@ impl Query {
             Some(()) => Ok(query),
             None => Err(reply(ResponseCode::FormErr)),
         }
+    }
+
+    /// A question of the sidecar's own.
+    pub fn own(name: &rpz::Name, qtype: RecordType) -> Self {
+        let root = Self {
+            id: 0,
+            qtype,
+            edns: None,
+            is_own: true,
+            class: CLASS_IN,
+            recursion_desired: true,
+            authentic_data: false,
+            checking_disabled: false,
+            name_len: 1,
+            spelled: [0; MAX_NAME],
+            key: [0; MAX_NAME + 3],
+        };
+        root.also(name, qtype)
     }
 
     fn read(&mut self, body: &[u8], authorities: u16, additionals: u16) -> Option<()> {

@@ -40,7 +40,7 @@ use super::{
     decide::{Ask, Decided, Places, Protocol, RESOLVE, decide, decide_at, egress_of},
     sniff::Name,
 };
-use crate::dns::resolve::may_lead;
+use crate::dns::own::may_lead;
 
 /// Names that are resolved at once for one connection.
 const LOOKUPS: usize = 16;

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::own::Own;
 use crate::{
     bindings::Bindings,
-    dns::resolve::{ResolveError, Resolvers},
+    dns::{Dns, own::ResolveError},
     limiter::Limiter,
 };
 
@@ -72,7 +72,7 @@ pub struct Decided {
 /// What is asked besides the policy itself.
 #[derive(Clone, Copy)]
 pub struct Places<'a> {
-    pub resolvers: &'a Resolvers,
+    pub dns: &'a Dns,
     pub own: &'a Own,
     pub bindings: &'a Bindings,
     pub limiter: &'a Limiter,
@@ -80,23 +80,23 @@ pub struct Places<'a> {
 
 impl Places<'_> {
     pub async fn resolve(&self, name: &HostName, tenant: &TenantId, snapshot: &Snapshot) -> Result<Vec<IpAddr>, Deny> {
-        let Some(zones) = &snapshot.zones else {
-            return Err(Deny::new(Reason::ConfigAbsent, "a policy zone is missing: no name is resolved"));
-        };
         let unresolved = |error: ResolveError| {
             let reason = match error {
+                ResolveError::NoZones => return Deny::new(Reason::ConfigAbsent, error.to_string()),
                 ResolveError::Blocked(_) => Reason::NameBlocked,
                 ResolveError::Absent | ResolveError::Failed(_) => Reason::EgressNameUnresolved,
             };
             Deny::new(reason, format!("{name}: {error}"))
         };
-        let resolver = self.resolvers.of(snapshot.workload.dns.as_ref()).map_err(unresolved)?;
         let found = timeout(RESOLVE, async {
             let _turn = self.limiter.lookup(tenant, Instant::now()).await;
-            resolver.addresses(name, zones).await
+            // In a box, for it would be most of every connection's future.
+            Box::pin(self.dns.addresses(name, snapshot)).await
         });
-        let found = found.await.unwrap_or_else(|_| Err(ResolveError::Failed(format!("nothing within {RESOLVE:?}"))));
-        Ok(found.map_err(unresolved)?.addresses)
+        match found.await {
+            Ok(found) => found.map_err(unresolved),
+            Err(_) => Err(Deny::new(Reason::EgressNameUnresolved, format!("{name}: nothing within {RESOLVE:?}"))),
+        }
     }
 }
 

@@ -45,7 +45,7 @@ mod splice;
 mod flow;
 mod stream;
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
 use ringfence_policy::{Deny, Reason, Snapshot, TenantId, egress::AllowedDestination, host::Host, tenant::Capture};
 use tokio::net::TcpStream;
@@ -54,13 +54,14 @@ use self::{
     decide::{Ask, Decided, Places},
     flow::Flow,
 };
-use crate::{data::Shared, in_flight::InFlightGuard, listeners::ListenerKey};
+use crate::{data::Shared, dns::Dns, in_flight::InFlightGuard, listeners::ListenerKey};
 
 /// One outbound listener, as one thread has it.
 pub struct Outbound {
     key: ListenerKey,
     capture: Capture,
     shared: Shared,
+    dns: Rc<Dns>,
 }
 
 /// How a connection that speaks HTTP came here.
@@ -91,8 +92,8 @@ struct Dialled {
 }
 
 impl Outbound {
-    pub fn new(key: ListenerKey, capture: Capture, shared: Shared) -> Self {
-        Self { key, capture, shared }
+    pub fn new(key: ListenerKey, capture: Capture, shared: Shared, dns: Rc<Dns>) -> Self {
+        Self { key, capture, shared, dns }
     }
 
     /// The policy to decide a connection or request under.
@@ -101,8 +102,8 @@ impl Outbound {
     }
 
     fn places(&self) -> Places<'_> {
-        let Shared { resolvers, own, bindings, limiter, .. } = &self.shared;
-        Places { resolvers, own, bindings, limiter }
+        let Shared { own, bindings, limiter, .. } = &self.shared;
+        Places { dns: &self.dns, own, bindings, limiter }
     }
 
     async fn decide(&self, ask: Ask, snapshot: &Arc<Snapshot>) -> Result<Decided, Deny> {

@@ -1,10 +1,11 @@
 //! What is in force for one tenant, and for the workload that a sidecar serves.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use crate::{
     IssuerName, TenantId, WorkloadName, ZoneName,
     egress::{EgressPolicy, PlatformEgress},
+    host::HostName,
     path::PathPattern,
     ratelimit::{LimitPolicy, Mode},
     scope::ScopePolicy,
@@ -88,12 +89,14 @@ pub enum Capture {
 }
 
 /// `Workload.spec.dns`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsPolicy {
     /// UDP and TCP. `None`: no queries are served, and the upstreams are for the sidecar's own.
     pub listen: Option<SocketAddr>,
     /// Empty: the host's resolvers.
     pub upstreams: Vec<DnsUpstream>,
+    /// DER certificates of the only authorities that may vouch for an upstream over TLS or HTTPS. Empty: the public ones.
+    pub upstream_ca: Vec<Arc<[u8]>>,
     /// A query carries no token and so names no tenant: those of a shared workload all go through these. Of a dedicated one: none, for its
     /// queries go through its tenant's.
     pub zones: DnsZones,
@@ -108,17 +111,48 @@ pub struct DnsZones {
 }
 
 /// One of `dns.upstreams`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DnsUpstream {
     pub transport: DnsTransport,
+    /// What is connected to: to find a resolver no name is looked up.
     pub address: SocketAddr,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// `name`: the name that the upstream's certificate must have; `None`: its address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DnsTransport {
     /// With TCP where an answer is cut.
     Udp,
     Tcp,
+    /// RFC 7858 in the strict profile (RFC 8310 §5): an upstream that cannot prove who it is, is not asked.
+    Tls {
+        name: Option<HostName>,
+    },
+    /// RFC 8484, in the same way. `path`: where it is asked there, from `/` on.
+    Https {
+        name: Option<HostName>,
+        path: Arc<str>,
+    },
+}
+
+impl fmt::Display for DnsUpstream {
+    /// As it may be written into a spec.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { transport, address } = self;
+        let name = match transport {
+            DnsTransport::Udp => return write!(f, "udp://{address}"),
+            DnsTransport::Tcp => return write!(f, "tcp://{address}"),
+            DnsTransport::Tls { name } => {
+                write!(f, "tls://{address}")?;
+                name
+            }
+            DnsTransport::Https { name, path } => {
+                write!(f, "https://{address}{path}")?;
+                name
+            }
+        };
+        name.iter().try_for_each(|name| write!(f, "#{name}"))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 //! Identical questions are asked once, however many wait for the answer.
 
 mod chain;
-mod own;
 mod upstreams;
 
 use std::{
@@ -17,7 +16,6 @@ use tokio::{sync::watch, time::timeout};
 
 pub use self::{
     chain::{Lie, Question, Resolved, follow},
-    own::{Addresses, ResolveError, Resolver, Resolvers, may_lead},
     upstreams::{AskError, Upstreams},
 };
 use super::{

@@ -1,37 +1,29 @@
-//! Asks the upstreams of one policy, over UDP and TCP, until one answers. Knows nothing of aliases, caches or policy.
-//!
-//! These are hickory's connections below its resolver, not the resolver or its `NameServerPool`: that one turns an answer that there is
-//! nothing into an error which has lost the AD bit and the extended error, and takes SERVFAIL and REFUSED for the last word while another
-//! upstream could still be asked. What hickory does here: a random id, source port and spelling (0x20) for each query over UDP, all compared
-//! with the answer's; repeating a query that got lost; keeping the queries of a TCP connection apart.
+//! Asks the upstreams of one policy, over UDP, TCP, TLS and HTTPS, until one answers. Knows nothing of aliases, caches or policy.
+
+mod connection;
+mod https;
+mod server;
+mod tls;
+mod udp;
 
 use std::{
-    cell::{Cell, RefCell},
     net::SocketAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use hickory_proto::{
-    op::{DnsRequest, DnsRequestOptions, DnsResponse, Message, Query as DnsQuestion, ResponseCode},
-    rr::Name,
-};
-use hickory_resolver::{
-    net::{
-        NetError,
-        runtime::TokioRuntimeProvider,
-        tcp::TcpClientStream,
-        udp::UdpClientStream,
-        xfer::{DnsExchange, DnsHandle, DnsRequestSender, FirstAnswer},
-    },
-    system_conf::read_system_conf,
-};
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_resolver::{net::NetError, system_conf::read_system_conf};
 use ringfence_policy::tenant::{DnsPolicy, DnsTransport, DnsUpstream};
 use tokio::time::timeout;
 
+use self::{server::Server, tls::Trust};
 use super::chain::Question;
-use crate::dns::{
-    ede::Ede,
-    limits::{DEADLINE, MAX_ASKING, REST, TRY, UDP_ANSWER},
+use crate::{
+    dns::{
+        ede::Ede,
+        limits::{DEADLINE, REST, TRY},
+    },
+    telemetry::notice,
 };
 
 /// Why no upstream answered: what the last one to be asked did.
@@ -54,16 +46,6 @@ pub struct Upstreams {
     none: Option<String>,
 }
 
-struct Server {
-    upstream: DnsUpstream,
-    /// Its connections end when it is dropped.
-    runtime: TokioRuntimeProvider,
-    tcp: RefCell<Option<DnsExchange<TokioRuntimeProvider>>>,
-    /// It does not give names back as they were spelled.
-    respells: Cell<bool>,
-    resting_until: Cell<Option<Instant>>,
-}
-
 impl Upstreams {
     /// `is_own`: whether this sidecar serves DNS there itself; asking there would ask for ever.
     pub fn new(policy: &DnsPolicy, is_own: impl Fn(SocketAddr) -> bool) -> Self {
@@ -74,8 +56,9 @@ impl Upstreams {
             },
             upstreams => (upstreams.to_vec(), None),
         };
+        let trust = Trust::new(&policy.upstream_ca);
         let others = upstreams.into_iter().filter(|upstream| !is_own(upstream.address));
-        let servers: Vec<Server> = others.map(Server::new).collect();
+        let servers: Vec<Server> = others.map(|upstream| Server::new(upstream, &trust)).collect();
         let none = none.or_else(|| servers.is_empty().then(|| "all lead back here".to_owned()));
         Self { servers, none }
     }
@@ -89,16 +72,7 @@ impl Upstreams {
         for (i, server) in order.iter().enumerate() {
             let left = DEADLINE.saturating_sub(begun.elapsed());
             let patience = if i + 1 < order.len() { left.min(TRY) } else { left };
-            let answer = timeout(patience, server.ask(question)).await.unwrap_or(Err(AskError::Timeout));
-            server.resting_until.set(match &answer {
-                Err(AskError::Timeout | AskError::Network(_)) => Some(Instant::now() + REST),
-                _ => None,
-            });
-            if matches!(answer, Err(AskError::Timeout)) {
-                // Whoever is at the other end may never say anything more over it.
-                server.tcp.replace(None);
-            }
-            match answer {
+            match ask_one(server, question, patience).await {
                 Ok(message) => return Ok(message),
                 Err(error) => last = error,
             }
@@ -107,89 +81,19 @@ impl Upstreams {
     }
 }
 
-impl Server {
-    fn new(upstream: DnsUpstream) -> Self {
-        Self {
-            upstream,
-            runtime: TokioRuntimeProvider::default(),
-            tcp: RefCell::default(),
-            respells: Cell::new(false),
-            resting_until: Cell::new(None),
-        }
+async fn ask_one(server: &Server, question: &Question, patience: Duration) -> Result<Message, AskError> {
+    let begun = tokio::time::Instant::now();
+    let answer = timeout(patience, server.ask(question)).await.unwrap_or(Err(AskError::Timeout));
+    let is_there = !matches!(answer, Err(AskError::Timeout | AskError::Network(_)));
+    let now = Instant::now();
+    server.rest_until((!is_there).then(|| now + REST));
+    match &answer {
+        Err(AskError::Timeout) => server.unanswered(begun),
+        // The log of queries tells that there was no answer, and only the operator can mend a certificate.
+        Err(AskError::Network(why)) if server.is_to_be_told(now) => notice(format_args!("DNS upstream {why}")),
+        _ => {}
     }
-
-    fn rests(&self, now: Instant) -> bool {
-        self.resting_until.get().is_some_and(|until| now < until)
-    }
-
-    async fn ask(&self, question: &Question) -> Result<Message, AskError> {
-        let over_udp = match self.upstream.transport {
-            DnsTransport::Tcp => None,
-            DnsTransport::Udp => match self.ask_udp(question).await {
-                Ok(response) if !response.metadata.truncation => Some(response),
-                // What does not fit, and what may be forged, is asked for where no stranger can put in a word.
-                Ok(_) | Err(NetError::QueryCaseMismatch) => None,
-                Err(error) => return Err(error.into()),
-            },
-        };
-        let response = match over_udp {
-            Some(response) => response,
-            None => self.ask_tcp(question).await?,
-        };
-        let ede = response.edns.as_ref().and_then(Ede::of);
-        match response.metadata.response_code {
-            ResponseCode::NoError | ResponseCode::NXDomain => Ok(response.into_message()),
-            rcode => Err(AskError::Refused { rcode, ede }),
-        }
-    }
-
-    async fn ask_udp(&self, question: &Question) -> Result<DnsResponse, NetError> {
-        let mut stream = UdpClientStream::builder(self.upstream.address, self.runtime.clone()).with_timeout(Some(DEADLINE)).build();
-        stream.send_message(request(question, !self.respells.get())).first_answer().await
-    }
-
-    async fn ask_tcp(&self, question: &Question) -> Result<DnsResponse, AskError> {
-        let kept = self.tcp.borrow().clone();
-        if let Some(exchange) = kept
-            && let Ok(response) = self.ask_over(&exchange, question).await
-        {
-            return Ok(response);
-        }
-        // The connection may have been closed for being idle: once more over another.
-        self.tcp.replace(None);
-        let exchange = TcpClientStream::exchange(self.upstream.address, None, DEADLINE, Some(MAX_ASKING), self.runtime.clone()).await?;
-        self.tcp.replace(Some(exchange.clone()));
-        self.ask_over(&exchange, question).await
-    }
-
-    async fn ask_over(&self, exchange: &DnsExchange<TokioRuntimeProvider>, question: &Question) -> Result<DnsResponse, AskError> {
-        let request = request(question, true);
-        let spelled = request.queries.first().map(|asked| asked.name.clone());
-        let response = exchange.send(request).first_answer().await?;
-        if response.metadata.truncation {
-            return Err(AskError::Network("an answer over TCP was cut".to_owned()));
-        }
-        let told: Option<&Name> = response.queries.first().map(|asked| &asked.name);
-        if let (Some(spelled), Some(told)) = (spelled, told)
-            && *told == spelled
-        {
-            self.respells.set(!told.eq_case(&spelled));
-        }
-        Ok(response)
-    }
-}
-
-/// `respell`: with letters in random case (draft-vixie-dnsext-dns0x20).
-fn request(question: &Question, respell: bool) -> DnsRequest {
-    let mut options = DnsRequestOptions::default();
-    options.case_randomization = respell;
-    options.edns_payload_len = UDP_ANSWER;
-    options.edns_set_dnssec_ok = question.dnssec_ok;
-    let mut request = DnsRequest::from_query(DnsQuestion::query(question.name.clone(), question.qtype), options);
-    request.metadata.checking_disabled = question.checking_disabled;
-    // To be told whether the upstream validated it (RFC 6840 §5.7).
-    request.metadata.authentic_data = true;
-    request
+    answer
 }
 
 /// The host's resolvers (resolv.conf(5)).

@@ -15,7 +15,7 @@ use hickory_proto::{
 use ringfence_policy::rpz::{Name as PolicyName, Policy, PolicyZone, Scope, Zone, text};
 
 use super::peers::*;
-use crate::dns::{answer::Transport, resolve::may_lead};
+use crate::dns::{answer::Transport, own::may_lead};
 
 /// `zones`: override and rules, in their order; the first is the platform's.
 fn policy(zones: &[(&str, &str)]) -> Option<Policy> {
@@ -327,10 +327,10 @@ fn the_sidecars_own_lookups_are_filtered_too() {
             (&[("given", "")], "gone.example", "there is no such name, or it has no address"),
         ] {
             let world = World::new();
+            world.rig.filter(policy(zones));
             let snapshot = world.rig.shared.current.pin().unwrap();
-            let resolver = world.rig.shared.resolvers.of(snapshot.workload.dns.as_ref()).unwrap();
-            let outcome = match resolver.addresses(&asked.parse().unwrap(), &policy(zones).unwrap()).await {
-                Ok(found) => found.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            let outcome = match world.rig.dns.addresses(&asked.parse().unwrap(), &snapshot).await {
+                Ok(found) => found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
                 Err(error) => error.to_string(),
             };
             assert_eq!(outcome, expected, "{zones:?} {asked}");

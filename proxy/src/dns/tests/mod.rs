@@ -4,4 +4,6 @@ mod answers;
 mod filtered;
 mod peers;
 mod remembered;
+mod secured;
+mod servers;
 mod sockets;

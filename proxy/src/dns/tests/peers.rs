@@ -176,6 +176,7 @@ pub(super) struct Rig {
 struct Pushed {
     generation: u64,
     upstreams: Option<Vec<DnsUpstream>>,
+    upstream_ca: Vec<Arc<[u8]>>,
     zones: Option<Policy>,
 }
 
@@ -189,7 +190,6 @@ impl Rig {
             access_log: None,
             metrics: Default::default(),
             tracing: Tracing::off(),
-            resolvers: Default::default(),
             own: Default::default(),
             ids: Default::default(),
             bindings: Default::default(),
@@ -212,6 +212,12 @@ impl Rig {
         self.swap();
     }
 
+    /// Trusts these authorities, in DER, for upstreams over TLS and HTTPS.
+    pub(super) fn trust(&self, upstream_ca: Vec<Arc<[u8]>>) {
+        self.pushed.borrow_mut().upstream_ca = upstream_ca;
+        self.swap();
+    }
+
     /// Puts other policy zones in force.
     pub(super) fn filter(&self, zones: Option<Policy>) {
         self.pushed.borrow_mut().zones = zones;
@@ -221,14 +227,19 @@ impl Rig {
     fn swap(&self) {
         let mut pushed = self.pushed.borrow_mut();
         pushed.generation += 1;
-        let Pushed { generation, upstreams, zones } = pushed.clone();
+        let Pushed { generation, upstreams, upstream_ca, zones } = pushed.clone();
         let workload = WorkloadPolicy {
             name: "test".parse().unwrap(),
             tenants: ServedTenants::Any,
             issuers: Default::default(),
             inbound: vec![],
             outbound: None,
-            dns: upstreams.map(|upstreams| DnsPolicy { listen: "127.0.0.1:0".parse().ok(), upstreams, zones: Default::default() }),
+            dns: upstreams.map(|upstreams| DnsPolicy {
+                listen: "127.0.0.1:0".parse().ok(),
+                upstreams,
+                upstream_ca,
+                zones: Default::default(),
+            }),
         };
         let snapshot = Snapshot {
             generation,

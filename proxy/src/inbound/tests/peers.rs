@@ -99,7 +99,6 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
         access_log: None,
         metrics: Default::default(),
         tracing: Tracing::off(),
-        resolvers: Default::default(),
         own: Default::default(),
         ids: Default::default(),
         contexts: Contexts::new().unwrap().into(),

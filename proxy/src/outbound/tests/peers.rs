@@ -35,6 +35,7 @@ use crate::{
     config::{Current, learn::Learner},
     context::Contexts,
     data::Shared,
+    dns::Dns,
     limiter::{Bounds, Limiter},
     listeners::{Drain, ListenerKey, Role},
     telemetry::{access_log::AccessLog, access_log::AccessLogWriter, metrics::Metrics, trace::Tracing},
@@ -104,7 +105,6 @@ impl Sidecar {
             metrics,
             tracing: Tracing::off(),
             ids: Default::default(),
-            resolvers: Default::default(),
             own: Arc::new(Own::default()),
             contexts: Contexts::new().unwrap().into(),
             bindings: Default::default(),
@@ -112,7 +112,7 @@ impl Sidecar {
         let key = ListenerKey { role: Role::Outbound, listen: "127.0.0.1:0".parse().unwrap(), nth: 0 };
         let (_drain, draining) = watch::channel(None);
         let sidecar = Self {
-            outbound: Rc::new(Outbound::new(key, Capture::Redirect, shared)),
+            outbound: Rc::new(Outbound::new(key, Capture::Redirect, shared.clone(), Rc::new(Dns::new(shared)))),
             resolver: resolver().await,
             generation: Default::default(),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -147,9 +147,8 @@ impl Sidecar {
             inbound: Vec::new(),
             outbound: Some(OutboundPolicy { listen: "127.0.0.1:0".parse().unwrap(), capture: Capture::Redirect }),
             dns: Some(DnsPolicy {
-                listen: None,
                 upstreams: vec![DnsUpstream { transport: DnsTransport::Udp, address: self.resolver }],
-                zones: Default::default(),
+                ..Default::default()
             }),
         };
         let loopback = PlatformEgress { deny: Vec::new(), dangerous_allow_private: vec!["127.0.0.0/8".parse().unwrap()] };

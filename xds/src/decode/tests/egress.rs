@@ -125,7 +125,22 @@ fn what_leaves_a_workload_goes_where_it_says() {
         upstream(DnsTransport::Tcp, "[2001:db8::53]:53"),
         upstream(DnsTransport::Tcp, "192.0.2.53:5353"),
     ];
-    assert_eq!(policy.dns, Some(DnsPolicy { listen: "[::]:15053".parse().ok(), upstreams, zones: Default::default() }));
+    assert_eq!(policy.dns, Some(DnsPolicy { listen: "[::]:15053".parse().ok(), upstreams, ..Default::default() }));
+    for (written, shown) in [
+        ("udp://192.0.2.53", "udp://192.0.2.53:53"),
+        ("tcp://[2001:db8::53]", "tcp://[2001:db8::53]:53"),
+        ("tls://192.0.2.53", "tls://192.0.2.53:853"),
+        ("tls://192.0.2.53#DNS.example.", "tls://192.0.2.53:853#dns.example"),
+        ("tls://[2001:db8::53]:8853#dns.example", "tls://[2001:db8::53]:8853#dns.example"),
+        ("https://192.0.2.53/dns-query", "https://192.0.2.53:443/dns-query"),
+        ("https://192.0.2.53:8443/a/b~c%20d@e#dns.example", "https://192.0.2.53:8443/a/b~c%20d@e#dns.example"),
+    ] {
+        for text in [written, shown] {
+            body.dns.as_mut().unwrap().upstreams = strings(&[text]);
+            let Ok(Decoded::Workload(policy)) = decode(Kind::Workload, "job", &body.encode_to_vec()) else { panic!("{text}") };
+            assert_eq!(policy.dns.as_ref().unwrap().upstreams[0].to_string(), shown);
+        }
+    }
     body.dns.as_mut().unwrap().upstreams = (1..18).map(|i| format!("udp://192.0.2.{i}")).collect();
     assert_eq!(faults("job", &body), ["dns.upstreams: must be at most 16 upstreams"]);
 }

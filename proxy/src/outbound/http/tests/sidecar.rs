@@ -28,6 +28,7 @@ use crate::{
     config::{Current, learn::Learner},
     context::Contexts,
     data::Shared,
+    dns::Dns,
     hop::peers::Peer,
     limiter::{Bounds, Limiter},
     listeners::{Drain, ListenerKey, Role, Stop},
@@ -118,13 +119,12 @@ impl Sidecar {
             ids: Default::default(),
             contexts: contexts.clone(),
             bindings: Default::default(),
-            resolvers: Default::default(),
             own: Default::default(),
         };
         let key = ListenerKey { listen: "127.0.0.1:0".parse().unwrap(), nth: 0, role: Role::Outbound };
         let (stop, stopping) = watch::channel(None);
         let mut sidecar = Self {
-            outbound: Rc::new(Outbound::new(key, Capture::None, shared)),
+            outbound: Rc::new(Outbound::new(key, Capture::None, shared.clone(), Rc::new(Dns::new(shared)))),
             current,
             contexts,
             dns: dns().await,
@@ -147,11 +147,7 @@ impl Sidecar {
             issuers: Default::default(),
             inbound: Vec::new(),
             outbound: Some(OutboundPolicy { listen: "127.0.0.1:0".parse().unwrap(), capture: Capture::None }),
-            dns: Some(DnsPolicy {
-                listen: None,
-                upstreams: vec![DnsUpstream { transport: DnsTransport::Udp, address: self.dns }],
-                zones: Default::default(),
-            }),
+            dns: Some(DnsPolicy { upstreams: vec![DnsUpstream { transport: DnsTransport::Udp, address: self.dns }], ..Default::default() }),
         };
         let tenant = |(name, rules): (&str, Vec<EgressRule>)| {
             let id: ringfence_policy::TenantId = name.parse().unwrap();
