@@ -2,7 +2,12 @@
 //!
 //! All as upstreams tell it: whoever is told of it has it filtered first, so that policy zones and clients may change at any time.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Instant};
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use hickory_proto::{ProtoError, op::ResponseCode, serialize::binary::BinEncodable};
 use ringfence_policy::{rpz::Name, tenant::DnsPolicy};
@@ -30,6 +35,11 @@ impl Forwarder {
     /// `is_own`: whether this sidecar serves DNS there itself.
     pub(super) fn new(policy: &DnsPolicy, is_own: impl Fn(SocketAddr) -> bool, shared: Shared) -> Self {
         Self { shared, cache: RefCell::default(), flights: Rc::default(), upstreams: Upstreams::new(policy, is_own) }
+    }
+
+    /// How long beyond its TTL an answer may stand in for upstreams that fail.
+    pub(super) fn serve_stale(&self, for_at_most: Duration) {
+        self.cache.borrow_mut().serve_stale(for_at_most);
     }
 
     /// What is known already.

@@ -8,6 +8,7 @@ use hickory_proto::{
     rr::{DNSClass, Name, RData, Record, RecordType},
 };
 
+use super::ech;
 use crate::dns::{
     ede::Ede,
     limits::{MAX_CHAIN, MAX_NEGATIVE_TTL, MAX_TTL},
@@ -159,6 +160,10 @@ impl Chain<'_> {
         message.metadata.authentic_data = told.metadata.authentic_data;
         message.add_query(DnsQuestion::query(self.question.name.clone(), self.question.qtype));
         message.answers = self.answers;
+        if ech::strip(&mut message.answers) {
+            // What the upstream validated is another.
+            message.metadata.authentic_data = false;
+        }
         for record in &mut message.answers {
             record.ttl = ttl(record.ttl);
         }
