@@ -112,7 +112,7 @@ fn what_is_captured_is_awaited_at_the_loopback_address_of_either_family() {
 fn redirection_needs_rules_and_a_dns_listener() {
     let (mut listeners, _threads) = listeners(1);
     let fault = |dns: bool| {
-        let dns = dns.then(|| DnsPolicy { listen: Some(any_port()), upstreams: vec![], zones: Default::default() });
+        let dns = dns.then(|| DnsPolicy { listen: Some(any_port()), ..Default::default() });
         let faults = listeners.prepare(&WorkloadPolicy { dns, ..outbound(any_port(), Capture::Redirect) });
         faults.into_iter().map(|fault| fault.to_string()).collect::<Vec<_>>().join("; ")
     };

@@ -91,7 +91,7 @@ pub enum Capture {
 }
 
 /// `Workload.spec.dns`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsPolicy {
     /// UDP and TCP. `None`: no queries are served, and the upstreams are for the sidecar's own.
     pub listen: Option<SocketAddr>,

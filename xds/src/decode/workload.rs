@@ -18,7 +18,7 @@ pub fn workload(name: &str, body: &proto::Workload) -> Result<WorkloadPolicy, Ve
     let mut listeners = Listeners::default();
     let inbound = inbound(&body.inbound, &mut listeners, &mut faults);
     let outbound = body.egress.as_ref().and_then(|egress| outbound(egress, body.dns.as_ref(), &mut listeners, &mut faults));
-    let is_captured = outbound.as_ref().is_some_and(|outbound| outbound.capture == Capture::Redirect);
+    let is_captured = body.egress.as_ref().is_some_and(|egress| egress.capture == "redirect");
     let dns = body.dns.as_ref().map(|body| dns(&whose, body, is_captured, &mut listeners, &mut faults));
     // Who would change a list that two have a say in? A dedicated workload's is its tenant's alone.
     if let (Some(ServedTenants::One(_)), Some(dns)) = (&tenants, &body.dns) {

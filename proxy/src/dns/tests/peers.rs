@@ -17,6 +17,7 @@ use hickory_proto::{
 };
 use ringfence_policy::{
     Snapshot,
+    budget::{Budget, Limit},
     rpz::Policy,
     tenant::{DnsPolicy, DnsTransport, DnsUpstream, ServedTenants, WorkloadPolicy},
 };
@@ -177,6 +178,8 @@ struct Pushed {
     generation: u64,
     upstreams: Option<Vec<DnsUpstream>>,
     zones: Option<Policy>,
+    budget: Budget,
+    serve_stale: Option<Duration>,
 }
 
 impl Rig {
@@ -218,17 +221,28 @@ impl Rig {
         self.swap();
     }
 
+    /// Puts other limits in force.
+    pub(super) fn limit(&self, limits: impl IntoIterator<Item = Limit>) {
+        self.pushed.borrow_mut().budget = limits.into_iter().map(Arc::new).collect();
+        self.swap();
+    }
+
+    pub(super) fn serve_stale(&self, serve_stale: Duration) {
+        self.pushed.borrow_mut().serve_stale = Some(serve_stale);
+        self.swap();
+    }
+
     fn swap(&self) {
         let mut pushed = self.pushed.borrow_mut();
         pushed.generation += 1;
-        let Pushed { generation, upstreams, zones } = pushed.clone();
+        let Pushed { generation, upstreams, zones, budget, serve_stale } = pushed.clone();
         let workload = WorkloadPolicy {
             name: "test".parse().unwrap(),
             tenants: ServedTenants::Any,
             issuers: Default::default(),
             inbound: vec![],
             outbound: None,
-            dns: upstreams.map(|upstreams| DnsPolicy { listen: "127.0.0.1:0".parse().ok(), upstreams, zones: Default::default() }),
+            dns: upstreams.map(|upstreams| DnsPolicy { listen: "127.0.0.1:0".parse().ok(), upstreams, serve_stale, ..Default::default() }),
         };
         let snapshot = Snapshot {
             generation,
@@ -240,6 +254,7 @@ impl Rig {
             versions: Vec::new(),
             bindings: Default::default(),
             zones,
+            budget,
         };
         let current: &Current = &self.shared.current;
         current.swap(snapshot.into());

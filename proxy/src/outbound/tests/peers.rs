@@ -149,7 +149,7 @@ impl Sidecar {
             dns: Some(DnsPolicy {
                 listen: None,
                 upstreams: vec![DnsUpstream { transport: DnsTransport::Udp, address: self.resolver }],
-                zones: Default::default(),
+                ..Default::default()
             }),
         };
         let loopback = PlatformEgress { deny: Vec::new(), dangerous_allow_private: vec!["127.0.0.0/8".parse().unwrap()] };

@@ -125,7 +125,7 @@ fn what_leaves_a_workload_goes_where_it_says() {
         upstream(DnsTransport::Tcp, "[2001:db8::53]:53"),
         upstream(DnsTransport::Tcp, "192.0.2.53:5353"),
     ];
-    assert_eq!(policy.dns, Some(DnsPolicy { listen: "[::]:15053".parse().ok(), upstreams, zones: Default::default() }));
+    assert_eq!(policy.dns, Some(DnsPolicy { listen: "[::]:15053".parse().ok(), upstreams, ..Default::default() }));
     body.dns.as_mut().unwrap().upstreams = (1..18).map(|i| format!("udp://192.0.2.{i}")).collect();
     assert_eq!(faults("job", &body), ["dns.upstreams: must be at most 16 upstreams"]);
 }

@@ -150,7 +150,7 @@ impl Sidecar {
             dns: Some(DnsPolicy {
                 listen: None,
                 upstreams: vec![DnsUpstream { transport: DnsTransport::Udp, address: self.dns }],
-                zones: Default::default(),
+                ..Default::default()
             }),
         };
         let tenant = |(name, rules): (&str, Vec<EgressRule>)| {
