@@ -163,10 +163,7 @@ mod tests {
                 "controlPlane.dangerousPlaintext: 192.0.2.1:1 is not a loopback",
             ),
             (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "threads": 0}"#, "nonzero"),
-            (
-                r#"{"workload": "a", "controlPlane": {"unix": "x"}, "queryLogRatio": -0.1}"#,
-                "queryLogRatio: must be",
-            ),
+            (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "queryLogRatio": -0.1}"#, "queryLogRatio: must be"),
             (
                 r#"{"workload": "a", "controlPlane": {"unix": "x"}, "tracing": {"otlpEndpoint": "http://x", "sampleRatio": 2}}"#,
                 "tracing.sampleRatio: must be",

@@ -8,8 +8,8 @@ use ringfence_xds::{
 };
 
 use crate::spec::{
-    AllowSpec, DnsLimitSpec, EgressRuleSpec, Fault, IssuerSpec, LimitSpec, MatchSpec, Object, PlatformEgressSpec, PlatformSpec, Spec, TenantEgressSpec,
-    TenantInboundSpec, TenantSpec, TlsSpec, WorkloadDnsSpec, WorkloadEgressSpec, WorkloadSpec,
+    AllowSpec, DnsLimitSpec, EgressRuleSpec, Fault, IssuerSpec, LimitSpec, MatchSpec, Object, PlatformEgressSpec, PlatformSpec, Spec,
+    TenantEgressSpec, TenantInboundSpec, TenantSpec, TlsSpec, WorkloadDnsSpec, WorkloadEgressSpec, WorkloadSpec,
 };
 
 /// `issuers`: of a workload's tenants.

@@ -163,7 +163,14 @@ impl Dns {
         match decided.await.unwrap_or(Err(AskError::Timeout.into())) {
             Ok(ending) => self.end(&query, &exchange, ending, &walk, &account, out),
             Err(error) => {
-                self.refuse(&query, &exchange, Verdict::failed(&error).beside(account.shadow()), ResponseCode::ServFail, Some(error.ede()), out);
+                self.refuse(
+                    &query,
+                    &exchange,
+                    Verdict::failed(&error).beside(account.shadow()),
+                    ResponseCode::ServFail,
+                    Some(error.ede()),
+                    out,
+                );
             }
         }
     }

@@ -31,8 +31,8 @@ use ringfence_policy::{
 
 use crate::in_flight::InFlightGuard;
 use bucket::CellKey;
-pub use names::Outcome;
 pub use exceeded::{Exceeded, RATE_LIMIT, RATE_LIMIT_POLICY};
+pub use names::Outcome;
 use tenant::{Charge, Charges, Tenant};
 
 /// Tenants looked at for one to forget when another comes.

@@ -61,6 +61,9 @@ impl Recent {
     }
 
     fn remember(&mut self, name: u64) {
+        if self.young.contains(&name) {
+            return;
+        }
         if self.young.len() >= GENERATION {
             self.old = mem::take(&mut self.young);
         }
@@ -153,4 +156,118 @@ fn charge<'b>(buckets: &mut Vec<Bucket>, charges: &Charges<'b, Limit>, now: u64)
         // Never empty. The platform's stand first.
         used_up[0].0
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU32, time::Duration};
+
+    use ringfence_policy::{
+        RuleRef,
+        budget::Count,
+        ratelimit::Quota,
+        rpz::{Name, rtype},
+    };
+
+    use super::*;
+
+    fn budget(count: Count, key: Key, rate: &str, burst: u32) -> Budget {
+        let quota = Quota { rate: rate.parse().unwrap(), burst: NonZeroU32::new(burst).unwrap() };
+        std::iter::once(Arc::new(Limit { count, key, quota, mode: Mode::Enforce, rule: RuleRef::new("Tenant/acme: dns.limits[x]") }))
+            .collect()
+    }
+
+    struct Bench {
+        limiter: Limiter,
+        tenants: ServedTenants,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self { limiter: Limiter::new(now, Bounds::default()), tenants: ServedTenants::One("acme".parse().unwrap()), now }
+        }
+
+        fn asks(&self, budget: &Budget, name: &str) -> bool {
+            let name: Name = name.parse().unwrap();
+            self.limiter.ask(&Question::new(name.as_wire(), rtype::A, false), budget, &self.tenants, self.now).is_ok()
+        }
+
+        fn tells(&self, budget: &Budget, octets: u32) -> bool {
+            let name: Name = "c2.example".parse().unwrap();
+            self.limiter.tell(octets, &Question::new(name.as_wire(), 16, false), budget, &self.tenants, self.now).is_ok()
+        }
+
+        fn held(&self) -> (usize, usize) {
+            let asker = self.limiter.asker(&self.tenants, 0);
+            let names = asker.names.lock();
+            (names.recent.young.len() + names.recent.old.len(), names.buckets.iter().map(Bucket::len).sum())
+        }
+    }
+
+    #[test]
+    fn names_are_forgotten_by_the_thousand_and_charged_again() {
+        let bench = Bench::new();
+        let budget = budget(Count::Names, Key::Tenant, "1000000/s", 1_000_000);
+        for i in 0..3 * GENERATION {
+            assert!(bench.asks(&budget, &format!("n{i}.example")));
+            assert!(bench.held().0 <= 2 * GENERATION);
+        }
+        let spent = self::budget(Count::Names, Key::Tenant, "1/h", 1);
+        // The window of what was used is scaled: nothing is left.
+        assert!(bench.asks(&spent, &format!("n{}.example", 3 * GENERATION - 1)), "asked for just now");
+        assert!(bench.asks(&spent, &format!("n{}.example", 2 * GENERATION + 1)), "among the last four thousand");
+        assert!(!bench.asks(&spent, "n0.example"), "long ago");
+    }
+
+    /// However many domains there are, no more than a bounded number has a count of its own, and the rest have one together.
+    #[test]
+    fn a_crowd_of_domains_gets_one_count() {
+        let bench = Bench::new();
+        let budget = budget(Count::Names, Key::Domain, "1/h", 1);
+        let passed = (0..3 * BOUNDS.cells_per_limit).filter(|i| bench.asks(&budget, &format!("data.d{i}.example{i}"))).count();
+        assert_eq!((passed, bench.held().1), (BOUNDS.cells_per_limit + 1, BOUNDS.cells_per_limit));
+    }
+
+    #[test]
+    fn debts_are_paid_off_at_the_rate_and_forgotten_after_a_day() {
+        let mut bench = Bench::new();
+        let budget = budget(Count::Txt, Key::Tenant, "100/s", 1000);
+        assert!(bench.tells(&budget, 6000));
+        assert!(!bench.tells(&budget, 1));
+        bench.now += Duration::from_millis(49_999);
+        assert!(!bench.tells(&budget, 1));
+        bench.now += Duration::from_millis(11);
+        assert!(bench.tells(&budget, u32::MAX));
+        bench.now += Duration::from_secs(86_400 - 11);
+        assert!(!bench.tells(&budget, 1));
+        bench.now += Duration::from_secs(2);
+        assert!(bench.tells(&budget, 1));
+    }
+
+    #[test]
+    fn a_changed_rate_keeps_the_share_of_a_debt() {
+        let mut bench = Bench::new();
+        assert!(bench.tells(&budget(Count::Txt, Key::Tenant, "100/s", 1000), 3000));
+        // Twenty seconds of debt beyond the window of ten: at half the rate forty and twenty.
+        let slower = budget(Count::Txt, Key::Tenant, "50/s", 1000);
+        assert!(!bench.tells(&slower, 1));
+        bench.now += Duration::from_secs(39);
+        assert!(!bench.tells(&slower, 1));
+        bench.now += Duration::from_secs(2);
+        assert!(bench.tells(&slower, 1));
+    }
+
+    #[test]
+    fn tenants_and_shared_workloads_count_apart() {
+        let mut bench = Bench::new();
+        let budget = budget(Count::Names, Key::Tenant, "1/h", 1);
+        for tenants in [ServedTenants::One("acme".parse().unwrap()), ServedTenants::One("globex".parse().unwrap()), ServedTenants::Any] {
+            bench.tenants = tenants;
+            assert!(bench.asks(&budget, "a.example"));
+            assert!(!bench.asks(&budget, "b.example"));
+            assert!(bench.asks(&budget, "a.example"));
+        }
+    }
 }

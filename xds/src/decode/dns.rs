@@ -17,13 +17,7 @@ const DNS_PORT: u16 = 53;
 const MAX_SERVE_STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `is_captured`: the kernel redirects queries to the listener.
-pub(super) fn dns(
-    whose: &str,
-    body: &proto::WorkloadDns,
-    is_captured: bool,
-    listeners: &mut Listeners,
-    faults: &mut Faults,
-) -> DnsPolicy {
+pub(super) fn dns(whose: &str, body: &proto::WorkloadDns, is_captured: bool, listeners: &mut Listeners, faults: &mut Faults) -> DnsPolicy {
     let listen = match body.listen.as_str() {
         "" => None,
         text => listeners.listen("dns.listen".into(), text, faults),

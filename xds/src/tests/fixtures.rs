@@ -55,7 +55,10 @@ pub(crate) fn policy_zone(name: &str, contents: &[&str]) -> (Resource, Vec<Resou
 }
 
 pub(crate) fn platform_zones(zones: &[&str]) -> Resource {
-    Resource::new(PLATFORM, &proto::Platform { dns: Some(proto::PlatformDns { zones: names(zones), ..Default::default() }), ..proto::Platform::default() })
+    Resource::new(
+        PLATFORM,
+        &proto::Platform { dns: Some(proto::PlatformDns { zones: names(zones), ..Default::default() }), ..proto::Platform::default() },
+    )
 }
 
 pub(crate) fn tenant_zones(name: &str, zones: &[&str], mode: &str) -> Resource {

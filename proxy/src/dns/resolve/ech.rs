@@ -1,11 +1,9 @@
 //! Takes the records of an answer; leaves out of HTTPS and SVCB records what Encrypted Client Hello needs (RFC 9848): a ClientHello that hides
 //! its host is refused on its way out, since nobody could judge it. Without the keys a client does not try.
 
-use hickory_proto::{
-    rr::{
-        RData, Record, RecordType,
-        rdata::svcb::{Mandatory, SVCB, SvcParamKey, SvcParamValue},
-    },
+use hickory_proto::rr::{
+    RData, Record, RecordType,
+    rdata::svcb::{Mandatory, SVCB, SvcParamKey, SvcParamValue},
 };
 
 /// Whether there was anything. The signatures of a changed record set go too: they would not verify.

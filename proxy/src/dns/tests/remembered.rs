@@ -10,11 +10,11 @@ use hickory_proto::{
     op::{Message, ResponseCode},
     rr::RecordType,
 };
+use ringfence_policy::tenant::DEFAULT_SERVE_STALE;
 use ringfence_policy::{
     host::HostName,
     tenant::{DnsTransport, DnsUpstream},
 };
-use ringfence_policy::tenant::DEFAULT_SERVE_STALE;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
