@@ -83,7 +83,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
     raise_descriptor_limit();
     let metrics = Arc::new(Metrics::new());
     let workload: WorkloadName = bootstrap.workload.parse()?;
-    let (access_log, writer) = open_access_log(&bootstrap.access_log, &workload, &metrics).map_err(StartError::AccessLog)?;
+    let (access_log, writer) = open_access_log(&bootstrap, &workload, &metrics).map_err(StartError::AccessLog)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tracing = {
         let _entered = runtime.enter();
@@ -197,16 +197,16 @@ async fn serve_admin(admin: Option<(AdminListener, Admin)>) -> io::Result<Infall
 }
 
 fn open_access_log(
-    sink: &AccessLogSink,
+    bootstrap: &Bootstrap,
     workload: &WorkloadName,
     metrics: &Metrics,
 ) -> io::Result<(Option<AccessLog>, Option<AccessLogWriter>)> {
-    let (log, writer) = match sink {
+    let (log, writer) = match &bootstrap.access_log {
         AccessLogSink::Off => return Ok((None, None)),
         AccessLogSink::Stdout => AccessLog::start(access_log::stdout()?, workload.clone(), metrics)?,
         AccessLogSink::File(path) => AccessLog::start(access_log::LogFile::open(path)?, workload.clone(), metrics)?,
     };
-    Ok((Some(log), Some(writer)))
+    Ok((Some(log.with_query_ratio(bootstrap.query_log_ratio)), Some(writer)))
 }
 
 type DataThreads = (Vec<mpsc::UnboundedSender<crate::listeners::Serve>>, Vec<thread::JoinHandle<()>>);

@@ -9,6 +9,8 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::telemetry::access_log::DEFAULT_QUERY_RATIO;
+
 /// The bootstrap file: JSON. Relative paths are relative to the working directory.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -22,6 +24,9 @@ pub struct Bootstrap {
     pub state_dir: Option<PathBuf>,
     #[serde(default)]
     pub access_log: AccessLogSink,
+    /// Share of the DNS queries answered as asked that the access log tells of, 0 to 1. It tells of all that were refused or failed.
+    #[serde(default = "default_query_log_ratio")]
+    pub query_log_ratio: f64,
     pub tracing: Option<Tracing>,
     /// Data threads. One serves tens of thousands of requests a second; more are worth it only beyond that.
     #[serde(default = "one")]
@@ -76,6 +81,9 @@ fn default_forget() -> u64 {
 fn default_drain() -> u64 {
     30
 }
+fn default_query_log_ratio() -> f64 {
+    DEFAULT_QUERY_RATIO
+}
 fn default_capture_dir() -> PathBuf {
     "/run/ringfence".into()
 }
@@ -115,6 +123,9 @@ impl Bootstrap {
         if self.threads.get() > 256 {
             return Err(("threads", "must be at most 256".into()));
         }
+        if !(0.0..=1.0).contains(&self.query_log_ratio) {
+            return Err(("queryLogRatio", "must be from 0 to 1".into()));
+        }
         if let Some(tracing) = &self.tracing
             && !(0.0..=1.0).contains(&tracing.sample_ratio)
         {
@@ -152,6 +163,7 @@ mod tests {
                 "controlPlane.dangerousPlaintext: 192.0.2.1:1 is not a loopback",
             ),
             (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "threads": 0}"#, "nonzero"),
+            (r#"{"workload": "a", "controlPlane": {"unix": "x"}, "queryLogRatio": -0.1}"#, "queryLogRatio: must be"),
             (
                 r#"{"workload": "a", "controlPlane": {"unix": "x"}, "tracing": {"otlpEndpoint": "http://x", "sampleRatio": 2}}"#,
                 "tracing.sampleRatio: must be",

@@ -3,6 +3,7 @@
 
 mod bad_edits_change_nothing;
 mod capture_lets_nothing_out;
+mod dns_exfiltration_has_a_budget;
 mod dns_withstands;
 mod edits_take_effect_live;
 mod egress_bypass;

@@ -7,6 +7,7 @@ use std::{
 
 use ringfence_policy::{
     IssuerName, Snapshot, TenantId, ZoneName,
+    budget::Budget,
     identify::IssuerPolicy,
     ratelimit::Mode,
     rpz::{self, Override, Scope},
@@ -128,6 +129,13 @@ fn zones(policy: &WorkloadPolicy, platform: &PlatformPolicy, known: &impl Lookup
     Some(is_whole.then(|| in_force.into_iter().collect()))
 }
 
+/// See [`Snapshot::budget`].
+fn budget(policy: &WorkloadPolicy, platform: &PlatformPolicy, known: &impl Lookup) -> Budget {
+    let Some(dns) = &policy.dns else { return Budget::default() };
+    let own = tenant_of(policy, known).map_or(&dns.zones, |tenant| &tenant.dns);
+    platform.dns_limits.iter().chain(&own.limits).cloned().collect()
+}
+
 /// Assembles the snapshot of `workload`, or `None` while something it refers to has neither arrived nor been told absent (the old
 /// snapshot then stays: make before break), or while there is no such workload or no usable platform.
 pub fn assemble(workload: &str, known: &impl Lookup, generation: u64, previous: Option<&Snapshot>) -> Option<Snapshot> {
@@ -174,6 +182,7 @@ pub fn assemble(workload: &str, known: &impl Lookup, generation: u64, previous: 
         }
     }
     let zones = zones(&policy, &platform, known)?;
+    let budget = budget(&policy, &platform, known);
     let identity_generation = match previous {
         Some(previous) if same_issuers(previous, &issuers) => previous.identity_generation,
         _ => generation,
@@ -187,6 +196,7 @@ pub fn assemble(workload: &str, known: &impl Lookup, generation: u64, previous: 
         issuers,
         bindings,
         zones,
+        budget,
         versions: known.versions(),
     })
 }

@@ -1,6 +1,7 @@
 //! The one decoder: resource to policy. The control plane's validation, `ringfence validate` and the sidecar all call it, so that what
 //! one accepts the others cannot refuse, and all say the same words.
 
+mod budget;
 mod dns;
 mod egress;
 mod identity;
@@ -122,7 +123,10 @@ pub fn platform(name: &str, body: &proto::Platform) -> Result<PlatformPolicy, Ve
     let in_flight = faults.in_flight("inFlight", body.in_flight);
     let egress = body.egress.as_ref().map(|egress| egress::platform(egress, &mut faults)).unwrap_or_default();
     let zones = body.dns.as_ref().map(|dns| zone::zones("dns.zones", &dns.zones, &mut faults)).unwrap_or_default();
-    faults.or(|| PlatformPolicy { in_flight, egress, zones })
+    let whose = format!("Platform/{PLATFORM}");
+    let dns_limits = body.dns.as_ref().map(|dns| budget::limits(&whose, &dns.limits, &mut faults)).unwrap_or_default();
+    let serve_stale = body.dns.as_ref().and_then(|dns| dns::serve_stale(&dns.serve_stale, &mut faults));
+    faults.or(|| PlatformPolicy { in_flight, egress, zones, dns_limits, serve_stale })
 }
 
 /// `Binding`.

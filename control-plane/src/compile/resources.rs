@@ -8,8 +8,8 @@ use ringfence_xds::{
 };
 
 use crate::spec::{
-    AllowSpec, EgressRuleSpec, Fault, IssuerSpec, LimitSpec, MatchSpec, Object, PlatformEgressSpec, PlatformSpec, Spec, TenantEgressSpec,
-    TenantInboundSpec, TenantSpec, TlsSpec, WorkloadDnsSpec, WorkloadEgressSpec, WorkloadSpec,
+    AllowSpec, DnsLimitSpec, EgressRuleSpec, Fault, IssuerSpec, LimitSpec, MatchSpec, Object, PlatformEgressSpec, PlatformSpec, Spec,
+    TenantEgressSpec, TenantInboundSpec, TenantSpec, TlsSpec, WorkloadDnsSpec, WorkloadEgressSpec, WorkloadSpec,
 };
 
 /// `issuers`: of a workload's tenants.
@@ -43,7 +43,11 @@ fn platform(spec: &PlatformSpec) -> proto::Platform {
     proto::Platform {
         in_flight: spec.in_flight.unwrap_or_default(),
         egress: spec.egress.as_ref().map(egress),
-        dns: spec.dns.as_ref().map(|dns| proto::PlatformDns { zones: dns.zones.clone() }),
+        dns: spec.dns.as_ref().map(|dns| proto::PlatformDns {
+            zones: dns.zones.clone(),
+            limits: dns.limits.iter().map(dns_limit).collect(),
+            serve_stale: dns.serve_stale.clone().unwrap_or_default(),
+        }),
     }
 }
 
@@ -69,7 +73,11 @@ fn tenant(spec: &TenantSpec, name: &str) -> proto::Tenant {
         inbound: spec.inbound.as_ref().and_then(inbound),
         in_flight: spec.in_flight.unwrap_or_default(),
         egress: spec.egress.as_ref().map(egress),
-        dns: spec.dns.as_ref().map(|dns| proto::TenantDns { zones: dns.zones.clone(), mode: dns.mode.clone().unwrap_or_default() }),
+        dns: spec.dns.as_ref().map(|dns| proto::TenantDns {
+            zones: dns.zones.clone(),
+            mode: dns.mode.clone().unwrap_or_default(),
+            limits: dns.limits.iter().map(dns_limit).collect(),
+        }),
     }
 }
 
@@ -149,6 +157,20 @@ fn workload_dns(spec: &WorkloadDnsSpec) -> proto::WorkloadDns {
         upstreams: list(&spec.upstreams),
         upstream_ca: spec.upstream_ca.clone(),
         zones: spec.zones.clone(),
+        mode: spec.mode.clone().unwrap_or_default(),
+        limits: spec.limits.iter().map(dns_limit).collect(),
+        serve_stale: spec.serve_stale.clone().unwrap_or_default(),
+        dangerous_listen_any: spec.dangerous_listen_any,
+    }
+}
+
+fn dns_limit(spec: &DnsLimitSpec) -> proto::DnsLimit {
+    proto::DnsLimit {
+        name: spec.name.clone(),
+        count: spec.count.clone().unwrap_or_default(),
+        key: spec.key.clone().unwrap_or_default(),
+        rate: spec.rate.clone(),
+        burst: spec.burst.unwrap_or_default(),
         mode: spec.mode.clone().unwrap_or_default(),
     }
 }

@@ -99,7 +99,27 @@ pub struct PolicyZoneSpec {
     pub compiled: Option<Arc<CompiledZone>>,
 }
 
-/// Which policy zones the queries of dedicated workloads go through.
+/// A limit on DNS queries, or on what is said in them.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsLimitSpec {
+    /// Unique in its list.
+    pub name: String,
+    /// queries, names (not asked for lately), entropy (octets of information in the labels below a domain) or txt (octets of free-form
+    /// answers); default: queries.
+    pub count: Option<String>,
+    /// tenant, or domain: the last two labels of a name. Default: tenant.
+    pub key: Option<String>,
+    /// N/s, N/m or N/h.
+    pub rate: String,
+    /// At once; default: the rate's N.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub burst: Option<u32>,
+    /// enforce or shadow.
+    pub mode: Option<String>,
+}
+
+/// Which policy zones the queries of dedicated workloads go through, and how many there may be.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TenantDnsSpec {
@@ -108,6 +128,9 @@ pub struct TenantDnsSpec {
     pub zones: Vec<String>,
     /// enforce or shadow; the platform's zones act in any case.
     pub mode: Option<String>,
+    /// After the platform's.
+    #[serde(default)]
+    pub limits: Vec<DnsLimitSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -290,6 +313,14 @@ pub struct WorkloadDnsSpec {
     pub zones: Vec<String>,
     /// Of a shared workload: enforce or shadow; the platform's zones act in any case.
     pub mode: Option<String>,
+    /// Of a shared workload: after the platform's.
+    #[serde(default)]
+    pub limits: Vec<DnsLimitSpec>,
+    /// How long beyond its TTL an answer may stand in for upstreams that fail, from 0s (never) to 24h; default: the platform's.
+    pub serve_stale: Option<String>,
+    /// Whether others than the workload may ask: `listen` need not be a loopback address then.
+    #[serde(default)]
+    pub dangerous_listen_any: bool,
     /// What `upstream_ca_file` holds. Not a field: put in by `parse`.
     #[serde(skip)]
     pub upstream_ca: bytes::Bytes,
@@ -310,7 +341,13 @@ pub struct PlatformSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlatformDnsSpec {
     /// PolicyZones in order of precedence, before every tenant's.
+    #[serde(default)]
     pub zones: Vec<String>,
+    /// For each tenant and each shared workload, before their own.
+    #[serde(default)]
+    pub limits: Vec<DnsLimitSpec>,
+    /// How long beyond its TTL an answer may stand in for upstreams that fail, from 0s (never) to 24h; default: 1h.
+    pub serve_stale: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ringfence_policy::{
     Snapshot,
+    budget::Key,
     ratelimit::{LimitKey, Mode},
     scope::ScopePolicy,
     tenant::{Capture, ServedTenants, TenantPolicy},
@@ -64,6 +65,14 @@ fn snapshot_value(snapshot: &Snapshot, listeners: Vec<Value>) -> Value {
             "issuer": issuer.issuer,
             "audiences": issuer.audiences,
             "keys": issuer.keys.len(),
+        })).collect::<Vec<_>>(),
+        "dnsLimits": snapshot.budget.limits().iter().map(|limit| json!({
+            "rule": limit.rule.as_str(),
+            "count": limit.count.as_str(),
+            "rate": limit.quota.rate.to_string(),
+            "burst": limit.quota.burst,
+            "key": match limit.key { Key::Tenant => "tenant", Key::Domain => "domain" },
+            "mode": match limit.mode { Mode::Enforce => "enforce", Mode::Shadow => "shadow" },
         })).collect::<Vec<_>>(),
         "tenantCount": tenants.len(),
         "tenants": tenants.iter().take(MAX_TENANTS).map(|tenant| tenant_value(snapshot, tenant)).collect::<Vec<_>>(),

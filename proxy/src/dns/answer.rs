@@ -8,7 +8,7 @@ use hickory_proto::{
     ProtoError,
     op::{Message, ResponseCode},
 };
-use ringfence_policy::rpz::Name;
+use ringfence_policy::{budget::is_free_form, rpz::Name};
 
 use super::{
     ede::Ede,
@@ -36,6 +36,8 @@ pub struct Reply {
     pub next: Option<Box<Name>>,
     /// The egress decision knows of its addresses.
     pub bound: Cell<bool>,
+    /// Its free-form octets are paid for.
+    pub counted: Cell<bool>,
 }
 
 /// How the TTLs of a reply are told.
@@ -82,7 +84,7 @@ impl Reply {
         message.metadata.response_code = ResponseCode::from_low(rcode.low());
         let wire = message.to_vec()?;
         let ttls = ttls(&wire).ok_or(ProtoError::Message("a message that was just written cannot be read"))?;
-        Ok(Self { wire: wire.into(), ttls, rcode, lifetime, ede, next: None, bound: Cell::default() })
+        Ok(Self { wire: wire.into(), ttls, rcode, lifetime, ede, next: None, bound: Cell::default(), counted: Cell::default() })
     }
 
     /// The question and nothing else.
@@ -90,16 +92,40 @@ impl Reply {
         let mut wire = Vec::with_capacity(HEADER + query.spelled().len() + 4);
         wire.extend_from_slice(&[0, 0, QR, rcode.low(), 0, 1, 0, 0, 0, 0, 0, 0]);
         push_question(query, &mut wire);
-        Self { wire: wire.into(), ttls: Box::default(), rcode, lifetime, ede, next: None, bound: Cell::default() }
+        Self { wire: wire.into(), ttls: Box::default(), rcode, lifetime, ede, next: None, bound: Cell::default(), counted: Cell::default() }
     }
 
     /// The addresses in it.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let record = |at: usize| Some((u16_at(&self.wire, at.checked_sub(4)?)?, self.wire.get(at + 6..)?, u16_at(&self.wire, at + 4)?));
-        self.ttls.iter().filter_map(move |at| match record((*at).into())? {
-            (TYPE_A, data, 4) => data.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
-            (TYPE_AAAA, data, 16) => data.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+        self.data().filter_map(|(rtype, data)| match (rtype, data.len()) {
+            (TYPE_A, 4) => data.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+            (TYPE_AAAA, 16) => data.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
             _ => None,
+        })
+    }
+
+    /// Octets of its records that hold whatever their owner likes.
+    pub fn free_form(&self) -> u32 {
+        // A message has less than 64 KiB.
+        self.data().filter(|(rtype, _)| is_free_form(*rtype)).map(|(_, data)| data.len() as u32).sum()
+    }
+
+    /// Octets without the additional section.
+    fn required(&self) -> usize {
+        let additionals = u16_at(&self.wire, 10).unwrap_or(0);
+        let required = self.ttls.len().saturating_sub(additionals.into());
+        match self.ttls[..required].last() {
+            Some(&at) => usize::from(at) + 6 + usize::from(u16_at(&self.wire, usize::from(at) + 4).unwrap_or(0)),
+            None => self.wire.get(HEADER..).and_then(skip_name).map_or(HEADER, |length| HEADER + length + 4),
+        }
+    }
+
+    /// Type and data of each record.
+    fn data(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        self.ttls.iter().filter_map(|at| {
+            let at = usize::from(*at);
+            let length = u16_at(&self.wire, at + 4)?;
+            Some((u16_at(&self.wire, at.checked_sub(4)?)?, self.wire.get(at + 6..at + 6 + usize::from(length))?))
         })
     }
 
@@ -118,15 +144,21 @@ pub fn write(query: &Query, reply: &Reply, age: Age, ede: Option<&Ede>, transpor
     };
     let ede = ede.or(reply.ede.as_ref()).filter(|_| query.edns.is_some());
     let opt = if query.edns.is_some() { OPT } else { 0 };
-    out.extend_from_slice(&reply.wire);
+    // What comes besides the answer is left out before the answer is cut (RFC 2181 §9).
+    let is_short = reply.wire.len() + opt > room;
+    let wire = if is_short { &reply.wire[..reply.required()] } else { &reply.wire };
+    out.extend_from_slice(wire);
     let question_end = HEADER + query.spelled().len() + 4;
     // An explanation must not cost the answer.
-    let ede = ede.filter(|ede| reply.wire.len() + opt + ede.len() <= room);
-    let is_cut = reply.wire.len() + opt > room;
+    let ede = ede.filter(|ede| wire.len() + opt + ede.len() <= room);
+    let is_cut = wire.len() + opt > room;
     let message = &mut out[start..];
     if is_cut {
         message[6..HEADER].fill(0);
     } else {
+        if is_short {
+            message[10..HEADER].fill(0);
+        }
         tell_ttls(message, &reply.ttls, age);
     }
     message[..2].copy_from_slice(&query.id.to_be_bytes());

@@ -8,10 +8,11 @@ use std::{
 
 use hickory_proto::op::ResponseCode;
 use quick_cache::{Weighter, unsync};
+use ringfence_policy::tenant::DEFAULT_SERVE_STALE;
 
 use super::{
     answer::{Age, Reply},
-    limits::{CACHE_OCTETS, POPULAR, PREFETCH_PART, STALE_FOR, STALE_QUIET, STALE_TTL},
+    limits::{CACHE_OCTETS, POPULAR, PREFETCH_PART, STALE_QUIET, STALE_TTL},
 };
 
 /// What an entry takes besides key and reply: the slot, its share of the table, the allocator's headers.
@@ -19,7 +20,10 @@ const OVERHEAD: u64 = 128;
 /// A usual entry, for the table's first size.
 const USUAL: u64 = 512;
 
-pub(super) struct Cache(unsync::Cache<Box<[u8]>, Entry, Octets>);
+pub(super) struct Cache {
+    entries: unsync::Cache<Box<[u8]>, Entry, Octets>,
+    stale_for: Duration,
+}
 
 struct Entry {
     reply: Rc<Reply>,
@@ -58,11 +62,17 @@ impl Default for Cache {
 
 impl Cache {
     pub(super) fn new(octets: u64) -> Self {
-        Self(unsync::Cache::with_weighter((octets / USUAL) as usize, octets, Octets))
+        let entries = unsync::Cache::with_weighter((octets / USUAL) as usize, octets, Octets);
+        Self { entries, stale_for: DEFAULT_SERVE_STALE }
+    }
+
+    /// How long beyond its TTL an answer may stand in for upstreams that fail.
+    pub(super) fn serve_stale(&mut self, for_at_most: Duration) {
+        self.stale_for = for_at_most;
     }
 
     pub(super) fn find(&self, key: &[u8], now: Instant) -> Option<Found<'_>> {
-        let entry = self.0.get(key)?;
+        let entry = self.entries.get(key)?;
         let age = now.saturating_duration_since(entry.stored);
         let lifetime = Duration::from_secs(entry.reply.lifetime.into());
         if age < lifetime {
@@ -72,18 +82,18 @@ impl Cache {
             // Whole seconds, as TTLs are.
             return Some(Found::Fresh { reply: &entry.reply, age: Age::Seconds(age.as_secs() as u32), refresh });
         }
-        entry.may_be_told(now).then(|| Found::Stale { reply: &entry.reply, quiet: entry.is_quiet(now) })
+        entry.may_be_told(now, self.stale_for).then(|| Found::Stale { reply: &entry.reply, quiet: entry.is_quiet(now) })
     }
 
     pub(super) fn store(&mut self, key: &[u8], reply: Rc<Reply>, now: Instant) {
         let entry = Entry { reply, stored: now, uses: Cell::new(0), quiet_until: Cell::new(None) };
-        self.0.insert(key.into(), entry);
+        self.entries.insert(key.into(), entry);
     }
 
     /// The upstreams could not answer this. Whether there is an answer still that may stand in.
     pub(super) fn failed(&self, key: &[u8], now: Instant) -> bool {
-        match self.0.peek(key) {
-            Some(entry) if entry.may_be_told(now) => {
+        match self.entries.peek(key) {
+            Some(entry) if entry.may_be_told(now, self.stale_for) => {
                 entry.quiet_until.set(Some(now + STALE_QUIET));
                 true
             }
@@ -94,7 +104,7 @@ impl Cache {
     /// Octets in use.
     #[cfg(test)]
     fn octets(&self) -> u64 {
-        self.0.weight()
+        self.entries.weight()
     }
 }
 
@@ -104,10 +114,10 @@ impl Entry {
     }
 
     /// While it is fresh, or may stand in for a better one. A failure is no answer to fall back to.
-    fn may_be_told(&self, now: Instant) -> bool {
+    fn may_be_told(&self, now: Instant, stale_for: Duration) -> bool {
         let lifetime = Duration::from_secs(self.reply.lifetime.into());
         let is_answer = matches!(self.reply.rcode, ResponseCode::NoError | ResponseCode::NXDomain);
-        is_answer && now.saturating_duration_since(self.stored) < lifetime + STALE_FOR
+        is_answer && now.saturating_duration_since(self.stored) < lifetime + stale_for
     }
 }
 

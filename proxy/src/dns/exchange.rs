@@ -8,7 +8,7 @@ use std::{
 
 use hickory_proto::op::ResponseCode;
 use ringfence_policy::{
-    Reason,
+    Reason, RuleRef,
     ratelimit::Mode,
     rpz::{self, Action},
     tenant::ServedTenants,
@@ -16,7 +16,7 @@ use ringfence_policy::{
 
 use super::{
     answer::Transport,
-    limits::LOG_ONE_IN,
+    budget::Spent,
     query::Query,
     resolve::{AskError, LookupError},
 };
@@ -71,15 +71,30 @@ pub struct Verdict {
     pub policy: Option<Box<rpz::Decision>>,
     /// The first that would have, were its zone not disabled or in shadow mode.
     pub shadow: Option<Box<rpz::Decision>>,
+    /// The limit that decided.
+    pub limit: Option<RuleRef>,
+    /// The first that would have, were it not in shadow mode.
+    pub shadow_limit: Option<RuleRef>,
 }
 
 impl Verdict {
     pub fn allow(rcode: ResponseCode, source: Source) -> Self {
-        Self { rcode: Some(rcode), source, decision: Decision::Allow, policy: None, shadow: None }
+        Self { rcode: Some(rcode), source, decision: Decision::Allow, policy: None, shadow: None, limit: None, shadow_limit: None }
     }
 
     pub fn deny(rcode: ResponseCode, reason: Reason) -> Self {
         Self { decision: Decision::Deny(reason), ..Self::allow(rcode, Source::Own) }
+    }
+
+    pub fn spent(rcode: ResponseCode, spent: Spent) -> Self {
+        Self { limit: Some(spent.rule), ..Self::deny(rcode, spent.reason) }
+    }
+
+    /// With the limit in shadow mode that would have refused.
+    pub fn beside(self, spent: Option<Spent>) -> Self {
+        let Some(Spent { reason, rule }) = spent else { return self };
+        let decision = if self.decision == Decision::Allow { Decision::Shadow(reason) } else { self.decision };
+        Self { decision, shadow_limit: Some(rule), ..self }
     }
 
     /// As the policy zones would have it. `sent`: `None`: nothing.
@@ -91,7 +106,7 @@ impl Verdict {
             (None, None) => Decision::Allow,
         };
         let (rcode, source) = sent.map_or((None, Source::Own), |(rcode, source)| (Some(rcode), source));
-        Self { rcode, source, decision, policy, shadow }
+        Self { rcode, source, decision, policy, shadow, limit: None, shadow_limit: None }
     }
 
     pub fn failed(error: &LookupError) -> Self {
@@ -117,12 +132,14 @@ const fn reason(action: Action) -> Option<Reason> {
 /// Tells of the queries of one thread.
 pub struct Recorder {
     shared: Shared,
-    answered: Cell<u64>,
+    /// Of the next answered query: how much of it is to be logged. What is logged is less by one.
+    due: Cell<f64>,
 }
 
 impl Recorder {
     pub fn new(shared: Shared) -> Self {
-        Self { shared, answered: Cell::new(0) }
+        let due = shared.access_log.as_ref().map_or(0.0, |log| log.query_ratio().ceil());
+        Self { shared, due: Cell::new(due) }
     }
 
     /// `query`: `None` where there was none in the packet.
@@ -137,8 +154,10 @@ impl Recorder {
         }
         let Some(log) = &self.shared.access_log else { return };
         if verdict.decision == Decision::Allow {
-            self.answered.update(|answered| answered.wrapping_add(1));
-            if self.answered.get() % LOG_ONE_IN != 1 {
+            let due = self.due.get();
+            let is_due = due >= 1.0;
+            self.due.set(due + log.query_ratio() - if is_due { 1.0 } else { 0.0 });
+            if !is_due {
                 return;
             }
         }
@@ -160,6 +179,8 @@ impl Recorder {
             decision: verdict.decision,
             policy: verdict.policy,
             shadow: verdict.shadow,
+            limit: verdict.limit,
+            shadow_limit: verdict.shadow_limit,
             total,
         });
     }

@@ -2,7 +2,11 @@
 //!
 //! All as upstreams tell it: whoever is told of it has it filtered first, so that policy zones and clients may change at any time.
 
-use std::{cell::RefCell, rc::Rc, time::Instant};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use hickory_proto::op::{self, Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::Hosts;
@@ -66,6 +70,11 @@ impl Forwarder {
         message.add_query(question);
         message.add_answers(found.answers().iter().cloned());
         Some(Told::new(Rc::new(Reply::new(message, 0, None).ok()?), Source::Own))
+    }
+
+    /// How long beyond its TTL an answer may stand in for upstreams that fail.
+    pub(super) fn serve_stale(&self, for_at_most: Duration) {
+        self.cache.borrow_mut().serve_stale(for_at_most);
     }
 
     /// What is known already.

@@ -54,15 +54,9 @@ pub(super) const POPULAR: u32 = 3;
 /// … in this last part of its lifetime.
 pub(super) const PREFETCH_PART: u32 = 10;
 
-/// How long beyond its TTL an answer may stand in for upstreams that fail (RFC 8767 §5 suggests one to three days; names lead elsewhere
-/// sooner than that by now).
-pub(super) const STALE_FOR: Duration = Duration::from_secs(60 * 60);
-/// The TTL that such an answer is told with (RFC 8767 §4).
+/// The TTL that an answer is told with once it has expired (RFC 8767 §4).
 pub(super) const STALE_TTL: u32 = 30;
 /// A client waits this long before it is given a stale answer (RFC 8767 §5).
 pub(super) const STALE_AFTER: Duration = Duration::from_millis(1800);
 /// After a failure the upstreams are not asked again for what is stale (RFC 8767 §5).
 pub(super) const STALE_QUIET: Duration = Duration::from_secs(30);
-
-/// One query in this many is logged, besides all that were refused or failed.
-pub(super) const LOG_ONE_IN: u64 = 100;

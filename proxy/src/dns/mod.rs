@@ -5,6 +5,8 @@
 //!    |
 //! query            one question in wire form, or FORMERR, NOTIMP, silence
 //!    |
+//! budget           may there be another?  and below: may one more name leave, may this much come back?
+//!    |
 //! filter_query     may it be asked?  policy zones: rules about the client and the name
 //!    |
 //! special          localhost and its like are answered here
@@ -28,6 +30,7 @@ pub mod listener;
 mod tcp;
 mod udp;
 // In the order of the route.
+pub mod budget;
 mod filter_query;
 pub mod query;
 mod special;
@@ -47,7 +50,7 @@ mod told;
 pub mod exchange;
 mod limits;
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Instant};
+use std::{cell::Cell, rc::Rc, time::Instant};
 
 use hickory_proto::op::ResponseCode;
 use ringfence_policy::{
@@ -59,6 +62,7 @@ use tokio::time::timeout;
 
 use self::{
     answer::{Age, Reply},
+    budget::{Account, Spent},
     ede::Ede,
     exchange::{Exchange, Recorder, Source, Verdict},
     filter_query::{Ending, Made},
@@ -92,7 +96,7 @@ pub enum Step {
 pub struct Pending {
     query: Query,
     exchange: Exchange,
-    snapshot: Arc<Snapshot>,
+    account: Account,
     forwarder: Rc<Forwarder>,
 }
 
@@ -122,41 +126,72 @@ impl Dns {
             self.refuse_unready(&query, &exchange, "no policy is in force", out);
             return Step::Done;
         };
-        let Some(zones) = &snapshot.zones else {
+        let limiter = &self.shared.limiter;
+        let account = match Account::open(&query, &exchange, snapshot, limiter) {
+            Ok(account) => account,
+            Err(spent) => {
+                self.refuse_spent(&query, &exchange, spent, out);
+                return Step::Done;
+            }
+        };
+        let Some(zones) = &account.snapshot.zones else {
             self.refuse_unready(&query, &exchange, "a policy zone is missing", out);
             return Step::Done;
         };
         let mut walk = filter_query::walk(&query, &exchange, zones);
         match decide_at_once(&mut walk, &query, &forwarder, exchange.begun) {
-            Some(ending) => self.end(&query, &exchange, ending, &walk, out),
-            None => return Step::Wait(Box::new(Pending { query, exchange, snapshot, forwarder })),
+            Ok(ending) => self.end(&query, &exchange, ending, &walk, &account, out),
+            Err(missing) => {
+                let leave = if missing == Missing::Answer { account.ask(&query, &exchange, limiter) } else { Ok(()) };
+                match leave {
+                    Ok(()) => return Step::Wait(Box::new(Pending { query, exchange, account, forwarder })),
+                    Err(spent) => self.refuse_spent(&query, &exchange, spent, out),
+                }
+            }
         }
         Step::Done
     }
 
     /// Appends the answer to a query that had to wait, if any is due.
     pub async fn finish(&self, pending: Pending, out: &mut Vec<u8>) {
-        let Pending { query, exchange, snapshot, forwarder } = pending;
+        let Pending { query, exchange, account, forwarder } = pending;
         // Without zones no query comes to wait.
-        let Some(zones) = &snapshot.zones else { return };
+        let Some(zones) = &account.snapshot.zones else { return };
         let mut walk = filter_query::walk(&query, &exchange, zones);
         let decided = timeout(DEADLINE, decide(&mut walk, &query, &forwarder, exchange.begun));
         match decided.await.unwrap_or(Err(AskError::Timeout.into())) {
-            Ok(ending) => self.end(&query, &exchange, ending, &walk, out),
+            Ok(ending) => self.end(&query, &exchange, ending, &walk, &account, out),
             Err(error) => {
-                self.refuse(&query, &exchange, Verdict::failed(&error), ResponseCode::ServFail, Some(error.ede()), out);
+                self.refuse(
+                    &query,
+                    &exchange,
+                    Verdict::failed(&error).beside(account.shadow()),
+                    ResponseCode::ServFail,
+                    Some(error.ede()),
+                    out,
+                );
             }
         }
     }
 
-    fn end(&self, query: &Query, exchange: &Exchange, ending: Ending, walk: &Walk<'_>, out: &mut Vec<u8>) {
+    fn end(&self, query: &Query, exchange: &Exchange, ending: Ending, walk: &Walk<'_>, account: &Account, out: &mut Vec<u8>) {
+        if let Some(told) = &ending.told
+            && let Err(spent) = account.tell(query, exchange, told, &self.shared.limiter)
+        {
+            return self.refuse_spent(query, exchange, spent, out);
+        }
         let shadow = walk.disabled().map(|decision| Box::new(decision.clone()));
         let sent = ending.told.as_ref().map(|told| (told.reply.rcode, told.source));
-        self.recorder.ended(exchange, Some(query), Verdict::filtered(sent, ending.decision, shadow));
+        self.recorder.ended(exchange, Some(query), Verdict::filtered(sent, ending.decision, shadow).beside(account.shadow()));
         if let Some(told) = ending.told {
             told.bind(query, &self.shared.bindings, Instant::now());
             answer::write(query, &told.reply, told.age, told.ede.as_ref(), exchange.transport, out);
         }
+    }
+
+    fn refuse_spent(&self, query: &Query, exchange: &Exchange, spent: Spent, out: &mut Vec<u8>) {
+        let (rcode, ede) = (ResponseCode::Refused, spent.ede());
+        self.refuse(query, exchange, Verdict::spent(rcode, spent), rcode, Some(ede), out);
     }
 
     fn refuse_unready(&self, query: &Query, exchange: &Exchange, why: &'static str, out: &mut Vec<u8>) {
@@ -172,33 +207,41 @@ impl Dns {
     /// What asks the upstreams in force; `None`: the policy has no DNS.
     fn forwarder(&self, snapshot: &Snapshot) -> Option<Rc<Forwarder>> {
         let policy = snapshot.workload.dns.as_ref()?;
-        Some(self.forwarders.of(policy, &self.shared))
+        let forwarder = self.forwarders.of(policy, &self.shared);
+        forwarder.serve_stale(snapshot.platform.serve_stale(policy));
+        Some(forwarder)
     }
 
     /// The same for the sidecar's own questions: without DNS in the policy, the host's resolvers.
     fn own_forwarder(&self, snapshot: &Snapshot) -> Rc<Forwarder> {
-        match &snapshot.workload.dns {
-            Some(policy) => self.forwarders.of(policy, &self.shared),
-            None => self.forwarders.of(&DnsPolicy::default(), &self.shared),
-        }
+        self.forwarder(snapshot).unwrap_or_else(|| self.forwarders.of(&DnsPolicy::default(), &self.shared))
     }
 }
 
-/// Decides from what is known already. `None`: somebody must be asked.
-fn decide_at_once(walk: &mut Walk<'_>, query: &Query, forwarder: &Rc<Forwarder>, now: Instant) -> Option<Ending> {
-    if let Some(act) = walk.filter_query() {
-        let Made { ending, follow } = filter_query::made(query, act);
-        return follow.is_none().then_some(ending);
-    }
-    let told = known(query, forwarder, now)?;
-    match filter(walk, &told.reply) {
-        rpz::Verdict::Pass(decision) if told.reply.next.is_none() => Some(Ending { told: Some(told), decision }),
-        rpz::Verdict::Act(act) => {
-            let Made { ending, follow } = filter_query::made(query, act);
-            follow.is_none().then_some(ending)
+/// What somebody must be asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// The answer to the query itself.
+    Answer,
+    /// What the answer leads to.
+    Rest,
+}
+
+/// Decides from what is known already.
+fn decide_at_once(walk: &mut Walk<'_>, query: &Query, forwarder: &Rc<Forwarder>, now: Instant) -> Result<Ending, Missing> {
+    let act = match walk.filter_query() {
+        Some(act) => act,
+        None => {
+            let told = known(query, forwarder, now).ok_or(Missing::Answer)?;
+            match filter(walk, &told.reply) {
+                rpz::Verdict::Pass(decision) if told.reply.next.is_none() => return Ok(Ending { told: Some(told), decision }),
+                rpz::Verdict::Act(act) => act,
+                _ => return Err(Missing::Rest),
+            }
         }
-        _ => None,
-    }
+    };
+    let Made { ending, follow } = filter_query::made(query, act);
+    if follow.is_none() { Ok(ending) } else { Err(Missing::Rest) }
 }
 
 /// Asks whoever has to be asked, one after another: nobody hears of a name before the policy has let it through.

@@ -1,21 +1,24 @@
 //! The cells of one limit of one tenant.
 
-use std::sync::Arc;
+use std::num::NonZeroU32;
 
 use indexmap::IndexMap;
-use ringfence_policy::ratelimit::{LimitPolicy, Quota};
+use ringfence_policy::{RuleRef, ratelimit::Quota};
 
 use super::gcra::Gcra;
 
 /// Cells looked at when a new key arrives. Two would do to let go of cells faster than they come.
 const EXAMINED: usize = 4;
 
+/// A debt that was run up after the fact is forgotten after a day, as others are.
+const MAX_DEBT: u64 = 86_400 * 1_000_000_000;
+
 /// Which cell of a limit: a keyed hash of what it counts by and the token's value, so that a limit which comes to count by something else
 /// finds new cells, and its old ones when it comes back.
 pub(super) type CellKey = u128;
 
 pub(super) struct Bucket {
-    name: Arc<str>,
+    rule: RuleRef,
     /// What the TATs below were reckoned with.
     quota: Quota,
     gcra: Gcra,
@@ -30,20 +33,12 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn new(limit: &LimitPolicy) -> Self {
-        Self {
-            name: limit.name.clone(),
-            quota: limit.quota,
-            gcra: Gcra::new(limit.quota),
-            cells: IndexMap::new(),
-            hand: 0,
-            overflow: 0,
-            latest: 0,
-        }
+    pub(super) fn new(rule: &RuleRef, quota: Quota) -> Self {
+        Self { rule: rule.clone(), quota, gcra: Gcra::new(quota), cells: IndexMap::new(), hand: 0, overflow: 0, latest: 0 }
     }
 
-    pub(super) fn belongs_to(&self, limit: &LimitPolicy) -> bool {
-        Arc::ptr_eq(&self.name, &limit.name) || self.name == limit.name
+    pub(super) fn belongs_to(&self, rule: &RuleRef) -> bool {
+        self.rule == *rule
     }
 
     pub(super) fn len(&self) -> usize {
@@ -63,11 +58,12 @@ impl Bucket {
             return;
         }
         let gcra = Gcra::new(quota);
-        let ratio = gcra.window() as f64 / self.gcra.window() as f64;
+        let (before, after) = (self.gcra.window(), gcra.window());
+        let ratio = after as f64 / before as f64;
         let scale = |tat: &mut u64| {
             if let Some(debt) = tat.checked_sub(now) {
                 // Rounded up: a change gives nothing away.
-                *tat = now + ((debt as f64 * ratio).ceil() as u64).min(gcra.window());
+                *tat = now + ((debt as f64 * ratio).ceil() as u64).min(if debt > before { MAX_DEBT } else { after });
             }
         };
         self.cells.values_mut().for_each(scale);
@@ -77,9 +73,23 @@ impl Bucket {
         self.gcra = gcra;
     }
 
-    /// The cell's TAT after one request more; or how long to wait for it. Changes nothing.
-    pub(super) fn ask(&self, cell: CellKey, now: u64) -> Result<u64, u64> {
-        self.gcra.decide(self.cells.get(&cell).copied().unwrap_or(self.overflow), now)
+    /// The cell's TAT after so much more; or how long to wait for it. `cost` `None`: as it is, unless it is in debt. Changes nothing.
+    pub(super) fn ask(&self, cell: CellKey, cost: Option<NonZeroU32>, now: u64) -> Result<u64, u64> {
+        let tat = self.tat(cell);
+        match cost {
+            Some(cost) => self.gcra.decide(tat, cost, now),
+            None => self.gcra.decide(tat, NonZeroU32::MIN, now).map(|_| tat),
+        }
+    }
+
+    /// The cell's TAT after what cannot be refused any more.
+    pub(super) fn owe(&self, cell: CellKey, cost: NonZeroU32, now: u64) -> u64 {
+        let debt = self.quota.interval_nanos().saturating_mul(cost.get().into());
+        self.tat(cell).max(now).saturating_add(debt).min(now.saturating_add(MAX_DEBT))
+    }
+
+    fn tat(&self, cell: CellKey) -> u64 {
+        self.cells.get(&cell).copied().unwrap_or(self.overflow)
     }
 
     /// Stores what `ask` told, where the cell has its place.

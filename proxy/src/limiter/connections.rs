@@ -41,7 +41,7 @@ impl Connections {
         let mut tat = self.tat.lock();
         // A debt from a slower rate is cut to what the present one could have run up.
         *tat = (*tat).min(now.saturating_add(gcra.window()));
-        *tat = gcra.decide(*tat, now).map_err(|_| "egress.connectionRate")?;
+        *tat = gcra.decide(*tat, NonZeroU32::MIN, now).map_err(|_| "egress.connectionRate")?;
         Ok(guard)
     }
 }

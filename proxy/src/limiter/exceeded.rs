@@ -26,7 +26,7 @@ pub struct Exceeded {
 
 impl Exceeded {
     /// `counted`: the enforced limits of the request; `used_up`: those among them that refused, at least one.
-    pub(super) fn rate<'a>(counted: impl Iterator<Item = &'a LimitPolicy>, used_up: &UsedUp<'_>) -> Self {
+    pub(super) fn rate<'a>(counted: impl Iterator<Item = &'a LimitPolicy>, used_up: &UsedUp<'_, LimitPolicy>) -> Self {
         let (mut limits, mut policies) = (String::new(), String::new());
         for limit in counted {
             item(

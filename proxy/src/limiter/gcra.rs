@@ -41,14 +41,16 @@ impl Gcra {
         self.window
     }
 
-    /// A cell's theoretical arrival time (TAT) after one request more; or how long to wait until that is allowed.
-    pub(super) fn decide(&self, tat: u64, now: u64) -> Result<u64, u64> {
+    /// A cell's theoretical arrival time (TAT) after so many requests more; or how long to wait until that is allowed.
+    pub(super) fn decide(&self, tat: u64, cost: NonZeroU32, now: u64) -> Result<u64, u64> {
         // Times in a store count from the limiter's making, which for every decision must be the same: zero.
         let limiter: RateLimiter<_, _, _, NoOpMiddleware<Nanos>> = RateLimiter::new(self.quota, OneCell(Cell::new(tat)), At(Cell::new(0)));
         limiter.clock().0.set(now);
-        match limiter.check() {
-            Ok(()) => Ok(limiter.into_state_store().0.get()),
-            Err(refused) => Err(refused.earliest_possible().as_u64().saturating_sub(now)),
+        match limiter.check_n(cost) {
+            Ok(Ok(())) => Ok(limiter.into_state_store().0.get()),
+            Ok(Err(refused)) => Err(refused.earliest_possible().as_u64().saturating_sub(now)),
+            // More than the burst: never.
+            Err(_) => Err(u64::MAX),
         }
     }
 }
@@ -90,7 +92,7 @@ mod tests {
             let century = 100 * 365 * 86_400 * 1_000_000_000;
             let mut tat = 0;
             for now in [0, 1, century, century + 1] {
-                tat = gcra.decide(tat, now).unwrap();
+                tat = gcra.decide(tat, NonZeroU32::MIN, now).unwrap();
                 assert!(tat > now && tat <= now + gcra.window());
             }
         }

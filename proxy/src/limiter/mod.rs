@@ -13,6 +13,7 @@ mod bucket;
 mod connections;
 mod exceeded;
 mod gcra;
+mod names;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,8 @@ use ringfence_policy::{
 use crate::in_flight::InFlightGuard;
 use bucket::CellKey;
 pub use exceeded::{Exceeded, RATE_LIMIT, RATE_LIMIT_POLICY};
-use tenant::{Charges, Tenant};
+pub use names::Outcome;
+use tenant::{Charge, Charges, Tenant};
 
 /// Tenants looked at for one to forget when another comes.
 const EXAMINED: usize = 2;
@@ -78,6 +80,8 @@ pub struct Limiter {
     /// Two keyed hashes make a cell's key: a subject's name is not kept, and none can be made to meet another's.
     hashers: [RandomState; 2],
     tenants: RwLock<Tenants>,
+    /// Of the workload where it is shared: whose its DNS queries are, nothing tells.
+    nobodys: Arc<Tenant>,
 }
 
 #[derive(Default)]
@@ -90,7 +94,7 @@ struct Tenants {
 impl Limiter {
     /// `epoch`: no later than any time that it will be given.
     pub fn new(epoch: Instant, bounds: Bounds) -> Self {
-        Self { epoch, bounds, hashers: [RandomState::new(), RandomState::new()], tenants: RwLock::default() }
+        Self { epoch, bounds, hashers: [RandomState::new(), RandomState::new()], tenants: RwLock::default(), nobodys: Arc::default() }
     }
 
     /// Charges a request to every limit that matches it, or to none.
@@ -102,11 +106,11 @@ impl Limiter {
         let Some(guard) = tenant.in_flight.enter(max_in_flight) else {
             return Err(Exceeded::in_flight(&policy.id, max_in_flight));
         };
-        let charges: Charges<'_> = policy
+        let charges: Charges<'_, _> = policy
             .limits
             .iter()
             .filter(|limit| limit.matcher.matches(request.method, request.path, &policy.id))
-            .map(|limit| (&**limit, self.cell(&limit.key, request)))
+            .map(|limit| Charge::request(limit, self.cell(&limit.key, request)))
             .collect();
         if charges.is_empty() {
             return Ok(Admitted { guard, shadow: None });
@@ -114,7 +118,7 @@ impl Limiter {
         match tenant.charge(&charges, &self.bounds, now) {
             Ok(shadow) => Ok(Admitted { guard, shadow: shadow.map(|limit| limit.rule.clone()) }),
             Err(used_up) => {
-                let counted = charges.iter().map(|(limit, _)| *limit).filter(|limit| limit.mode == Mode::Enforce);
+                let counted = charges.iter().map(|charge| charge.limit).filter(|limit| limit.mode == Mode::Enforce);
                 Err(Exceeded::rate(counted, &used_up))
             }
         }

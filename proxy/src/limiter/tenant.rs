@@ -1,47 +1,67 @@
 //! What one tenant has used of its limits.
 
+use std::num::NonZeroU32;
+
 use parking_lot::Mutex;
-use ringfence_policy::ratelimit::{LimitPolicy, Mode};
+use ringfence_policy::{
+    RuleRef,
+    ratelimit::{LimitPolicy, Mode, Quota},
+};
 use smallvec::SmallVec;
 
 use super::{
     Bounds,
     bucket::{Bucket, CellKey},
     connections::Connections,
+    names::Names,
 };
 use crate::in_flight::InFlight;
 
-/// The limits that a request counts against, each with the cell.
-pub(super) type Charges<'a> = SmallVec<[(&'a LimitPolicy, CellKey); 4]>;
+/// What counts against one limit.
+pub(super) struct Charge<'a, L> {
+    pub(super) limit: &'a L,
+    pub(super) rule: &'a RuleRef,
+    pub(super) quota: Quota,
+    pub(super) mode: Mode,
+    pub(super) cell: CellKey,
+    /// `None`: nothing, but it must not be in debt.
+    pub(super) cost: Option<NonZeroU32>,
+}
+
+impl<'a> Charge<'a, LimitPolicy> {
+    /// Of one request.
+    pub(super) fn request(limit: &'a LimitPolicy, cell: CellKey) -> Self {
+        Self { limit, rule: &limit.rule, quota: limit.quota, mode: limit.mode, cell, cost: Some(NonZeroU32::MIN) }
+    }
+}
+
+pub(super) type Charges<'a, L> = SmallVec<[Charge<'a, L>; 4]>;
 
 /// An enforced limit that is used up, and the nanoseconds until it is not.
-pub(super) type UsedUp<'a> = SmallVec<[(&'a LimitPolicy, u64); 4]>;
+pub(super) type UsedUp<'a, L> = SmallVec<[(&'a L, u64); 4]>;
 
 #[derive(Default)]
 pub(super) struct Tenant {
     pub(super) in_flight: InFlight,
     pub(super) connections: Connections,
+    pub(super) names: Mutex<Names>,
     buckets: Mutex<Vec<Bucket>>,
 }
 
 impl Tenant {
     /// Whether forgetting the tenant would give it nothing.
     pub(super) fn is_fresh(&mut self, now: u64) -> bool {
-        self.in_flight.is_idle() && self.connections.is_fresh(now) && self.buckets.get_mut().iter().all(|bucket| bucket.is_fresh(now))
+        self.in_flight.is_idle()
+            && self.connections.is_fresh(now)
+            && self.names.get_mut().is_fresh(now)
+            && self.buckets.get_mut().iter().all(|bucket| bucket.is_fresh(now))
     }
 
     /// Charges all enforced limits or none of them. Where all were: the first shadow limit that would have refused.
     ///
     /// The tenant's lock is held from the first look to the last charge, so that no other request comes between.
-    pub(super) fn charge<'a>(&self, charges: &Charges<'a>, bounds: &Bounds, now: u64) -> Result<Option<&'a LimitPolicy>, UsedUp<'a>> {
-        let mut buckets = self.buckets.lock();
-        let known = buckets.len();
-        let outcome = charge(&mut buckets, charges, bounds, now);
-        if buckets.len() > known {
-            // Limits that come and go leave nothing behind for longer than it counts.
-            buckets.retain(|bucket| !bucket.is_fresh(now));
-        }
-        outcome
+    pub(super) fn charge<'a, L>(&self, charges: &Charges<'a, L>, bounds: &Bounds, now: u64) -> Result<Option<&'a L>, UsedUp<'a, L>> {
+        charge(&mut self.buckets.lock(), charges, bounds, now)
     }
 
     #[cfg(test)]
@@ -50,50 +70,71 @@ impl Tenant {
     }
 }
 
-fn charge<'a>(buckets: &mut Vec<Bucket>, charges: &Charges<'a>, bounds: &Bounds, now: u64) -> Result<Option<&'a LimitPolicy>, UsedUp<'a>> {
-    let of_mode = |mode| charges.iter().filter(move |(limit, _)| limit.mode == mode);
+pub(super) fn charge<'a, L>(
+    buckets: &mut Vec<Bucket>,
+    charges: &Charges<'a, L>,
+    bounds: &Bounds,
+    now: u64,
+) -> Result<Option<&'a L>, UsedUp<'a, L>> {
+    let known = buckets.len();
+    let outcome = charge_all(buckets, charges, bounds, now);
+    if buckets.len() > known {
+        // Limits that come and go leave nothing behind for longer than it counts.
+        buckets.retain(|bucket| !bucket.is_fresh(now));
+    }
+    outcome
+}
+
+fn charge_all<'a, L>(
+    buckets: &mut Vec<Bucket>,
+    charges: &Charges<'a, L>,
+    bounds: &Bounds,
+    now: u64,
+) -> Result<Option<&'a L>, UsedUp<'a, L>> {
+    let of_mode = |mode| charges.iter().filter(move |charge| charge.mode == mode);
     let mut granted: SmallVec<[_; 4]> = SmallVec::new();
     let mut used_up = UsedUp::new();
-    for (limit, cell) in of_mode(Mode::Enforce) {
-        let at = open(buckets, limit, now);
-        match buckets[at].ask(*cell, now) {
-            Ok(tat) => granted.push((at, *cell, tat)),
-            Err(wait) => used_up.push((*limit, wait)),
+    for charge in of_mode(Mode::Enforce) {
+        let at = open(buckets, charge, now);
+        match buckets[at].ask(charge.cell, charge.cost, now) {
+            Ok(tat) => granted.push((at, charge, tat)),
+            Err(wait) => used_up.push((charge.limit, wait)),
         }
     }
     if !used_up.is_empty() {
         return Err(used_up);
     }
-    for (at, cell, tat) in granted {
-        store(buckets, at, cell, tat, bounds, now);
+    for (at, charge, tat) in granted {
+        store(buckets, at, charge, tat, bounds, now);
     }
     let mut would_refuse = None;
-    for (limit, cell) in of_mode(Mode::Shadow) {
-        let at = open(buckets, limit, now);
-        match buckets[at].ask(*cell, now) {
-            Ok(tat) => store(buckets, at, *cell, tat, bounds, now),
-            Err(_) => would_refuse = would_refuse.or(Some(*limit)),
+    for charge in of_mode(Mode::Shadow) {
+        let at = open(buckets, charge, now);
+        match buckets[at].ask(charge.cell, charge.cost, now) {
+            Ok(tat) => store(buckets, at, charge, tat, bounds, now),
+            Err(_) => would_refuse = would_refuse.or(Some(charge.limit)),
         }
     }
     Ok(would_refuse)
 }
 
 /// Where a limit's bucket is: one that follows the limit's quota, or a new one.
-fn open(buckets: &mut Vec<Bucket>, limit: &LimitPolicy, now: u64) -> usize {
-    match buckets.iter().position(|bucket| bucket.belongs_to(limit)) {
+pub(super) fn open<L>(buckets: &mut Vec<Bucket>, charge: &Charge<'_, L>, now: u64) -> usize {
+    match buckets.iter().position(|bucket| bucket.belongs_to(charge.rule)) {
         Some(at) => {
-            buckets[at].adopt(limit.quota, now);
+            buckets[at].adopt(charge.quota, now);
             at
         }
         None => {
-            buckets.push(Bucket::new(limit));
+            buckets.push(Bucket::new(charge.rule, charge.quota));
             buckets.len() - 1
         }
     }
 }
 
-fn store(buckets: &mut [Bucket], at: usize, cell: CellKey, tat: u64, bounds: &Bounds, now: u64) {
-    if buckets[at].update(cell, tat) {
+pub(super) fn store<L>(buckets: &mut [Bucket], at: usize, charge: &Charge<'_, L>, tat: u64, bounds: &Bounds, now: u64) {
+    let cell = charge.cell;
+    if charge.cost.is_none() || buckets[at].update(cell, tat) {
         return;
     }
     buckets[at].evict(now);

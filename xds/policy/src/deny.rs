@@ -102,6 +102,8 @@ reasons! {
     NameBlocked = "name_blocked", 403, "This name is blocked";
     /// A policy zone answers something else in its place.
     NameRewritten = "name_rewritten", 403, "This name leads elsewhere here";
+    /// More was said in DNS names, or heard in free-form answers, than a limit allows.
+    DnsBudgetSpent = "dns_budget_spent", 429, "The budget of DNS names or answers is spent";
     RateLimited = "rate_limited", 429, "Too many requests";
     RequestMalformed = "request_malformed", 400, "The request is malformed or ambiguous";
     HeadersTooLarge = "headers_too_large", 431, "The request's header fields are too large";

@@ -4,6 +4,7 @@
 //! validates with it, and `ringfence explain` tells what it would say, so that the three cannot disagree.
 
 pub mod address;
+pub mod budget;
 #[cfg(test)]
 mod corpora;
 pub mod deny;

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     Deny, IssuerName, Reason, TenantId,
+    budget::Budget,
     identify::{IssuerPolicy, VerifiedClaims},
     rpz,
     tenant::{PlatformPolicy, ServedTenants, TenantPolicy, WorkloadPolicy},
@@ -27,6 +28,8 @@ pub struct Snapshot {
     /// query tells whose it is. Empty without `Workload.spec.dns`. `None`: one of them, or the tenant, cannot be had, so that no query may
     /// be answered.
     pub zones: Option<rpz::Policy>,
+    /// What those queries count against.
+    pub budget: Budget,
 }
 
 /// One resource that the snapshot was made of.

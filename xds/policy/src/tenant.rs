@@ -1,9 +1,9 @@
 //! What is in force for one tenant, and for the workload that a sidecar serves.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    IssuerName, TenantId, WorkloadName, ZoneName,
+    IssuerName, TenantId, WorkloadName, ZoneName, budget,
     egress::{EgressPolicy, PlatformEgress},
     host::HostName,
     path::PathPattern,
@@ -13,6 +13,9 @@ use crate::{
 
 /// Requests that one tenant may have in flight at one sidecar where its spec and the Platform say nothing.
 pub const DEFAULT_IN_FLIGHT: u32 = 1024;
+/// How long beyond its TTL an answer may stand in for upstreams that fail, where neither Workload nor Platform says (RFC 8767 §5 suggests
+/// one to three days; names lead elsewhere sooner than that by now).
+pub const DEFAULT_SERVE_STALE: Duration = Duration::from_secs(60 * 60);
 
 /// One tenant's compiled policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,14 +103,17 @@ pub struct DnsPolicy {
     /// A query carries no token and so names no tenant: those of a shared workload all go through these. Of a dedicated one: none, for its
     /// queries go through its tenant's.
     pub zones: DnsZones,
+    /// How long beyond its TTL an answer may stand in for upstreams that fail; `None`: the platform's.
+    pub serve_stale: Option<Duration>,
 }
 
-/// Policy zones in order of precedence, after the platform's.
+/// Policy zones in order of precedence, after the platform's, and limits besides its.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsZones {
     pub zones: Vec<ZoneName>,
     /// Shadow: none of them acts, and what would have is told. The platform's act all the same.
     pub mode: Mode,
+    pub limits: Vec<Arc<budget::Limit>>,
 }
 
 /// One of `dns.upstreams`.
@@ -169,9 +175,16 @@ pub struct PlatformPolicy {
     pub egress: PlatformEgress,
     /// Policy zones in order of precedence, before every tenant's.
     pub zones: Vec<ZoneName>,
+    /// What each tenant's queries, and each shared workload's, count against before its own.
+    pub dns_limits: Vec<Arc<budget::Limit>>,
+    pub serve_stale: Option<Duration>,
 }
 
 impl PlatformPolicy {
+    pub fn serve_stale(&self, dns: &DnsPolicy) -> Duration {
+        dns.serve_stale.or(self.serve_stale).unwrap_or(DEFAULT_SERVE_STALE)
+    }
+
     /// Requests that `tenant` may have in flight at one sidecar.
     pub fn in_flight(&self, tenant: &TenantPolicy) -> u32 {
         tenant.in_flight.or(self.in_flight).unwrap_or(DEFAULT_IN_FLIGHT)

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use ringfence_policy::{
@@ -11,7 +12,7 @@ use ringfence_policy::{
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Faults, Quoted, workload::Listeners, zone::dns_zones};
+use super::{Faults, Quoted, identity::seconds, workload::Listeners, zone::dns_zones};
 use crate::generated::resource as proto;
 
 /// Each is asked in turn while a query waits.
@@ -21,12 +22,18 @@ const DNS_PORT: u16 = 53;
 const DOT_PORT: u16 = 853;
 const HTTPS_PORT: u16 = 443;
 const MAX_PATH_BYTES: usize = 1024;
+/// Answers of yesterday lead nowhere good.
+const MAX_SERVE_STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(super) fn dns(body: &proto::WorkloadDns, listeners: &mut Listeners, faults: &mut Faults) -> DnsPolicy {
+/// `is_captured`: the kernel redirects queries to the listener.
+pub(super) fn dns(whose: &str, body: &proto::WorkloadDns, is_captured: bool, listeners: &mut Listeners, faults: &mut Faults) -> DnsPolicy {
     let listen = match body.listen.as_str() {
         "" => None,
         text => listeners.listen("dns.listen".into(), text, faults),
     };
+    if !is_captured && !body.dangerous_listen_any && listen.is_some_and(|listen| !listen.ip().is_loopback()) {
+        faults.add("dns.listen", "must be a loopback address: whoever reaches it asks as the workload; or write dangerousListenAny: true");
+    }
     if body.upstreams.len() > MAX_UPSTREAMS {
         faults.add("dns.upstreams", format!("must be at most {MAX_UPSTREAMS} upstreams"));
     }
@@ -53,7 +60,22 @@ pub(super) fn dns(body: &proto::WorkloadDns, listeners: &mut Listeners, faults: 
     if !body.upstream_ca.is_empty() && !body.upstreams.iter().any(is_secured) {
         faults.add("dns.upstreamCaFile", "is for upstreams over tls:// or https://, and there is none: remove it");
     }
-    DnsPolicy { listen, upstreams, upstream_ca, zones: dns_zones(&body.zones, &body.mode, faults) }
+    let zones = dns_zones(whose, &body.zones, &body.mode, &body.limits, faults);
+    DnsPolicy { listen, upstreams, upstream_ca, zones, serve_stale: serve_stale(&body.serve_stale, faults) }
+}
+
+/// `dns.serveStale`.
+pub(super) fn serve_stale(text: &str, faults: &mut Faults) -> Option<Duration> {
+    if text.is_empty() {
+        return None;
+    }
+    let hours = text.strip_suffix('h').filter(|hours| hours.bytes().all(|b| b.is_ascii_digit())).and_then(|hours| hours.parse().ok());
+    let seconds = hours.map_or_else(|| seconds(text), |hours: u16| Some(u64::from(hours) * 3600));
+    let serve_stale = seconds.map(Duration::from_secs).filter(|duration| *duration <= MAX_SERVE_STALE);
+    if serve_stale.is_none() {
+        faults.add("dns.serveStale", format!("must be from 0s (never) to 24h, e.g. 30m or 1h, not {}", Quoted(text)));
+    }
+    serve_stale
 }
 
 /// `SCHEME://ADDRESS[:PORT][/PATH][#NAME]`: between `//` and the path stands what is connected to, behind `#` whom it must prove to be.

@@ -35,17 +35,7 @@ pub(super) fn limits(tenant: &str, bodies: &[proto::Limit], faults: &mut Faults)
         } else if !names.insert(&body.name) {
             faults.add(at("name"), format!("{:?} is already the name of another limit of this tenant", body.name));
         }
-        let quota = faults.parse::<Rate>(at("rate"), &body.rate).and_then(|rate| {
-            let burst = NonZeroU32::new(body.burst).unwrap_or(rate.count);
-            let quota = Quota { rate, burst };
-            // 128 bits: an hourly rate with a burst of millions is more nanoseconds than 64 hold.
-            let window = u128::from(quota.interval_nanos()) * u128::from(burst.get());
-            if burst.get() > MAX_BURST || window > MAX_WINDOW_NANOS {
-                faults.add(at("burst"), format!("must be at most {MAX_BURST} and earned back within a day at the limit's rate"));
-                return None;
-            }
-            Some(quota)
-        });
+        let quota = quota(&at, &body.rate, body.burst, faults);
         let key = match body.key.as_str() {
             "" | "tenant" => Some(LimitKey::Tenant),
             "subject" => Some(LimitKey::Subject),
@@ -73,6 +63,20 @@ pub(super) fn limits(tenant: &str, bodies: &[proto::Limit], faults: &mut Faults)
         }
     }
     limits
+}
+
+/// `rate` and `burst`. `at`: where a field stands.
+pub(super) fn quota(at: &dyn Fn(&str) -> String, rate: &str, burst: u32, faults: &mut Faults) -> Option<Quota> {
+    let rate = faults.parse::<Rate>(at("rate"), rate)?;
+    let burst = NonZeroU32::new(burst).unwrap_or(rate.count);
+    let quota = Quota { rate, burst };
+    // 128 bits: an hourly rate with a burst of millions is more nanoseconds than 64 hold.
+    let window = u128::from(quota.interval_nanos()) * u128::from(burst.get());
+    if burst.get() > MAX_BURST || window > MAX_WINDOW_NANOS {
+        faults.add(at("burst"), format!("must be at most {MAX_BURST} and earned back within a day at the limit's rate"));
+        return None;
+    }
+    Some(quota)
 }
 
 pub(super) fn mode(path: String, text: &str, faults: &mut Faults) -> Mode {

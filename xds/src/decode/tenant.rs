@@ -29,7 +29,8 @@ pub fn tenant(name: &str, body: &proto::Tenant) -> Result<TenantPolicy, Vec<Faul
     };
     let in_flight = faults.in_flight("inFlight", body.in_flight);
     let egress = body.egress.as_ref().map(|body| egress::tenant(name, body, &mut faults)).unwrap_or_default();
-    let dns = body.dns.as_ref().map(|dns| dns_zones(&dns.zones, &dns.mode, &mut faults)).unwrap_or_default();
+    let whose = format!("Tenant/{name}");
+    let dns = body.dns.as_ref().map(|dns| dns_zones(&whose, &dns.zones, &dns.mode, &dns.limits, &mut faults)).unwrap_or_default();
     faults.or_some(id.map(|id| TenantPolicy { id, identities, limits, in_flight, inbound, egress, dns }))
 }
 

@@ -5,6 +5,7 @@ mod egress;
 use proptest::prelude::*;
 use prost::Message;
 use ringfence_policy::{
+    budget::{Count, Key},
     ratelimit::{LimitKey, Mode},
     scope::ScopePolicy,
     tenant::ServedTenants,
@@ -192,6 +193,50 @@ fn limit_faults() {
             ),
         ],
     );
+}
+
+#[test]
+fn dns_limits_are_read_as_written() {
+    let limit = |count: &str, key: &str, mode: &str| proto::DnsLimit {
+        name: "x".into(),
+        count: count.into(),
+        key: key.into(),
+        rate: "600/h".into(),
+        mode: mode.into(),
+        ..Default::default()
+    };
+    for (count, key, mode, expected) in [
+        ("", "", "", (Count::Queries, Key::Tenant, Mode::Enforce)),
+        ("names", "domain", "shadow", (Count::Names, Key::Domain, Mode::Shadow)),
+        ("entropy", "tenant", "enforce", (Count::Entropy, Key::Tenant, Mode::Enforce)),
+        ("txt", "domain", "", (Count::Txt, Key::Domain, Mode::Enforce)),
+    ] {
+        let dns = proto::TenantDns { limits: vec![limit(count, key, mode)], ..Default::default() };
+        let body = proto::Tenant { dns: Some(dns), ..good_tenant() };
+        let Ok(Decoded::Tenant(policy)) = decode(Kind::Tenant, "acme", &body.encode_to_vec()) else { panic!("{count}") };
+        let limit = &policy.dns.limits[0];
+        assert_eq!((limit.count, limit.key, limit.mode), expected);
+        assert_eq!((limit.quota.burst.get(), limit.rule.as_str()), (600, "Tenant/acme: dns.limits[x]"));
+    }
+    let many = proto::TenantDns { limits: vec![limit("", "", ""); 17], ..Default::default() };
+    assert_eq!(faults("acme", &proto::Tenant { dns: Some(many), ..good_tenant() }), ["dns.limits: must be at most 16"]);
+}
+
+#[test]
+fn stale_answers_stand_in_for_a_day_at_most() {
+    let served = |text: &str| {
+        let dns = proto::PlatformDns { serve_stale: text.into(), ..Default::default() };
+        decode(Kind::Platform, "platform", &proto::Platform { dns: Some(dns), ..Default::default() }.encode_to_vec())
+    };
+    for (text, seconds) in [("", None), ("0s", Some(0)), ("0h", Some(0)), ("90s", Some(90)), ("30m", Some(1800)), ("24h", Some(86_400))] {
+        let Ok(Decoded::Platform(platform)) = served(text) else { panic!("{text}") };
+        assert_eq!(platform.serve_stale.map(|duration| duration.as_secs()), seconds, "{text}");
+    }
+    for wrong in ["25h", "1441m", "1d", "h", "+1h", "-1h", "1.5h", "1", "99999999h"] {
+        let rejection = served(wrong).unwrap_err();
+        let message = format!("must be from 0s (never) to 24h, e.g. 30m or 1h, not {wrong:?}");
+        assert_eq!(rejection.faults, [Fault { path: "dns.serveStale".into(), message }]);
+    }
 }
 
 #[test]

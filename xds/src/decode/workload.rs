@@ -11,21 +11,20 @@ const MAX_LISTENERS: usize = 64;
 
 pub fn workload(name: &str, body: &proto::Workload) -> Result<WorkloadPolicy, Vec<Fault>> {
     let mut faults = Faults::default();
+    let whose = format!("Workload/{name}");
     let name = faults.name(name);
     let tenants = tenants(body, &mut faults);
     let issuers = body.issuers.iter().enumerate().filter_map(|(i, text)| faults.parse(format!("issuers[{i}]"), text)).collect();
     let mut listeners = Listeners::default();
     let inbound = inbound(&body.inbound, &mut listeners, &mut faults);
     let outbound = body.egress.as_ref().and_then(|egress| outbound(egress, body.dns.as_ref(), &mut listeners, &mut faults));
-    let dns = body.dns.as_ref().map(|body| dns(body, &mut listeners, &mut faults));
-    // Behind capture, which says for itself where it may be.
     let is_captured = body.egress.as_ref().is_some_and(|egress| egress.capture == "redirect");
-    if !is_captured && dns.as_ref().and_then(|dns| dns.listen).is_some_and(|listen| !listen.ip().is_loopback()) {
-        faults.add("dns.listen", "must be a loopback address: whoever reaches it learns what this workload may ask, and has asked");
-    }
+    let dns = body.dns.as_ref().map(|body| dns(&whose, body, is_captured, &mut listeners, &mut faults));
     // Who would change a list that two have a say in? A dedicated workload's is its tenant's alone.
     if let (Some(ServedTenants::One(_)), Some(dns)) = (&tenants, &body.dns) {
-        for (path, is_set) in [("dns.zones", !dns.zones.is_empty()), ("dns.mode", !dns.mode.is_empty())] {
+        for (path, is_set) in
+            [("dns.zones", !dns.zones.is_empty()), ("dns.mode", !dns.mode.is_empty()), ("dns.limits", !dns.limits.is_empty())]
+        {
             if is_set {
                 faults.add(path, "is for shared workloads: write it into the tenant's spec.dns");
             }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use ringfence_policy::{ZoneName, rpz::Override, tenant::DnsZones};
 
-use super::{Fault, Faults, Quoted, identity::seconds, limits::mode, whole};
+use super::{Fault, Faults, Quoted, budget, identity::seconds, limits::mode, whole};
 use crate::{
     generated::resource as proto,
     zone::{Digest, HeldZone, MAX_CHUNK_BYTES, MAX_ZONE_BYTES, MIN_CHUNK_BYTES, Manifest, Piece},
@@ -90,9 +90,13 @@ pub(super) fn zones(path: &str, names: &[String], faults: &mut Faults) -> Vec<Zo
     zones
 }
 
-/// `dns.zones` and `dns.mode`.
-pub(super) fn dns_zones(names: &[String], shadow: &str, faults: &mut Faults) -> DnsZones {
-    DnsZones { zones: zones("dns.zones", names, faults), mode: mode("dns.mode".into(), shadow, faults) }
+/// `dns.zones`, `dns.mode` and `dns.limits` of `whose`.
+pub(super) fn dns_zones(whose: &str, names: &[String], shadow: &str, limits: &[proto::DnsLimit], faults: &mut Faults) -> DnsZones {
+    DnsZones {
+        zones: zones("dns.zones", names, faults),
+        mode: mode("dns.mode".into(), shadow, faults),
+        limits: budget::limits(whose, limits, faults),
+    }
 }
 
 impl From<Manifest> for super::Decoded {

@@ -55,12 +55,15 @@ pub(crate) fn policy_zone(name: &str, contents: &[&str]) -> (Resource, Vec<Resou
 }
 
 pub(crate) fn platform_zones(zones: &[&str]) -> Resource {
-    Resource::new(PLATFORM, &proto::Platform { dns: Some(proto::PlatformDns { zones: names(zones) }), ..proto::Platform::default() })
+    Resource::new(
+        PLATFORM,
+        &proto::Platform { dns: Some(proto::PlatformDns { zones: names(zones), ..Default::default() }), ..proto::Platform::default() },
+    )
 }
 
 pub(crate) fn tenant_zones(name: &str, zones: &[&str], mode: &str) -> Resource {
     let identity = vec![proto::Identity { issuer: "sso".into(), values: vec![format!("org_{name}")] }];
-    let dns = Some(proto::TenantDns { zones: names(zones), mode: mode.into() });
+    let dns = Some(proto::TenantDns { zones: names(zones), mode: mode.into(), ..Default::default() });
     Resource::new(name, &proto::Tenant { identity, dns, ..proto::Tenant::default() })
 }
 

@@ -63,7 +63,7 @@ impl Content {
     fn resource(&self) -> Resource {
         match *self {
             Content::Platform(version) if version % 2 == 0 => {
-                let dns = proto::PlatformDns { zones: names(&ZONES[..1]) };
+                let dns = proto::PlatformDns { zones: names(&ZONES[..1]), ..Default::default() };
                 Resource::new(PLATFORM, &proto::Platform { in_flight: version, dns: Some(dns), ..Default::default() })
             }
             Content::Platform(version) => platform(version),

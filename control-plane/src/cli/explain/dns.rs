@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use clap::Args;
 use ringfence_xds::policy::{
     Reason, Snapshot,
+    budget::{Budget, Charge, Count, Key, Question},
+    ratelimit::Mode,
     rpz::{Act, Action, Decision, Lookup, Name, Policy, PolicyZone, Query, Record, Rewrite, Scope, Transport, Verdict, Walk, rtype, text},
     tenant::ServedTenants,
 };
@@ -46,6 +48,7 @@ impl DnsArgs {
             Some(listen) => format!("asked of {listen} by {}", self.client),
             None => "no queries are served: the upstreams are for the sidecar's own".to_owned(),
         });
+        charge(&snapshot.budget.at_once().collect::<Vec<_>>(), &mut explanation);
         explanation.begin("zones");
         let Some(zones) = &snapshot.zones else {
             explanation.say("one cannot be had: no query is answered".to_owned());
@@ -59,7 +62,7 @@ impl DnsArgs {
         let transport = if self.tcp { Transport::Tcp } else { Transport::Udp };
         let query = Query { name: self.name.clone(), rtype: self.rtype, client: self.client, transport };
         let mut walk = Walk::new(zones, query);
-        let verdict = self.route(&mut walk, &mut explanation);
+        let verdict = self.route(&mut walk, &snapshot.budget, &mut explanation);
         if let Some(decision) = walk.disabled() {
             explanation.begin("shadow");
             explanation.say(format!("would have acted: {}", rule(decision)));
@@ -79,13 +82,14 @@ impl DnsArgs {
     }
 
     /// The stages of the DNS route, in their order.
-    fn route(&self, walk: &mut Walk<'_>, explanation: &mut Explanation) -> Verdict {
+    fn route(&self, walk: &mut Walk<'_>, budget: &Budget, explanation: &mut Explanation) -> Verdict {
         explanation.begin("query");
         if let Some(act) = walk.filter_query() {
             explanation.say(format!("{}; no upstream is asked", said(&act)));
             return Verdict::Act(act);
         }
         explanation.say(format!("upstreams are asked for {}", self.name));
+        charge(&budget.to_ask(&Question::new(self.name.as_wire(), self.rtype, false), true).collect::<Vec<_>>(), explanation);
         let mut answer = Vec::new();
         let mut owner = &self.name;
         for alias in &self.aliases {
@@ -126,6 +130,29 @@ impl DnsArgs {
             Verdict::Unanswered => "the aliases lead in a circle, or too far".to_owned(),
         });
         verdict
+    }
+}
+
+/// What the query costs. Whether that is left, and whether the name is new, only the sidecar knows.
+fn charge(charges: &[Charge<'_>], explanation: &mut Explanation) {
+    for (limit, cost) in charges {
+        let cost = match limit.count {
+            Count::Queries => "a query".to_owned(),
+            Count::Names => "a name, if it was not asked for lately".to_owned(),
+            Count::Entropy => format!("{cost} octets, if the name was not asked for lately"),
+            Count::Txt => "what free-form octets the answer has".to_owned(),
+        };
+        let key = match limit.key {
+            Key::Tenant => "tenant",
+            Key::Domain => "domain",
+        };
+        let mode = match limit.mode {
+            Mode::Enforce => "enforced",
+            Mode::Shadow => "shadow",
+        };
+        let quota = limit.quota;
+        explanation.begin("budget");
+        explanation.say(format!("{cost}: {} ({}, burst {}, by {key}, {mode})", limit.rule, quota.rate, quota.burst));
     }
 }
 

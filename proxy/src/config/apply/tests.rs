@@ -381,7 +381,7 @@ impl Sidecar {
 #[tokio::test]
 async fn a_zone_is_acknowledged_when_it_is_in_force_and_outlives_a_restart() {
     let mut sidecar = Sidecar::new();
-    let dns = Some(proto::PlatformDns { zones: vec!["malware".into()] });
+    let dns = Some(proto::PlatformDns { zones: vec!["malware".into()], ..Default::default() });
     let platform = Resource::new(PLATFORM, &proto::Platform { dns, ..Default::default() });
     let dns = Some(proto::WorkloadDns { upstreams: vec!["udp://192.0.2.53".into()], ..Default::default() });
     let workload = Resource::new("api", &proto::Workload { tenant: "acme".into(), issuers: vec!["sso".into()], dns, ..Default::default() });

@@ -56,7 +56,16 @@ impl Reply {
             wire.extend_from_slice(&u16::try_from(record.rdata.len()).ok()?.to_be_bytes());
             wire.extend_from_slice(&record.rdata);
         }
-        Some(Self { wire: wire.into(), ttls: ttls.into(), rcode, lifetime, ede, next: None, bound: Default::default() })
+        Some(Self {
+            wire: wire.into(),
+            ttls: ttls.into(),
+            rcode,
+            lifetime,
+            ede,
+            next: None,
+            bound: Default::default(),
+            counted: Default::default(),
+        })
     }
 
     /// `self`, whose aliases lead to what `rest` answers.

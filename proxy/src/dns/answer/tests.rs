@@ -2,7 +2,7 @@ use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query as Question},
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{A, AAAA, CNAME, MX, NULL, TXT},
+        rdata::{A, AAAA, CNAME, MX, NULL, SOA, TXT},
     },
 };
 use proptest::prelude::*;
@@ -44,6 +44,60 @@ fn an_explanation_never_costs_the_answer() {
         let has_ede = answer.edns.as_ref().and_then(Ede::of).is_some();
         // Cut: what is left has room for it, and needs none.
         assert_eq!((out.len(), answer.metadata.truncation, has_ede), (size, cut, told), "{addresses}");
+    }
+}
+
+#[test]
+fn what_comes_besides_the_answer_is_dropped_before_the_answer_is_cut() {
+    let name = Name::from_ascii("q.example.").unwrap();
+    let soa = |name: &str| SOA::new(Name::from_ascii(name).unwrap(), Name::root(), 1, 2, 3, 4, 5);
+    // Question 27 octets with the header, each address 16, OPT 11; the SOA 43 and more.
+    for (addresses, owner, size, cut, additionals) in [
+        (20, "rpz.example.", None, false, 1),
+        (28, "rpz.example.", Some(27 + 28 * 16 + 11), false, 0),
+        (0, "rpz.example.", None, false, 1),
+        (30, "rpz.example.", Some(27 + 11), true, 0),
+    ] {
+        let records = (0..addresses).map(|i| Record::from_rdata(name.clone(), 60, RData::A(A::new(192, 0, 2, i)))).collect();
+        let mut whole = message(&name, records);
+        whole.add_additional(Record::from_rdata(Name::from_ascii(owner).unwrap(), 60, RData::SOA(soa("ns.example."))));
+        let reply = Reply::new(whole, 60, None).unwrap();
+        for (transport, is_tcp) in [(Transport::Udp, false), (Transport::Tcp, true)] {
+            let mut out = Vec::new();
+            write(&query("q.example.", Some(512)), &reply, Age::Seconds(7), None, transport, &mut out);
+            let answer = Message::from_vec(&out).unwrap();
+            let (cut, additionals) = if is_tcp { (false, 1) } else { (cut, additionals) };
+            assert_eq!((answer.metadata.truncation, answer.additionals.len()), (cut, additionals), "{addresses}");
+            assert!(size.is_none_or(|size| is_tcp || out.len() == size), "{addresses}: {}", out.len());
+            assert!(answer.answers.iter().chain(&answer.additionals).all(|record| record.ttl == 53));
+            assert_eq!(answer.answers.len(), if cut { 0 } else { addresses.into() });
+        }
+    }
+    // A negative answer of such a length that its SOA does not fit has nothing else to tell.
+    let long = Name::from_ascii(format!("{0}.{0}.{0}.{1}.", "q".repeat(63), "q".repeat(55))).unwrap();
+    let mut whole = message(&long, Vec::new());
+    let texts = vec!["t".repeat(250)];
+    whole.add_additional(Record::from_rdata(long.clone(), 60, RData::TXT(TXT::new(texts))));
+    let reply = Reply::new(whole, 60, None).unwrap();
+    let mut out = Vec::new();
+    write(&query(&long.to_ascii(), Some(512)), &reply, Age::Seconds(0), None, Transport::Udp, &mut out);
+    let answer = Message::from_vec(&out).unwrap();
+    assert_eq!((out.len(), answer.metadata.truncation, answer.additionals.len()), (12 + 249 + 4 + 11, false, 0));
+}
+
+#[test]
+fn free_form_octets_are_those_of_texts_and_unknown_types() {
+    let name = Name::from_ascii("q.example.").unwrap();
+    let of = |data| Record::from_rdata(name.clone(), 60, data);
+    let unknown = |code, octets: usize| RData::Unknown { code: RecordType::Unknown(code), rdata: NULL::with(vec![7; octets]) };
+    for (records, octets) in [
+        (vec![], 0),
+        (vec![of(RData::A(A::new(192, 0, 2, 1))), of(RData::CNAME(CNAME(name.clone()))), of(RData::MX(MX::new(1, name.clone())))], 0),
+        (vec![of(RData::TXT(TXT::new(vec!["abc".into(), "d".into()])))], 6),
+        (vec![of(RData::NULL(NULL::with(vec![1; 40]))), of(unknown(65400, 500)), of(RData::A(A::new(192, 0, 2, 1)))], 540),
+    ] {
+        let reply = Reply::new(message(&name, records), 60, None).unwrap();
+        assert_eq!(reply.free_form(), octets);
     }
 }
 

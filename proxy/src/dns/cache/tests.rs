@@ -2,6 +2,8 @@ use hickory_proto::op::{Message, OpCode, Query as Question};
 
 use super::*;
 
+const STALE_FOR: Duration = DEFAULT_SERVE_STALE;
+
 fn reply(lifetime: u32) -> Rc<Reply> {
     with_rcode(ResponseCode::NoError, lifetime)
 }

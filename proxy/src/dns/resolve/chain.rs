@@ -11,6 +11,7 @@ use hickory_proto::{
 };
 use ringfence_policy::rpz;
 
+use super::ech;
 use crate::dns::{
     answer::Reply,
     ede::Ede,
@@ -175,6 +176,10 @@ impl Chain<'_> {
         message.metadata.authentic_data = told.metadata.authentic_data;
         message.add_query(DnsQuestion::query(self.question.name.clone(), self.question.qtype));
         message.answers = self.answers;
+        if ech::strip(&mut message.answers) {
+            // What the upstream validated is another.
+            message.metadata.authentic_data = false;
+        }
         for record in &mut message.answers {
             record.ttl = ttl(record.ttl);
         }

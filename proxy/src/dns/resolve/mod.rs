@@ -3,6 +3,7 @@
 //! Identical questions are asked once, however many wait for the answer.
 
 mod chain;
+mod ech;
 mod upstreams;
 
 use std::{

@@ -17,6 +17,7 @@ use hickory_proto::{
 };
 use ringfence_policy::{
     Snapshot,
+    budget::{Budget, Limit},
     rpz::Policy,
     tenant::{DnsPolicy, DnsTransport, DnsUpstream, ServedTenants, WorkloadPolicy},
 };
@@ -178,6 +179,8 @@ struct Pushed {
     upstreams: Option<Vec<DnsUpstream>>,
     upstream_ca: Vec<Arc<[u8]>>,
     zones: Option<Policy>,
+    budget: Budget,
+    serve_stale: Option<Duration>,
 }
 
 impl Rig {
@@ -224,10 +227,21 @@ impl Rig {
         self.swap();
     }
 
+    /// Puts other limits in force.
+    pub(super) fn limit(&self, limits: impl IntoIterator<Item = Limit>) {
+        self.pushed.borrow_mut().budget = limits.into_iter().map(Arc::new).collect();
+        self.swap();
+    }
+
+    pub(super) fn serve_stale(&self, serve_stale: Duration) {
+        self.pushed.borrow_mut().serve_stale = Some(serve_stale);
+        self.swap();
+    }
+
     fn swap(&self) {
         let mut pushed = self.pushed.borrow_mut();
         pushed.generation += 1;
-        let Pushed { generation, upstreams, upstream_ca, zones } = pushed.clone();
+        let Pushed { generation, upstreams, upstream_ca, zones, budget, serve_stale } = pushed.clone();
         let workload = WorkloadPolicy {
             name: "test".parse().unwrap(),
             tenants: ServedTenants::Any,
@@ -238,6 +252,7 @@ impl Rig {
                 listen: "127.0.0.1:0".parse().ok(),
                 upstreams,
                 upstream_ca,
+                serve_stale,
                 zones: Default::default(),
             }),
         };
@@ -251,6 +266,7 @@ impl Rig {
             versions: Vec::new(),
             bindings: Default::default(),
             zones,
+            budget,
         };
         let current: &Current = &self.shared.current;
         current.swap(snapshot.into());

@@ -10,6 +10,7 @@ use hickory_proto::{
     op::{Message, ResponseCode},
     rr::RecordType,
 };
+use ringfence_policy::tenant::DEFAULT_SERVE_STALE;
 use ringfence_policy::{
     host::HostName,
     tenant::{DnsTransport, DnsUpstream},
@@ -25,7 +26,7 @@ use crate::{
     bindings::GRACE,
     dns::{
         answer::Transport,
-        limits::{MAX_ASKING, STALE_FOR, STALE_QUIET},
+        limits::{MAX_ASKING, STALE_QUIET},
     },
 };
 
@@ -177,9 +178,35 @@ fn what_expired_stands_in_for_upstreams_that_fail() {
         // The failure was noticed just now: nobody is asked again before the quiet time is over, whatever has expired.
         assert_eq!(rig.at("q.", Instant::now() + SECOND * 61 + STALE_QUIET).await, "NoError; q. 30 A 192.0.2.1; EDE 3");
         assert_eq!(stub.asked.get(), asked + 1);
-        assert_eq!(rig.at("q.", begun + STALE_FOR + SECOND * 61).await, "ServFail; EDE 22", "too old");
+        assert_eq!(rig.at("q.", begun + DEFAULT_SERVE_STALE + SECOND * 61).await, "ServFail; EDE 22", "too old");
         broken.set(false);
-        assert_eq!(rig.at("q.", begun + STALE_FOR + SECOND * 65).await, "NoError; q. 60 A 192.0.2.1");
+        assert_eq!(rig.at("q.", begun + DEFAULT_SERVE_STALE + SECOND * 65).await, "NoError; q. 60 A 192.0.2.1");
+    });
+}
+
+#[test]
+fn policy_says_for_how_long_an_answer_may_stand_in() {
+    run(async {
+        let broken = Rc::new(Cell::new(false));
+        let is_broken = broken.clone();
+        let stub = Stub::start(move |asked| match is_broken.get() {
+            false => asked.answer(vec![a("q.", 60, 1)]),
+            true => asked.rcode(ResponseCode::ServFail, vec![]),
+        });
+        let rig = Rig::new(vec![stub.upstream()]);
+        rig.at("q.", Instant::now()).await;
+        broken.set(true);
+        let later = Instant::now() + SECOND * 61;
+        for (seconds, expected) in [(0, "ServFail; EDE 22"), (1, "ServFail; EDE 22"), (10, "NoError; q. 30 A 192.0.2.1; EDE 3")] {
+            // What is remembered stays so over a change.
+            rig.serve_stale(SECOND * seconds);
+            assert_eq!(rig.at("q.", later).await, expected, "{seconds} s");
+            if seconds < 10 {
+                broken.set(false);
+                rig.at("other.", later).await;
+                broken.set(true);
+            }
+        }
     });
 }
 

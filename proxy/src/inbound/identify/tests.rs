@@ -78,6 +78,7 @@ fn snapshot(generation: u64, issuer: Arc<IssuerPolicy>, tenants: &[&str]) -> Arc
         issuers: vec![issuer],
         versions: Vec::new(),
         zones: Some(Default::default()),
+        budget: Default::default(),
     })
 }
 

@@ -87,6 +87,7 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
         issuers: Vec::new(),
         versions: Vec::new(),
         zones: Some(Default::default()),
+        budget: Default::default(),
         bindings: Default::default(),
     };
     let current = Arc::new(Current::default());

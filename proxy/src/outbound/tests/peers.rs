@@ -154,6 +154,7 @@ impl Sidecar {
         let loopback = PlatformEgress { deny: Vec::new(), dangerous_allow_private: vec!["127.0.0.0/8".parse().unwrap()] };
         let snapshot = Snapshot {
             zones: Some(Default::default()),
+            budget: Default::default(),
             generation: self.generation.get(),
             identity_generation: 1,
             workload: workload.into(),

@@ -44,9 +44,15 @@ const NAP: Duration = Duration::from_millis(25);
 /// Formatted lines are written as soon as they are this many bytes.
 const CHUNK: usize = 64 * 1024;
 
+/// See [`AccessLog::with_query_ratio`].
+pub const DEFAULT_QUERY_RATIO: f64 = 0.01;
+
 /// Where records are left. Clones share one queue.
 #[derive(Clone, Debug)]
-pub struct AccessLog(Arc<Queue>);
+pub struct AccessLog {
+    queue: Arc<Queue>,
+    query_ratio: f64,
+}
 
 #[derive(Debug)]
 struct Queue {
@@ -106,15 +112,24 @@ impl AccessLog {
             let _running = running;
             write_all(&taken, output, &workload, nap);
         })?;
-        Ok((AccessLog(Arc::clone(&queue)), AccessLogWriter { queue, done }))
+        Ok((AccessLog { queue: Arc::clone(&queue), query_ratio: DEFAULT_QUERY_RATIO }, AccessLogWriter { queue, done }))
+    }
+
+    /// Of the DNS queries that are answered as asked, this share is recorded, 0 to 1. Those that are not all are.
+    pub fn with_query_ratio(self, query_ratio: f64) -> Self {
+        Self { query_ratio, ..self }
+    }
+
+    pub fn query_ratio(&self) -> f64 {
+        self.query_ratio
     }
 
     /// Never blocks on the sink: a record that finds the queue full is dropped and counted.
     pub fn record(&self, record: impl Into<Record>) {
-        let mut state = self.0.state.lock();
+        let mut state = self.queue.state.lock();
         if state.closed || state.records.len() >= CAPACITY {
             drop(state);
-            self.0.dropped.inc();
+            self.queue.dropped.inc();
             return;
         }
         state.records.push(record.into());
@@ -122,8 +137,8 @@ impl AccessLog {
         drop(state);
         // Where nobody waits, as during a nap, telling costs one atomic load.
         match queued {
-            1 => self.0.arrived.notify_one(),
-            HURRY => self.0.hurry.notify_one(),
+            1 => self.queue.arrived.notify_one(),
+            HURRY => self.queue.hurry.notify_one(),
             _ => false,
         };
     }

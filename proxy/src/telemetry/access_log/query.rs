@@ -7,7 +7,7 @@ use std::{
 };
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
-use ringfence_policy::{TenantId, WorkloadName, rpz};
+use ringfence_policy::{RuleRef, TenantId, WorkloadName, rpz};
 use serde::Serialize;
 
 use super::line::{Text, micros, printable};
@@ -41,6 +41,10 @@ pub struct QueryRecord {
     pub policy: Option<Box<rpz::Decision>>,
     /// The first that would have, were its zone not disabled or in shadow mode.
     pub shadow: Option<Box<rpz::Decision>>,
+    /// The limit that decided.
+    pub limit: Option<RuleRef>,
+    /// The first that would have, were it not in shadow mode.
+    pub shadow_limit: Option<RuleRef>,
     pub total: Duration,
 }
 
@@ -100,6 +104,10 @@ pub(super) struct QueryLine<'a> {
     policy: Option<PolicyRule<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     shadow: Option<PolicyRule<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow_limit: Option<&'a str>,
     total_us: u64,
 }
 
@@ -146,6 +154,8 @@ pub(super) fn line<'a>(record: &'a QueryRecord, workload: &'a WorkloadName) -> Q
         reason: record.decision.reason().map(|reason| reason.as_str()),
         policy: record.policy.as_deref().map(PolicyRule::from),
         shadow: record.shadow.as_deref().map(PolicyRule::from),
+        limit: record.limit.as_ref().map(RuleRef::as_str),
+        shadow_limit: record.shadow_limit.as_ref().map(RuleRef::as_str),
         total_us: micros(record.total),
     }
 }

@@ -37,6 +37,19 @@ apiVersion: ringfence.dev/v1alpha1
 kind: Workload
 metadata: { name: shared }
 spec: { tenants: ["*"], dns: { listen: 127.0.0.1:15054, zones: [early, own] } }
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Workload
+metadata: { name: counted }
+spec:
+  tenants: ["*"]
+  dns:
+    listen: 127.0.0.1:15055
+    limits:
+      - { name: queries, rate: 100/s, burst: 300 }
+      - { name: labels, count: entropy, key: domain, rate: 16384/h }
+      - { name: fresh, count: names, rate: 600/h, mode: shadow }
+      - { name: txt, count: txt, rate: 65536/h }
 "#;
 
 fn directory() -> tempfile::TempDir {
@@ -87,4 +100,25 @@ decision   deny name_blocked (PolicyZone/own: QNAME *.ads.example: NODATA)
     );
     let error = told(dir.path(), &["globex-api", "dns", "a.example", "A"]).unwrap_err();
     assert_eq!(error.to_string(), "Workload/globex-api has no dns: its sidecar answers no queries");
+}
+
+#[test]
+fn what_a_query_costs_is_told() {
+    let dir = directory();
+    let labels = "nbswy3dpeb3w64tmmqqgs43vmvzsa2lomzxxe3lboruw63ramfzsaylomnwgk.t.example";
+    assert_eq!(
+        told(dir.path(), &["counted", "dns", labels, "TXT"]).unwrap(),
+        "listener   asked of 127.0.0.1:15055 by 127.0.0.1
+budget     a query: Workload/counted: dns.limits[queries] (100/s, burst 300, by tenant, enforced)
+zones      baseline (the platform's)
+query      upstreams are asked for nbswy3dpeb3w64tmmqqgs43vmvzsa2lomzxxe3lboruw63ramfzsaylomnwgk.t.example.
+budget     43 octets, if the name was not asked for lately: Workload/counted: dns.limits[labels] (16384/h, burst 16384, by domain, enforced)
+budget     a name, if it was not asked for lately: Workload/counted: dns.limits[fresh] (600/h, burst 600, by tenant, shadow)
+budget     what free-form octets the answer has: Workload/counted: dns.limits[txt] (65536/h, burst 65536, by tenant, enforced)
+response   no rule; addresses are judged once they are known: ask with --address, and with --cname for aliases
+decision   allow
+"
+    );
+    let told = told(dir.path(), &["counted", "dns", "bad.example", "A"]).unwrap();
+    assert_eq!(told.matches("budget").count(), 1, "nobody is asked for what a zone refuses: {told}");
 }
