@@ -10,6 +10,7 @@
 //! http  raw       clients: whole requests; bytes
 //! upstream        the workload behind a sidecar, or what it asks for outside: records, answers as its path says
 //! dns  tls  echo  a DNS server whose answers change; a certificate authority and its clients; a server of no known protocol
+//! primary  named  who policy zones are transferred from: one whose zone a test may change; BIND
 //! ads             a sidecar's or an outsider's delta stream, message by message
 //! collector       an OTLP collector
 //! corpora         the corpora beside the repository
@@ -31,9 +32,11 @@ pub mod dns;
 pub mod echo;
 pub mod egress;
 pub mod http;
+pub mod named;
 pub mod netns;
 pub mod packet;
 pub mod pod;
+pub mod primary;
 pub mod process;
 pub mod procfs;
 pub mod raw;
@@ -50,8 +53,10 @@ pub use control_plane::{Serve, Up, ringfence};
 pub use dns::Dns;
 pub use echo::Echo;
 pub use egress::Egress;
+pub use named::Named;
 pub use netns::Net;
 pub use pod::Pod;
+pub use primary::Primary;
 pub use sidecar::Sidecar;
 pub use site::Site;
 pub use upstream::Upstream;

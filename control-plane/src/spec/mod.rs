@@ -58,11 +58,6 @@ impl Kind {
         }
     }
 
-    /// Fields of the contract that nothing enforces yet: refused by name, lest an operator believe in them.
-    const fn not_built(self) -> &'static [&'static str] {
-        &[]
-    }
-
     /// The JSON schema of a whole document of this kind, without references.
     pub fn schema(self) -> &'static serde_json::Value {
         static SCHEMAS: LazyLock<[serde_json::Value; 5]> = LazyLock::new(|| {

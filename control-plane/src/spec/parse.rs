@@ -131,7 +131,7 @@ impl<O: Others> Parse<'_, O> {
         S: DeserializeOwned,
     {
         let name = name_of(root);
-        let (json, faults) = shape::check(kind, root, kind.schema());
+        let (json, faults) = shape::check(root, kind.schema());
         for fault in faults {
             self.fault(fault.at, Some(kind), name, fault.path, fault.message);
         }

@@ -158,7 +158,10 @@ fn sidecar(args: &ExplainArgs) -> Result<Sidecar, ExplainError> {
     // What nobody wrote, a platform perhaps, is told absent by the control plane.
     let wanted = |sidecar: &Client| assemble::wanted(&args.workload, &BTreeSet::new(), sidecar);
     sidecar.presume_absent(wanted(&sidecar));
-    let zones = wanted(&sidecar).remove(&Kind::PolicyZone).unwrap_or_default();
+    // Which zones there are to be is known only once the platform is.
+    let wanted = wanted(&sidecar);
+    let zones = wanted.get(&Kind::PolicyZone).cloned().unwrap_or_default();
+    sidecar.presume_absent(wanted);
     let not_transferred = parsed.objects.iter().filter(|object| match &object.spec {
         Spec::PolicyZone(zone) => zone.compiled.is_none() && zones.contains(&*object.key.name),
         _ => false,
