@@ -175,8 +175,10 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) -> Option<()> 
             _ => &framed,
         };
         stream.write_all(sent).await.ok()?;
-        while matches!(reply.twist, Twist::Endless) && number == last {
-            stream.write_all(sent).await.ok()?;
+        if matches!(reply.twist, Twist::Endless) && number == last {
+            loop {
+                stream.write_all(sent).await.ok()?;
+            }
         }
     }
     if matches!(reply.twist, Twist::Hold) {
