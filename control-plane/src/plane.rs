@@ -26,7 +26,10 @@ use tokio::{
 use crate::{
     admin,
     compile::Delta,
-    feed::{self, FeedEvent, Feeds},
+    feed::{
+        self, FeedEvent, Feeds,
+        transfer::{self, TransferEvent, Transfers},
+    },
     fleet::{Fleet, FleetEvent, ads},
     say::say,
     spec::{Kind, Object, ObjectKey},
@@ -63,6 +66,8 @@ pub(crate) struct Plane {
     pub(crate) events: mpsc::Receiver<FleetEvent>,
     feeds: Feeds,
     fed: mpsc::Receiver<FeedEvent>,
+    transfers: Transfers,
+    transferred: mpsc::Receiver<TransferEvent>,
     /// The issuers whose keys are fetched, as compiled: without.
     unfilled: BTreeMap<Arc<str>, Resource>,
     /// Our own directory, below the real one that is served; none where nothing can be written there (a mounted ConfigMap).
@@ -72,8 +77,8 @@ pub(crate) struct Plane {
     served: BTreeMap<String, AbortHandle>,
     /// Faults of the present files, for `status`; each was printed when it came.
     faults: Arc<Mutex<BTreeSet<String>>>,
-    /// Of the feeds, by issuer; for `status` too.
-    unfed: BTreeMap<String, String>,
+    /// Of the feeds, by the object that they are for; for `status` too.
+    unfed: BTreeMap<ObjectKey, String>,
     /// Locked: two control planes on one directory would start its sidecars twice.
     _lock: Option<fs::File>,
     interrupt: Signal,
@@ -84,7 +89,7 @@ pub(crate) struct Plane {
 pub(crate) enum Step {
     /// An edit was taken up: the objects in force may have changed.
     Reloaded,
-    /// Keys were fetched, or asked for.
+    /// Something came from outside, or was asked for, and was seen to.
     Fed,
     Event(FleetEvent),
     /// SIGINT or SIGTERM.
@@ -119,7 +124,9 @@ impl Plane {
             }
         };
         let (fleet, events) = Fleet::new();
-        let (feeds, fed) = Feeds::new(state.as_deref().unwrap_or(&dir.join(STATE_DIR)));
+        let state_dir = state.clone().unwrap_or_else(|| dir.join(STATE_DIR));
+        let (feeds, fed) = Feeds::new(&state_dir);
+        let (transfers, transferred) = Transfers::new(&state_dir);
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let mut plane = Self {
             dir,
@@ -128,6 +135,8 @@ impl Plane {
             events,
             feeds,
             fed,
+            transfers,
+            transferred,
             unfilled: BTreeMap::new(),
             state,
             sockets,
@@ -141,8 +150,10 @@ impl Plane {
         say(format_args!("ringfence: {} objects in {}", plane.catalog.objects().count(), plane.dir.display()));
         // No sidecar is told of an issuer without keys because it asked a moment too early.
         plane.feeds.reconcile(feed::wanted(plane.catalog.objects()));
-        plane.feeds.tried().await;
+        plane.transfers.reconcile(transfer::wanted(plane.catalog.objects()));
+        tokio::join!(plane.feeds.tried(), plane.transfers.tried());
         plane.publish(loaded).into_iter().next().map_or(Ok(()), Err)?;
+        plane.take_up_first_transfers();
         plane.serve_status()?;
         Ok(plane)
     }
@@ -175,6 +186,10 @@ impl Plane {
         Ok(bound)
     }
 
+    pub(crate) async fn serve_notify(&self, address: SocketAddr) -> Result<SocketAddr, PlaneError> {
+        self.transfers.listen(address).await.map_err(|error| PlaneError::Listen { address, error })
+    }
+
     /// Waits for the next thing to happen. Edits are in force, and their faults printed, when it returns.
     pub(crate) async fn step(&mut self) -> Step {
         tokio::select! {
@@ -199,6 +214,7 @@ impl Plane {
                 self.on_feed(event);
                 Step::Fed
             }
+            Some(event) = self.transferred.recv() => self.on_transfer(event),
             _ = self.interrupt.recv() => Step::Stop,
             _ = self.terminate.recv() => Step::Stop,
         }
@@ -211,8 +227,8 @@ impl Plane {
             Ok(loaded) => loaded.faults.iter().chain(&loaded.left_out).map(ToString::to_string).collect(),
             Err(error) => BTreeSet::from([format!("ringfence: {}: {error}; nothing was changed", self.dir.display())]),
         };
-        let issuers = &self.catalog;
-        self.unfed.retain(|issuer, _| issuers.object(&issuer_key(issuer)).is_some());
+        let catalog = &self.catalog;
+        self.unfed.retain(|key, _| catalog.object(key).is_some());
         faults.extend(self.unfed.values().cloned());
         self.tell_faults(faults);
         for error in loaded.map(|loaded| self.publish(loaded)).unwrap_or_default() {
@@ -244,24 +260,50 @@ impl Plane {
                     self.fleet.publish(Delta { upserts, removed: Vec::new() });
                 }
             }
-            FeedEvent::Failed { issuer, message } => {
-                let Some(object) = self.catalog.object(&issuer_key(&issuer)) else { return };
-                let fault = object.fault("spec.jwks.uri", message).to_string();
-                let mut faults = self.faults.lock().clone();
-                if let Some(old) = self.unfed.insert(issuer.to_string(), fault.clone()) {
-                    faults.remove(&old);
-                }
-                faults.insert(fault);
-                self.tell_faults(faults);
-            }
-            FeedEvent::Recovered { issuer } => {
-                let mut faults = self.faults.lock().clone();
-                if let Some(fault) = self.unfed.remove(&*issuer) {
-                    faults.remove(&fault);
-                }
-                self.tell_faults(faults);
-            }
+            FeedEvent::Failed { issuer, message } => self.on_failed(issuer_key(&issuer), "spec.jwks.uri", message),
+            FeedEvent::Recovered { issuer } => self.on_recovered(&issuer_key(&issuer)),
         }
+    }
+
+    fn on_transfer(&mut self, event: TransferEvent) -> Step {
+        match event {
+            TransferEvent::Changed { zone, serial } => {
+                say(format_args!("PolicyZone/{zone}: serial {serial} was transferred"));
+                // Its object is made of the file that the transfer has left.
+                self.reload();
+                return Step::Reloaded;
+            }
+            TransferEvent::Failed { zone, message } => self.on_failed(zone_key(&zone), "spec.transfer.primary", message),
+            TransferEvent::Recovered { zone } => self.on_recovered(&zone_key(&zone)),
+        }
+        Step::Fed
+    }
+
+    /// No sidecar is told of a policy without zones that have come by now.
+    fn take_up_first_transfers(&mut self) {
+        while let Ok(event) = self.transferred.try_recv() {
+            self.on_transfer(event);
+        }
+    }
+
+    /// Something from outside cannot be had, or not be kept.
+    fn on_failed(&mut self, key: ObjectKey, path: &str, message: String) {
+        let Some(object) = self.catalog.object(&key) else { return };
+        let fault = object.fault(path, message).to_string();
+        let mut faults = self.faults.lock().clone();
+        if let Some(old) = self.unfed.insert(key, fault.clone()) {
+            faults.remove(&old);
+        }
+        faults.insert(fault);
+        self.tell_faults(faults);
+    }
+
+    fn on_recovered(&mut self, key: &ObjectKey) {
+        let mut faults = self.faults.lock().clone();
+        if let Some(fault) = self.unfed.remove(key) {
+            faults.remove(&fault);
+        }
+        self.tell_faults(faults);
     }
 
     /// Pushes what is in force, one socket for each workload that is. Errors are those of single sockets.
@@ -275,6 +317,7 @@ impl Plane {
             self.unfilled.insert(resource.name.clone(), resource.clone());
         }
         self.feeds.reconcile(fetched);
+        self.transfers.reconcile(transfer::wanted(self.catalog.objects()));
         self.feeds.fill(&mut delta.upserts);
         self.fleet.publish(delta);
         let mut errors = Vec::new();
@@ -327,6 +370,10 @@ impl Plane {
 
 fn issuer_key(name: &str) -> ObjectKey {
     ObjectKey { kind: Kind::Issuer, name: name.into() }
+}
+
+fn zone_key(name: &str) -> ObjectKey {
+    ObjectKey { kind: Kind::PolicyZone, name: name.into() }
 }
 
 /// The socket of a workload's sidecar.

@@ -18,6 +18,8 @@ pub struct ServeConfig {
     pub sockets: Option<PathBuf>,
     /// Loopback, without authentication.
     pub dangerous_plaintext: Option<SocketAddr>,
+    /// For the notifications of primaries.
+    pub notify: Option<SocketAddr>,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -28,6 +30,9 @@ pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
     }
     if let Some(address) = config.dangerous_plaintext {
         say(format_args!("ringfence: plaintext on {}", plane.serve_dangerous_plaintext(address).await?));
+    }
+    if let Some(address) = config.notify {
+        say(format_args!("ringfence: notifications on {}", plane.serve_notify(address).await?));
     }
     say("ready");
     loop {

@@ -43,10 +43,23 @@ impl Up {
         up
     }
 
+    /// The same, and where it listens for the notifications of primaries.
+    #[track_caller]
+    pub fn start_notified(dir: &Path) -> (Self, SocketAddr) {
+        let mut up = Self::begin_with(dir, &["--notify", "127.0.0.1:0"]);
+        up.process.line(|line| line == "ready");
+        let line = up.process.line(|line| line.contains("notifications on"));
+        (up, line.rsplit(' ').next().and_then(|address| address.parse().ok()).expect("the line ends in an address"))
+    }
+
     /// Not waited for.
     pub fn begin(dir: &Path) -> Self {
+        Self::begin_with(dir, &[])
+    }
+
+    fn begin_with(dir: &Path, options: &[&str]) -> Self {
         binary("ringfence-proxy");
-        Self { process: Process::start(Command::new(binary("ringfence")).arg("up").arg(dir)), dir: dir.to_owned() }
+        Self { process: Process::start(Command::new(binary("ringfence")).arg("up").arg(dir).args(options)), dir: dir.to_owned() }
     }
 
     /// Where `up` keeps what is a sidecar's own.

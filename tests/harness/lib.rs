@@ -11,6 +11,7 @@
 //! upstream        the workload behind a sidecar, or what it asks for outside: records, answers as its path says
 //! dns  tls  echo  a DNS server whose answers change; a certificate authority and its clients; a server of no known protocol
 //! liar            a DNS server that says whatever a test wants, octet by octet
+//! primary  named  who policy zones are transferred from: one whose zone a test may change; BIND
 //! ads             a sidecar's or an outsider's delta stream, message by message
 //! collector       an OTLP collector
 //! corpora         the corpora beside the repository
@@ -33,9 +34,11 @@ pub mod echo;
 pub mod egress;
 pub mod http;
 pub mod liar;
+pub mod named;
 pub mod netns;
 pub mod packet;
 pub mod pod;
+pub mod primary;
 pub mod process;
 pub mod procfs;
 pub mod raw;
@@ -53,8 +56,10 @@ pub use dns::Dns;
 pub use echo::Echo;
 pub use egress::Egress;
 pub use liar::Liar;
+pub use named::Named;
 pub use netns::Net;
 pub use pod::Pod;
+pub use primary::Primary;
 pub use sidecar::Sidecar;
 pub use site::Site;
 pub use upstream::Upstream;

@@ -31,6 +31,14 @@ pub fn authority() -> String {
     AUTHORITY.pem()
 }
 
+/// A certificate for `name` and its key, both as PEM, for servers that read files.
+pub fn pair(name: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.use_authority_key_identifier_extension = true;
+    (params.signed_by(&key, &AUTHORITY).unwrap().pem(), key.serialize_pem())
+}
+
 /// What a server needs to be all of `names`, in HTTP/1.1 and HTTP/2.
 pub fn server(names: &[&str]) -> Arc<ServerConfig> {
     server_of(names, &[b"h2", b"http/1.1"])

@@ -20,6 +20,9 @@ pub(super) struct ServeArgs {
     /// Loopback address for sidecars without authentication: whoever can connect reads any workload's policy
     #[arg(long, group = "listen")]
     dangerous_plaintext: Option<SocketAddr>,
+    /// Address, UDP and TCP, at which primaries may notify of policy zones that have changed (RFC 1996)
+    #[arg(long, value_name = "ADDR")]
+    notify: Option<SocketAddr>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +34,7 @@ pub(super) enum Error {
 }
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Error> {
-    let config = ServeConfig { sockets: args.sockets.clone(), dangerous_plaintext: args.dangerous_plaintext };
+    let config = ServeConfig { sockets: args.sockets.clone(), dangerous_plaintext: args.dangerous_plaintext, notify: args.notify };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     Ok(runtime.block_on(serve::serve(&args.dir, &config))?)
 }

@@ -1,6 +1,9 @@
 //! `ringfence up`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
@@ -15,6 +18,9 @@ use crate::{
 pub(super) struct UpArgs {
     /// Directory to watch; default: the quickstart, written to ringfence-quickstart if that is not there
     dir: Option<PathBuf>,
+    /// Address, UDP and TCP, at which primaries may notify of policy zones that have changed (RFC 1996)
+    #[arg(long, value_name = "ADDR")]
+    notify: Option<SocketAddr>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -40,5 +46,5 @@ pub(super) fn run(args: &UpArgs) -> Result<(), Error> {
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    Ok(runtime.block_on(up::up(dir))?)
+    Ok(runtime.block_on(up::up(dir, args.notify))?)
 }

@@ -1,6 +1,6 @@
-//! What comes from outside: JWK sets by URI.
+//! What comes from outside: JWK sets by URI, and policy zones by `transfer`.
 //!
-//! Takes where each issuer's keys are; yields the last good set of each, and tells when one changed or cannot be had. Never knows who is
+//! Of the sets: takes where each issuer's keys are; yields the last good set of each, and tells when one changed or cannot be had. Never knows who is
 //! sent the keys. One task per issuer, and none where no issuer has a URI.
 //!
 //! 1. `uri`: what the operator wrote, checked;
@@ -15,6 +15,7 @@ mod kept;
 mod keys;
 mod schedule;
 mod task;
+pub mod transfer;
 mod uri;
 
 #[cfg(test)]

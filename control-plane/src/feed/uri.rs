@@ -98,15 +98,7 @@ impl fmt::Display for JwksUri {
 impl JwksUri {
     /// Trusts the authorities whose certificates stand in `pem`, and no public one.
     pub fn trust_only(self, pem: &[u8]) -> Result<Self, AuthorityError> {
-        let mut store = RootCertStore::empty();
-        for (i, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
-            let certificate = certificate.map_err(|error| AuthorityError::Pem(error.to_string()))?;
-            store.add(certificate).map_err(|error| AuthorityError::Unusable(i + 1, error.to_string()))?;
-        }
-        if store.is_empty() {
-            return Err(AuthorityError::None);
-        }
-        Ok(Self { authorities: Some(store.roots), ..self })
+        Ok(Self { authorities: Some(authorities(pem)?), ..self })
     }
 
     /// Lets the name lead to a private or loopback address. Never to a link-local one or a cloud's metadata.
@@ -144,4 +136,14 @@ impl JwksUri {
     pub(super) fn authority(&self) -> &str {
         self.uri.authority().map_or("", |authority| authority.as_str())
     }
+}
+
+/// The authorities whose certificates stand in `pem`, one at least.
+pub(super) fn authorities(pem: &[u8]) -> Result<Vec<TrustAnchor<'static>>, AuthorityError> {
+    let mut store = RootCertStore::empty();
+    for (i, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
+        let certificate = certificate.map_err(|error| AuthorityError::Pem(error.to_string()))?;
+        store.add(certificate).map_err(|error| AuthorityError::Unusable(i + 1, error.to_string()))?;
+    }
+    if store.is_empty() { Err(AuthorityError::None) } else { Ok(store.roots) }
 }

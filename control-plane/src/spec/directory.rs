@@ -94,12 +94,21 @@ pub(crate) fn read_at_most(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
 
 /// Reads every file of a directory. An error is one of the directory itself; a file that cannot be read is a fault of that file.
 pub fn read_directory(dir: &Path) -> io::Result<Parsed> {
+    read_with(dir, Disk::default())
+}
+
+/// The same with what a control plane that served the directory keeps in `state_dir`.
+pub fn read_directory_as_served(dir: &Path, state_dir: &Path) -> io::Result<Parsed> {
+    read_with(dir, Disk { state_dir: Some(state_dir) })
+}
+
+fn read_with(dir: &Path, others: Disk<'_>) -> io::Result<Parsed> {
     let scan = scan(dir, |_| ())?;
     let mut all = Parsed { faults: scan.faults().collect(), ..Parsed::default() };
     for path in scan.files.into_keys() {
         let file: Arc<Path> = path.into();
         match read_bounded(&file) {
-            Ok(bytes) => all.extend(parse(&file, &bytes, Disk)),
+            Ok(bytes) => all.extend(parse(&file, &bytes, others)),
             Err(error) => all.faults.push(unreadable(&file, &error)),
         }
     }

@@ -9,6 +9,7 @@ mod others;
 mod parse;
 mod position;
 mod shape;
+mod transfer;
 mod types;
 mod yaml;
 
@@ -23,7 +24,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use directory::{Met, Scan, is_object_file, read_bounded, read_directory, scan};
+pub use directory::{Met, Scan, is_object_file, read_bounded, read_directory, read_directory_as_served, scan};
 pub(crate) use directory::{read_at_most, unreadable};
 pub use fault::{Fault, Position};
 pub use others::{Disk, Others};
@@ -54,14 +55,6 @@ impl Kind {
             Kind::PolicyZone => "PolicyZone",
             Kind::Tenant => "Tenant",
             Kind::Workload => "Workload",
-        }
-    }
-
-    /// Fields of the contract that nothing enforces yet: refused by name, lest an operator believe in them.
-    const fn not_built(self) -> &'static [&'static str] {
-        match self {
-            Kind::PolicyZone => &["spec.transfer"],
-            Kind::Platform | Kind::Issuer | Kind::Tenant | Kind::Workload => &[],
         }
     }
 

@@ -1,9 +1,17 @@
 //! The other files that objects are made of.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use ringfence_xds::policy::rpz;
 
 use super::directory::{read_at_most, read_bounded};
-use crate::zones::{self, MAX_TEXT_BYTES, Outcome};
+use crate::{
+    feed::transfer::Kept,
+    zones::{self, MAX_TEXT_BYTES, Outcome},
+};
 
 pub trait Others {
     fn text(&mut self, path: &Path) -> io::Result<Vec<u8>>;
@@ -12,19 +20,33 @@ pub trait Others {
     fn zone(&mut self, path: &Path, name: &str) -> io::Result<Outcome> {
         self.text(path).map(|text| zones::compile(&text, name))
     }
+
+    /// What was last transferred of the zone `origin` for the PolicyZone `name`, and the file that it is to be found in. `None`: nothing
+    /// that is transferred counts.
+    fn transferred(&mut self, _name: &str, _origin: &rpz::Name) -> Option<(PathBuf, Option<Outcome>)> {
+        None
+    }
 }
 
 /// Files as they are at the moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Disk;
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk<'a> {
+    /// Where a control plane keeps what it was told. `None`: only what operators write counts.
+    pub state_dir: Option<&'a Path>,
+}
 
-impl Others for Disk {
+impl Others for Disk<'_> {
     fn text(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         read_bounded(path)
     }
 
     fn zone(&mut self, path: &Path, name: &str) -> io::Result<Outcome> {
         read_at_most(path, MAX_TEXT_BYTES).map(|text| zones::compile(&text, name))
+    }
+
+    fn transferred(&mut self, name: &str, origin: &rpz::Name) -> Option<(PathBuf, Option<Outcome>)> {
+        let kept = Kept::new(self.state_dir?, name);
+        Some((kept.path().to_owned(), kept.compile(origin)))
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     API_VERSION, Fault, JwksSource, Kind, Manifest, Metadata, Object, ObjectKey, Others, PolicyZoneSpec, Position, Spec,
     fault::quoted,
     position::Positions,
-    resolve, shape,
+    resolve, shape, transfer,
     yaml::{self, Node, Value},
 };
 use crate::{
@@ -132,7 +132,7 @@ impl<O: Others> Parse<'_, O> {
         S: DeserializeOwned,
     {
         let name = name_of(root);
-        let (json, faults) = shape::check(kind, root, kind.schema());
+        let (json, faults) = shape::check(root, kind.schema());
         for fault in faults {
             self.fault(fault.at, Some(kind), name, fault.path, fault.message);
         }
@@ -210,8 +210,11 @@ impl<O: Others> Parse<'_, O> {
 
     /// Faults of a zone stand where its text does: at a line of its file, or at the document's field.
     fn read_zone(&mut self, object: &mut Object) -> Result<(), Vec<Fault>> {
-        let Spec::PolicyZone(PolicyZoneSpec { file, inline, .. }) = &object.spec else { return Ok(()) };
+        let Spec::PolicyZone(PolicyZoneSpec { file, inline, transfer, .. }) = &object.spec else { return Ok(()) };
         let name = object.key.name.clone();
+        if transfer.is_some() {
+            return self.read_transfer(object);
+        }
         let (outcome, file) = if let Some(file) = file {
             let path = resolve(self.file, file);
             let outcome = self.others.zone(&path, &name);
@@ -234,6 +237,31 @@ impl<O: Others> Parse<'_, O> {
         self.parsed.left_out.extend(compiled.left_out().iter().map(fault));
         if let Spec::PolicyZone(zone) = &mut object.spec {
             zone.compiled = Some(compiled);
+        }
+        Ok(())
+    }
+
+    /// A zone that comes from elsewhere: what is wrong with its records is not the file's fault, and takes nothing away.
+    fn read_transfer(&mut self, object: &mut Object) -> Result<(), Vec<Fault>> {
+        let Spec::PolicyZone(PolicyZoneSpec { transfer: Some(spec), .. }) = &object.spec else { return Ok(()) };
+        let primary = transfer::primary(object, spec, &mut |path, name| self.read_other(object, path, name))?;
+        let found = self.others.transferred(&object.key.name, primary.zone());
+        let outcome = found.and_then(|(path, outcome)| {
+            self.parsed.needs.push(path);
+            outcome
+        });
+        let left_out = match &outcome {
+            Some(Ok(zone)) => zone.left_out(),
+            Some(Err(faults)) => faults,
+            None => &[],
+        };
+        let fault = |fault: &ZoneFault| object.fault("spec.transfer.zone", format!("record {}: {}", fault.line, fault.message));
+        self.parsed.left_out.extend(left_out.iter().map(fault));
+        if let Spec::PolicyZone(zone) = &mut object.spec {
+            zone.compiled = outcome.and_then(Result::ok);
+            if let Some(transfer) = &mut zone.transfer {
+                transfer.from = Some(Arc::new(primary));
+            }
         }
         Ok(())
     }

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use serde_json::{Map, Number, Value as Json};
 
 use super::{
-    Kind,
     fault::{Position, quoted},
     position::{push_field, push_index},
     yaml::{Node, Value},
@@ -21,13 +20,12 @@ pub(super) struct Misshapen {
 
 /// Every fault of `root`, and, unless a value that its type needs is faulty or missing, the JSON that the type deserializes from:
 /// a field too many is a fault, but it takes nothing away, so that the rest can be looked at further.
-pub(super) fn check(kind: Kind, root: &Node, schema: &Json) -> (Option<Json>, Vec<Misshapen>) {
-    let mut check = Check { kind, path: String::new(), faults: Vec::new() };
+pub(super) fn check(root: &Node, schema: &Json) -> (Option<Json>, Vec<Misshapen>) {
+    let mut check = Check { path: String::new(), faults: Vec::new() };
     (check.value(root, schema), check.faults)
 }
 
 struct Check {
-    kind: Kind,
     path: String,
     faults: Vec<Misshapen>,
 }
@@ -80,7 +78,6 @@ impl Check {
                     Some(json) => drop(read.insert(name.to_owned(), json)),
                     None => whole = false,
                 },
-                None if check.kind.not_built().contains(&check.path.as_str()) => drop(check.fault(key.at, "not built yet: remove it")),
                 None => drop(check.fault(key.at, unknown_field(name, fields))),
             });
         }

@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{feed::JwksUri, zones::CompiledZone};
+use crate::{
+    feed::{JwksUri, transfer::Primary},
+    zones::CompiledZone,
+};
 
 /// A whole document.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -80,21 +83,22 @@ impl JwksSource {
     }
 }
 
-/// A response policy zone; shared by any number of tenants. Exactly one of `file` and `inline`.
+/// A response policy zone; shared by any number of tenants. Exactly one of `file`, `inline` and `transfer`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("oneOf" = [{"required": ["file"]}, {"required": ["inline"]}]))]
+#[schemars(extend("oneOf" = [{"required": ["file"]}, {"required": ["inline"]}, {"required": ["transfer"]}]))]
 pub struct PolicyZoneSpec {
     /// A master file, relative to the file that the zone stands in. Names in it are relative to the zone's own until it says `$ORIGIN`.
     pub file: Option<String>,
     /// The text of a master file.
     pub inline: Option<String>,
+    pub transfer: Option<TransferSpec>,
     /// given, nxdomain, nodata, passthru, drop, tcp-only, disabled or cname:<name>; default: given.
     #[serde(rename = "override")]
     pub r#override: Option<String>,
     /// The longest TTL that it gives its answers, e.g. 5m; default: as its records say.
     pub max_ttl: Option<String>,
-    /// Of `file` or `inline`. Not a field: put in by `parse`.
+    /// Of `file` or `inline`, or what was transferred last, if anything was. Not a field: put in by `parse`.
     #[serde(skip)]
     pub compiled: Option<Arc<CompiledZone>>,
 }
@@ -117,6 +121,49 @@ pub struct DnsLimitSpec {
     pub burst: Option<u32>,
     /// enforce or shadow.
     pub mode: Option<String>,
+}
+
+/// A primary that the control plane transfers a zone from: by AXFR at first, then by IXFR where that is offered.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TransferSpec {
+    /// Its address; default port: 53, with `tls` 853.
+    pub primary: String,
+    /// The zone's name there.
+    pub zone: String,
+    pub tsig: Option<TsigSpec>,
+    pub tls: Option<TransferTlsSpec>,
+    /// What the fields mean. Not a field: put in by `parse`.
+    #[serde(skip)]
+    pub(super) from: Option<Arc<Primary>>,
+}
+
+impl TransferSpec {
+    pub fn primary(&self) -> Option<&Arc<Primary>> {
+        self.from.as_ref()
+    }
+}
+
+/// The key that requests and answers are signed with.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TsigSpec {
+    /// As the primary has it.
+    pub name: String,
+    /// hmac-sha256, hmac-sha384 or hmac-sha512; default: hmac-sha256.
+    pub algorithm: Option<String>,
+    /// The secret in base64, relative to the file that the zone stands in. Never inline: objects are shown, and kept in repositories.
+    pub secret_file: String,
+}
+
+/// Transfers over TLS 1.3.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TransferTlsSpec {
+    /// What the primary's certificate must be for.
+    pub server_name: String,
+    /// PEM certificates of the only authorities to trust there; default: the public ones. Relative as `tsig.secretFile` is.
+    pub ca_file: Option<String>,
 }
 
 /// Which policy zones the queries of dedicated workloads go through, and how many there may be.

@@ -10,10 +10,12 @@ use std::{
 
 use super::watch::Watch;
 use crate::{
+    feed::transfer::{Checksum, Kept},
+    plane::STATE_DIR,
     spec::{self, Met, Others, Scan},
     zones::{self, MAX_TEXT_BYTES, Outcome},
 };
-use ringfence_xds::zone::Digest;
+use ringfence_xds::{policy::rpz, zone::Digest};
 
 #[derive(Debug)]
 pub struct Files {
@@ -40,7 +42,17 @@ struct Text {
 #[derive(Clone, Debug)]
 pub enum Content {
     Text(Arc<[u8]>),
-    Zone { text: Digest, name: Arc<str>, outcome: Outcome },
+    Zone {
+        text: Digest,
+        name: Arc<str>,
+        outcome: Outcome,
+    },
+    /// What a transfer has left.
+    Transferred {
+        checksum: Checksum,
+        origin: rpz::Name,
+        outcome: Option<Outcome>,
+    },
 }
 
 impl Content {
@@ -49,6 +61,7 @@ impl Content {
         match (self, other) {
             (Content::Text(new), Content::Text(old)) => Arc::ptr_eq(new, old) || new == old,
             (Content::Zone { text: new, .. }, Content::Zone { text: old, .. }) => new == old,
+            (Content::Transferred { checksum: new, .. }, Content::Transferred { checksum: old, .. }) => new == old,
             _ => false,
         }
     }
@@ -144,7 +157,7 @@ impl Files {
         let read = |_: Option<&Content>| Ok(Content::Text(spec::read_bounded(path)?.into()));
         match self.content(path, |content| matches!(content, Content::Text(_)), read)? {
             Content::Text(text) => Ok(text),
-            Content::Zone { .. } => Err(io::ErrorKind::InvalidData.into()),
+            Content::Zone { .. } | Content::Transferred { .. } => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 
@@ -158,6 +171,7 @@ impl Files {
         match like {
             Content::Text(_) => self.read(path).map(Content::Text),
             Content::Zone { name, .. } => self.read_zone(path, name),
+            Content::Transferred { origin, .. } => self.read_transferred(path, origin),
         }
     }
 
@@ -170,6 +184,19 @@ impl Files {
             Ok(match known {
                 Some(same @ Content::Zone { text, .. }) if *text == digest && is_it(same) => same.clone(),
                 _ => Content::Zone { text: digest, name: name.into(), outcome: zones::compile(&bytes, name) },
+            })
+        })
+    }
+
+    /// The zone that a transfer has left, compiled when it is another.
+    fn read_transferred(&mut self, path: &Path, origin: &rpz::Name) -> io::Result<Content> {
+        let is_it = |content: &Content| matches!(content, Content::Transferred { origin: known, .. } if known == origin);
+        self.content(path, is_it, |known| {
+            let kept = Kept::at(path);
+            let now = kept.checksum()?;
+            Ok(match known {
+                Some(same @ Content::Transferred { checksum, .. }) if *checksum == now && is_it(same) => same.clone(),
+                _ => Content::Transferred { checksum: now, origin: origin.clone(), outcome: kept.compile(origin) },
             })
         })
     }
@@ -230,8 +257,17 @@ impl Others for &mut Files {
     fn zone(&mut self, path: &Path, name: &str) -> io::Result<Outcome> {
         match self.read_zone(path, name)? {
             Content::Zone { outcome, .. } => Ok(outcome),
-            Content::Text(_) => Err(io::ErrorKind::InvalidData.into()),
+            Content::Text(_) | Content::Transferred { .. } => Err(io::ErrorKind::InvalidData.into()),
         }
+    }
+
+    fn transferred(&mut self, name: &str, origin: &rpz::Name) -> Option<(PathBuf, Option<Outcome>)> {
+        let kept = Kept::new(&self.dir.join(STATE_DIR), name);
+        let outcome = match self.read_transferred(kept.path(), origin) {
+            Ok(Content::Transferred { outcome, .. }) => outcome,
+            _ => None,
+        };
+        Some((kept.path().to_owned(), outcome))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Policy zones: what operators write of them becomes what sidecars are told.
 //!
-//! Takes a zone's text; yields its compiled form in pieces, or what is wrong with it, line by line. Never knows where the text came from.
+//! Takes a zone's text, or its records; yields its compiled form in pieces, or what is wrong with it, line by line. Never knows where the text came from.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ use fastcdc::v2020::FastCDC;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use ringfence_xds::{
     generated::resource as proto,
-    policy::rpz::{Name, Zone, text},
+    policy::rpz::{Fault, Name, Record, Zone, compile::Compiler, compile::Outcome as Told, text},
     resource::Resource,
     zone::{Digest, MAX_CHUNK_BYTES, MAX_ZONE_BYTES, MIN_CHUNK_BYTES},
 };
@@ -32,7 +32,7 @@ pub struct CompiledZone {
     left_out: Vec<ZoneFault>,
 }
 
-/// What is wrong at a line of the text, from 1.
+/// What is wrong at a line of the text, or with the record of that number, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZoneFault {
     pub line: u32,
@@ -44,9 +44,24 @@ pub type Outcome = Result<Arc<CompiledZone>, Vec<ZoneFault>>;
 
 /// Compiles a zone. `name`: the zone's own, which names are relative to where the text says nothing else ($ORIGIN).
 pub fn compile(text: &[u8], name: &str) -> Outcome {
-    let whole = |message: String| vec![ZoneFault { line: 1, message }];
     let origin = name.parse::<Name>().ok();
     let text::Compiled { bytes, outcome } = text::compile(text, origin.as_ref());
+    told(bytes, outcome)
+}
+
+/// Compiles a zone that was transferred. An error is one of `records`.
+pub fn compile_records<E>(origin: &Name, records: impl Iterator<Item = Result<Record, E>>) -> Result<Outcome, E> {
+    let mut compiler = Compiler::new(origin.clone());
+    for (record, number) in records.zip(1..) {
+        compiler.add(&record?, number);
+    }
+    let (bytes, outcome) = compiler.finish();
+    Ok(told(Some(bytes), outcome))
+}
+
+/// `bytes`: compiled; `None`: a fault is fatal.
+fn told(bytes: Option<Vec<u8>>, outcome: Told) -> Outcome {
+    let whole = |message: String| vec![ZoneFault { line: 1, message }];
     let more = outcome.faults.len().saturating_sub(MAX_FAULTS) + outcome.more_faults as usize;
     let mut faults: Vec<ZoneFault> = outcome.faults.into_iter().take(MAX_FAULTS).map(ZoneFault::from).collect();
     if let (Some(last), 1..) = (faults.last(), more) {
@@ -64,8 +79,8 @@ pub fn compile(text: &[u8], name: &str) -> Outcome {
     Ok(Arc::new(CompiledZone { left_out: faults, ..cut(&zone) }))
 }
 
-impl From<text::Fault> for ZoneFault {
-    fn from(fault: text::Fault) -> Self {
+impl From<Fault> for ZoneFault {
+    fn from(fault: Fault) -> Self {
         let message = match fault.owner {
             Some(owner) => format!("{owner}: {}", fault.message),
             None => fault.message,

@@ -1,6 +1,9 @@
 //! `explain … dns`: a query of the workload. Asks nobody: what upstreams say is the caller's to say.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use clap::Args;
 use ringfence_xds::policy::{
@@ -39,7 +42,8 @@ fn record_type(text: &str) -> Result<u16, &'static str> {
 }
 
 impl DnsArgs {
-    pub(super) fn explain(&self, snapshot: &Snapshot) -> Result<Explanation, ExplainError> {
+    /// `not_transferred`: zones that are to come from a primary, and have not.
+    pub(super) fn explain(&self, snapshot: &Snapshot, not_transferred: &[Arc<str>]) -> Result<Explanation, ExplainError> {
         let workload = &snapshot.workload;
         let Some(dns) = &workload.dns else { return Err(ExplainError::NoDns(workload.name.to_string())) };
         let mut explanation = Explanation::default();
@@ -51,7 +55,10 @@ impl DnsArgs {
         charge(&snapshot.budget.at_once().collect::<Vec<_>>(), &mut explanation);
         explanation.begin("zones");
         let Some(zones) = &snapshot.zones else {
-            explanation.say("one cannot be had: no query is answered".to_owned());
+            explanation.say(match not_transferred {
+                [] => "one cannot be had: no query is answered".to_owned(),
+                names => format!("not transferred yet: {}; until it is, no query is answered", names.join(", ")),
+            });
             return Ok(explanation.refuse(Reason::ConfigAbsent, None));
         };
         let whose = match &workload.tenants {

@@ -10,6 +10,7 @@ use std::{
     collections::BTreeSet,
     io::{self, Write},
     path::PathBuf,
+    sync::Arc,
 };
 
 use clap::{Args, Subcommand};
@@ -25,7 +26,11 @@ use ringfence_xds::{
 use serde::Serialize;
 
 use super::Output;
-use crate::{compile::compile, spec};
+use crate::{
+    compile::compile,
+    plane::STATE_DIR,
+    spec::{self, Spec},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
@@ -108,11 +113,11 @@ struct Step {
 
 /// Prints the explanation; yields whether it would be let through.
 pub(super) fn run(args: &ExplainArgs, out: &mut impl Write) -> Result<bool, ExplainError> {
-    let snapshot = snapshot(args)?;
+    let Sidecar { snapshot, not_transferred } = sidecar(args)?;
     let explanation = match &args.what {
         What::Http(http) => http.explain(&snapshot)?,
         What::Connect(connect) => connect.explain(&snapshot)?,
-        What::Dns(dns) => dns.explain(&snapshot)?,
+        What::Dns(dns) => dns.explain(&snapshot, &not_transferred)?,
     };
     match args.output {
         Output::Json => {
@@ -124,9 +129,17 @@ pub(super) fn run(args: &ExplainArgs, out: &mut impl Write) -> Result<bool, Expl
     Ok(explanation.decision == "allow")
 }
 
-/// What the workload's sidecar would have in force.
-fn snapshot(args: &ExplainArgs) -> Result<Snapshot, ExplainError> {
-    let parsed = spec::read_directory(&args.dir).map_err(|error| ExplainError::Read { path: args.dir.clone(), error })?;
+/// What the workload's sidecar would have.
+struct Sidecar {
+    /// In force.
+    snapshot: Snapshot,
+    /// PolicyZones that it wants, and that have not come from their primaries.
+    not_transferred: Vec<Arc<str>>,
+}
+
+fn sidecar(args: &ExplainArgs) -> Result<Sidecar, ExplainError> {
+    let parsed = spec::read_directory_as_served(&args.dir, &args.dir.join(STATE_DIR))
+        .map_err(|error| ExplainError::Read { path: args.dir.clone(), error })?;
     let compiled = compile(&parsed.objects, &parsed.unread());
     let mut faults = parsed.faults;
     faults.extend(compiled.faults());
@@ -143,8 +156,19 @@ fn snapshot(args: &ExplainArgs) -> Result<Snapshot, ExplainError> {
     sidecar.restore(visible.cloned());
     open_zones(&mut sidecar, &set);
     // What nobody wrote, a platform perhaps, is told absent by the control plane.
-    sidecar.presume_absent(assemble::wanted(&args.workload, &BTreeSet::new(), &sidecar));
-    assemble::assemble(&args.workload, &sidecar, 1, None).ok_or_else(|| ExplainError::NoWorkload(args.workload.clone()))
+    let wanted = |sidecar: &Client| assemble::wanted(&args.workload, &BTreeSet::new(), sidecar);
+    sidecar.presume_absent(wanted(&sidecar));
+    // Which zones there are to be is known only once the platform is.
+    let wanted = wanted(&sidecar);
+    let zones = wanted.get(&Kind::PolicyZone).cloned().unwrap_or_default();
+    sidecar.presume_absent(wanted);
+    let not_transferred = parsed.objects.iter().filter(|object| match &object.spec {
+        Spec::PolicyZone(zone) => zone.compiled.is_none() && zones.contains(&*object.key.name),
+        _ => false,
+    });
+    let not_transferred = not_transferred.map(|object| object.key.name.clone()).collect();
+    let snapshot = assemble::assemble(&args.workload, &sidecar, 1, None).ok_or_else(|| ExplainError::NoWorkload(args.workload.clone()))?;
+    Ok(Sidecar { snapshot, not_transferred })
 }
 
 /// Puts the zones together from their chunks, as the sidecar does.
