@@ -1,0 +1,196 @@
+"""What a query is to be answered with: draft-vixie-dnsop-dns-rpz-00, read anew, without a line of the filter's own code.
+
+Where a peer reads it otherwise, the model asks whether that peer's peculiarity is `on`; so an explanation of a difference is a computation
+of the peer's whole answer.
+"""
+
+import collections
+import ipaddress
+
+import dns.rdata
+
+from world import A, AAAA, ANY, CNAME, DS, HTTPS, IN, SVCB, TTL_UNIT, Record, canonical, labels, text
+
+# `dropped`: nothing came. `records`: of the answer section.
+# `only_some` of them will do.
+Answer = collections.namedtuple("Answer", "dropped rcode truncated records only_some", defaults=[False])
+DROPPED = Answer(True, None, None, frozenset())
+NOERROR, SERVFAIL, NXDOMAIN = 0, 2, 3
+# `name`: what met the rule; `hop`: its place among the aliases.
+Hit = collections.namedtuple("Hit", "zone rule name hop")
+
+
+def agrees(expected, given):
+    if expected.only_some and not given.dropped:
+        return (given.rcode, given.truncated) == (expected.rcode, expected.truncated) and given.records <= expected.records
+    return expected == given
+
+
+def told(record):
+    """As answers are compared: TTLs before they were counted down."""
+    return record.owner, record.rtype, -(-record.ttl // TTL_UNIT) * TTL_UNIT, canonical(record.rdata)
+
+
+def addresses(records, with_hints):
+    """Of A and AAAA records, and the hints of records of the types `with_hints`."""
+    for record in records:
+        if record.rtype in (A, AAAA):
+            yield ipaddress.ip_address(record.rdata.address)
+        elif record.rtype in with_hints:
+            for key in (4, 6):
+                if hint := record.rdata.params.get(key):
+                    yield from map(ipaddress.ip_address, hint.addresses)
+
+
+def by_name(exact, wildcards, name):
+    if name in exact:
+        return exact[name]
+    return next((wildcards[name[start:]] for start in range(1, len(name) + 1) if name[start:] in wildcards), None)
+
+
+def by_address(prefixes, found):
+    """The longest prefix; of equally long ones that of the smallest address."""
+    best = None
+    for address in found:
+        for net, rule in prefixes.items():
+            if net.version == address.version and address in net:
+                length = net.prefixlen + (96 if net.version == 4 else 0)
+                rank = (-length, net.version, int(net.network_address))
+                if best is None or rank < best[0]:
+                    best = (rank, rule)
+    return best and best[1]
+
+
+def action_of(hit):
+    return hit.rule.action if hit.zone.override == "given" else hit.zone.override.partition(":")[0]
+
+
+class Model:
+    def __init__(self, world):
+        self.zones, self.upstream = world.zones, world.upstream
+        self.peculiarities, self.met = frozenset(), set()
+
+    def on(self, peculiarity):
+        """Whether to go by it, here where it makes a difference."""
+        self.met.add(peculiarity)
+        return peculiarity in self.peculiarities
+
+    def answer(self, query, peculiarities=frozenset()):
+        """The answer, the hit, and the peculiarities that would matter."""
+        self.peculiarities, self.met = peculiarities, set()
+        rcode, records, _ = self.upstream.resolve(query.name, query.rtype)
+        hit = self.find(query, rcode, records)
+        answer = self.act(query, hit, rcode, records)
+        return answer, hit, frozenset(self.met)
+
+    def find(self, query, rcode, records):
+        aliases = [record for record in records if record.rtype == CNAME] if query.rtype not in (CNAME, ANY) else []
+        names = [query.name, *(labels(alias.rdata.target.to_text()) for alias in aliases)]
+        known = rcode in (NOERROR, NXDOMAIN)
+        zones = [zone for zone in self.zones if zone.override != "disabled"]
+        found = list(addresses(records, [] if self.on("no-hints") else (HTTPS, SVCB))) if known else []
+        if query.rtype == ANY and found and self.on("any-from-cache"):
+            found = []
+        passed = None
+        for by_names, by_addresses in [(True, False), (False, True)] if self.on("names-before-addresses") else [(True, True)]:
+            for hop, name in enumerate(names):
+                is_last = hop + 1 == len(names)
+                for zone in zones:
+                    rule = self.rule_of_name(query, zone, hop, name) if by_names and not (passed and hop == passed.hop) else None
+                    if rule is None and is_last and by_addresses:
+                        rule = self.rule_of_addresses(zone, found)
+                    if rule:
+                        hit = Hit(zone, rule, name, hop)
+                        if not (rule.trigger != "ip" and action_of(hit) == "passthru" and self.on("passthru-of-one-name")):
+                            return hit
+                        passed = hit
+                    if is_last and by_addresses and not known and self.needs_answer(zone, query.rtype):
+                        return None
+        return passed
+
+    def rule_of_name(self, query, zone, hop, name):
+        rule = by_address(zone.prefixes["client-ip"], [ipaddress.ip_address(query.address)]) if hop == 0 else None
+        rule = rule or by_name(zone.exact, zone.wildcards, name)
+        return None if rule and hop > 0 and self.on(f"alias-unseen/{hop}") else rule
+
+    def rule_of_addresses(self, zone, found):
+        rule = by_address(zone.prefixes["ip"], found)
+        for number, address in enumerate(found):
+            other = by_address(zone.prefixes["ip"], [address])
+            if other and other is not rule and self.on(f"address-of-choice/{number}"):
+                return other
+        return rule
+
+    def needs_answer(self, zone, rtype):
+        """Of a query that the upstream fails to answer: whether the zone may have a better rule than a later one."""
+        versions = {A: {4}, AAAA: {6}, HTTPS: {4, 6}, SVCB: {4, 6}, ANY: {4, 6}}.get(rtype, set())
+        if zone.prefixes["ip"] and self.on("waits-whatever-the-type"):
+            return True
+        return any(net.version in versions for net in zone.prefixes["ip"])
+
+    def ends_unbound(self, query):
+        """A rule with TCP-Only about a name that an alias leads to is the end of Unbound 1.17.1: a segmentation fault."""
+        _, records, _ = self.upstream.resolve(query.name, query.rtype)
+        names = [labels(record.rdata.target.to_text()) for record in records if record.rtype == CNAME]
+        rules = [by_name(zone.exact, zone.wildcards, name) for name in names for zone in self.zones]
+        return any(rule and rule.action == "tcp-only" for rule in rules)
+
+    def act(self, query, hit, rcode, records):
+        if query.rtype == DS and records and self.on("ds-behind-alias"):
+            return self.answered(SERVFAIL, [])
+        action = action_of(hit) if hit else "passthru"
+        if action == "tcp-only":
+            if not query.tcp:
+                return self.truncated(rcode)
+            action = "passthru"
+        if action == "passthru":
+            return self.answered(rcode, records, query.rtype == ANY and self.on("any-from-cache"))
+        if action == "drop":
+            return DROPPED
+        led_here = records[: hit.hop]
+        if action == "nxdomain":
+            return self.answered(NXDOMAIN, led_here)
+        if action == "nodata":
+            return self.answered(NOERROR, led_here)
+        if action == "cname":
+            return self.redirect(query, hit, led_here)
+        return self.answered(NOERROR, led_here + self.local_data(query, hit))
+
+    def truncated(self, rcode):
+        if rcode == SERVFAIL and self.on("tcp-only-after-upstream"):
+            return Answer(False, SERVFAIL, False, frozenset())
+        if rcode != NOERROR and self.on("tcp-only-with-rcode"):
+            return Answer(False, rcode, True, frozenset())
+        return Answer(False, NOERROR, True, frozenset())
+
+    def local_data(self, query, hit):
+        if query.rtype == ANY and self.on("any-without-local-data"):
+            return []
+        local = [record._replace(owner=hit.name) for record in hit.rule.records if query.rtype in (record.rtype, ANY)]
+        if query.rtype == ANY and self.on("any-with-short-ttl"):
+            local = [record._replace(ttl=TTL_UNIT) for record in local]
+        return local
+
+    def redirect(self, query, hit, led_here):
+        if hit.zone.override == "given":
+            target, ttl = hit.rule.target, hit.rule.ttl
+        else:
+            target, ttl = labels(hit.zone.override.partition(":")[2]), hit.rule.ttl
+            if self.on("override-with-own-ttl"):
+                ttl = None
+        if target[0] == b"*" and not (hit.rule.trigger != "qname" and self.on("target-as-written")):
+            target = (*hit.name, *target[1:])
+            if sum(map(len, target)) + len(target) > 254:
+                return self.answered(SERVFAIL, [])
+            if self.on("wildcard-target-with-ttl-0"):
+                ttl = 0
+        alias = Record(hit.name, CNAME, ttl, dns.rdata.from_text(IN, CNAME, text(target)))
+        if query.rtype == CNAME or query.rtype == ANY and not self.on("any-follows-alias"):
+            return self.answered(NOERROR, [*led_here, alias])
+        rcode, records, _ = self.upstream.resolve(target, query.rtype)
+        return self.answered(rcode, [*led_here, alias, *records])
+
+    def answered(self, rcode, records, only_some=False):
+        if rcode == SERVFAIL:
+            records = []
+        return Answer(False, rcode, False, frozenset(map(told, records)), only_some)
