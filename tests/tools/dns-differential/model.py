@@ -4,6 +4,7 @@ Where a peer reads it otherwise, the model asks whether that peer's peculiarity 
 of the peer's whole answer.
 """
 
+import bisect
 import collections
 import ipaddress
 
@@ -12,18 +13,24 @@ import dns.rdata
 from world import A, AAAA, ANY, CNAME, DS, HTTPS, IN, SVCB, TTL_UNIT, Record, canonical, labels, text
 
 # `dropped`: nothing came. `records`: of the answer section.
-# `only_some` of them will do.
-Answer = collections.namedtuple("Answer", "dropped rcode truncated records only_some", defaults=[False])
+# `only_some` of them will do; TTLs may be `shorter`.
+Answer = collections.namedtuple("Answer", "dropped rcode truncated records only_some shorter", defaults=[False, False])
 DROPPED = Answer(True, None, None, frozenset())
-NOERROR, SERVFAIL, NXDOMAIN = 0, 2, 3
+NOERROR, SERVFAIL, NXDOMAIN, YXDOMAIN = 0, 2, 3, 6
 # `name`: what met the rule; `hop`: its place among the aliases.
 Hit = collections.namedtuple("Hit", "zone rule name hop")
 
 
 def agrees(expected, given):
-    if expected.only_some and not given.dropped:
-        return (given.rcode, given.truncated) == (expected.rcode, expected.truncated) and given.records <= expected.records
-    return expected == given
+    if not (expected.only_some or expected.shorter) or given.dropped:
+        return expected == given
+    if (given.rcode, given.truncated) != (expected.rcode, expected.truncated):
+        return False
+    if not expected.only_some and len(given.records) != len(expected.records):
+        return False
+    ttls = {(owner, rtype, rdata): ttl for owner, rtype, ttl, rdata in expected.records}
+    least = 0 if expected.shorter else 1 << 31
+    return all(min(least, ttls.get((owner, rtype, rdata), -1)) <= ttl <= ttls.get((owner, rtype, rdata), -1) for owner, rtype, ttl, rdata in given.records)
 
 
 def told(record):
@@ -46,6 +53,25 @@ def by_name(exact, wildcards, name):
     if name in exact:
         return exact[name]
     return next((wildcards[name[start:]] for start in range(1, len(name) + 1) if name[start:] in wildcards), None)
+
+
+def by_closest_encloser(zone, name):
+    """As DNS has it (RFC 4592 section 3.3.1): a wildcard is not for what lies below a name that exists, be it only above another."""
+    owners, reverse = zone.owners(), name[::-1]
+    for length in range(len(name) - (name not in zone.exact), -1, -1):
+        at = bisect.bisect_left(owners, reverse[:length])
+        if at < len(owners) and owners[at][:length] == reverse[:length]:
+            return zone.wildcards.get(name[len(name) - length :])
+    return None
+
+
+def by_neighbour(zone, name):
+    """The wildcard of what the name has in common with the owner before it."""
+    owners, reverse = zone.owners(), name[::-1]
+    at = bisect.bisect_right(owners, reverse)
+    before = owners[at - 1] if at else ()
+    shared = next((i for i, (one, other) in enumerate(zip(before, reverse)) if one != other), min(len(before), len(reverse)))
+    return zone.wildcards.get(name[len(name) - shared :])
 
 
 def by_address(prefixes, found):
@@ -81,6 +107,8 @@ class Model:
         rcode, records, _ = self.upstream.resolve(query.name, query.rtype)
         hit = self.find(query, rcode, records)
         answer = self.act(query, hit, rcode, records)
+        if query.rtype == ANY and answer.records and self.on("any-with-shorter-ttls"):
+            answer = answer._replace(shorter=True)
         return answer, hit, frozenset(self.met)
 
     def find(self, query, rcode, records):
@@ -96,7 +124,11 @@ class Model:
             for hop, name in enumerate(names):
                 is_last = hop + 1 == len(names)
                 for zone in zones:
-                    rule = self.rule_of_name(query, zone, hop, name) if by_names and not (passed and hop == passed.hop) else None
+                    rule = None
+                    if by_names and hop == 0 and not passed:
+                        rule = self.rule_of_client(query, zone)
+                    if by_names and not rule and not (passed and passed.hop == hop and passed.rule.trigger == "qname"):
+                        rule = self.rule_of_name(zone, hop, name)
                     if rule is None and is_last and by_addresses:
                         rule = self.rule_of_addresses(zone, found)
                     if rule:
@@ -104,13 +136,23 @@ class Model:
                         if not (rule.trigger != "ip" and action_of(hit) == "passthru" and self.on("passthru-of-one-name")):
                             return hit
                         passed = hit
+                        if rule.trigger == "client-ip" and (rule := self.rule_of_name(zone, hop, name)):
+                            return Hit(zone, rule, name, hop)
                     if is_last and by_addresses and not known and self.needs_answer(zone, query.rtype):
                         return None
         return passed
 
-    def rule_of_name(self, query, zone, hop, name):
-        rule = by_address(zone.prefixes["client-ip"], [ipaddress.ip_address(query.address)]) if hop == 0 else None
-        rule = rule or by_name(zone.exact, zone.wildcards, name)
+    def rule_of_client(self, query, zone):
+        return by_address(zone.prefixes["client-ip"], [ipaddress.ip_address(query.address)])
+
+    def rule_of_name(self, zone, hop, name):
+        rule = by_name(zone.exact, zone.wildcards, name)
+        if rule is None or name in zone.exact:
+            pass
+        elif (other := by_closest_encloser(zone, name)) is not rule and self.on("wildcard-of-closest-encloser"):
+            rule = other
+        elif (other := by_neighbour(zone, name)) is not rule and self.on("wildcard-of-neighbour"):
+            rule = other
         return None if rule and hop > 0 and self.on(f"alias-unseen/{hop}") else rule
 
     def rule_of_addresses(self, zone, found):
@@ -143,10 +185,13 @@ class Model:
             if not query.tcp:
                 return self.truncated(rcode)
             action = "passthru"
-        if action == "passthru":
-            return self.answered(rcode, records, query.rtype == ANY and self.on("any-from-cache"))
+        if action == "drop" and hit.rule.trigger == "ip" and self.on("drop-for-address-undone"):
+            action = "passthru"
         if action == "drop":
             return DROPPED
+        if action == "passthru":
+            loose = query.rtype == ANY and self.on("any-from-cache")
+            return self.answered(rcode, records, loose)
         led_here = records[: hit.hop]
         if action == "nxdomain":
             return self.answered(NXDOMAIN, led_here)
@@ -154,7 +199,8 @@ class Model:
             return self.answered(NOERROR, led_here)
         if action == "cname":
             return self.redirect(query, hit, led_here)
-        return self.answered(NOERROR, led_here + self.local_data(query, hit))
+        loose = query.rtype == ANY and self.on("any-without-local-data")
+        return self.answered(NOERROR, led_here + self.local_data(query, hit), loose)
 
     def truncated(self, rcode):
         if rcode == SERVFAIL and self.on("tcp-only-after-upstream"):
@@ -164,12 +210,7 @@ class Model:
         return Answer(False, NOERROR, True, frozenset())
 
     def local_data(self, query, hit):
-        if query.rtype == ANY and self.on("any-without-local-data"):
-            return []
-        local = [record._replace(owner=hit.name) for record in hit.rule.records if query.rtype in (record.rtype, ANY)]
-        if query.rtype == ANY and self.on("any-with-short-ttl"):
-            local = [record._replace(ttl=TTL_UNIT) for record in local]
-        return local
+        return [record._replace(owner=hit.name) for record in hit.rule.records if query.rtype in (record.rtype, ANY)]
 
     def redirect(self, query, hit, led_here):
         if hit.zone.override == "given":
@@ -178,17 +219,18 @@ class Model:
             target, ttl = labels(hit.zone.override.partition(":")[2]), hit.rule.ttl
             if self.on("override-with-own-ttl"):
                 ttl = None
-        if target[0] == b"*" and not (hit.rule.trigger != "qname" and self.on("target-as-written")):
+        if target[0] == b"*" and not ((hit.rule.trigger != "qname" or query.rtype == CNAME) and self.on("target-as-written")):
             target = (*hit.name, *target[1:])
             if sum(map(len, target)) + len(target) > 254:
-                return self.answered(SERVFAIL, [])
+                return self.answered(YXDOMAIN, led_here)
             if self.on("wildcard-target-with-ttl-0"):
                 ttl = 0
         alias = Record(hit.name, CNAME, ttl, dns.rdata.from_text(IN, CNAME, text(target)))
         if query.rtype == CNAME or query.rtype == ANY and not self.on("any-follows-alias"):
             return self.answered(NOERROR, [*led_here, alias])
         rcode, records, _ = self.upstream.resolve(target, query.rtype)
-        return self.answered(rcode, [*led_here, alias, *records])
+        loose = query.rtype == ANY and self.on("any-from-cache")
+        return self.answered(rcode, [*led_here, alias, *records], loose)
 
     def answered(self, rcode, records, only_some=False):
         if rcode == SERVFAIL:

@@ -90,7 +90,8 @@ class Upstream:
             if hits:
                 return 0, answer + hits, None
             if CNAME not in found or rtype == ANY:
-                return 0, answer, self.zone_of(name)
+                # A zone's own DS records stand in the zone above it.
+                return 0, answer, self.zone_of(name[1:] if rtype == DS else name)
             ttl, (alias,) = found[CNAME]
             answer.append(Record(name, CNAME, ttl, alias))
             stopped, name = name in self.stops, labels(alias.target.to_text())
@@ -103,12 +104,19 @@ class Upstream:
 class PolicyZone:
     def __init__(self, origin, override):
         self.origin, self.override = origin, override
-        self.exact, self.wildcards, self.nameservers, self.nameserver_wildcards = {}, {}, {}, {}
-        self.prefixes = {"client-ip": {}, "ip": {}, "nsip": {}}
+        self.exact, self.wildcards = {}, {}
+        self.prefixes = {"client-ip": {}, "ip": {}}
+        self.sorted_owners = None
+
+    def owners(self):
+        """Of the rules about names, as a server's tree has them: in canonical order (RFC 4034 section 6.1), labels from the right."""
+        if not self.sorted_owners:
+            self.sorted_owners = sorted([*(name[::-1] for name in self.exact), *((*name[::-1], b"*") for name in self.wildcards)])
+        return self.sorted_owners
 
     def rules(self):
-        names = [self.exact, self.wildcards, self.nameservers, self.nameserver_wildcards, *self.prefixes.values()]
-        return [rule for table in names for rule in table.values()]
+        tables = self.exact, self.wildcards, *self.prefixes.values()
+        return [rule for table in tables for rule in table.values()]
 
     def text(self):
         lines = [f"{self.origin} 3000 IN SOA ns.{self.origin} h.{self.origin} 1 3600 900 86400 3000", f"{self.origin} 3000 IN NS localhost."]
