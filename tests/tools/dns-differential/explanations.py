@@ -12,7 +12,6 @@ EXPLANATIONS = {
         "drop-for-address-undone": "",
         "target-as-written": "",
         "wildcard-target-with-ttl-0": "",
-        "override-with-own-ttl": "",
         "any-follows-alias": "",
         "any-from-cache": "",
     },
@@ -27,6 +26,5 @@ EXPLANATIONS = {
         "tcp-only-with-rcode": "",
         "tcp-only-after-upstream": "",
         "waits-whatever-the-type": "",
-        "override-with-own-ttl": "",
     },
 }

@@ -217,8 +217,6 @@ class Model:
             target, ttl = hit.rule.target, hit.rule.ttl
         else:
             target, ttl = labels(hit.zone.override.partition(":")[2]), hit.rule.ttl
-            if self.on("override-with-own-ttl"):
-                ttl = None
         if target[0] == b"*" and not ((hit.rule.trigger != "qname" or query.rtype == CNAME) and self.on("target-as-written")):
             target = (*hit.name, *target[1:])
             if sum(map(len, target)) + len(target) > 254:
