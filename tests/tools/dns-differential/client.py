@@ -12,7 +12,7 @@ from model import DROPPED, Answer, told
 from servers import PORTS
 from world import Record, labels
 
-AT_ONCE = 150
+AT_ONCE = 300
 # Seconds without an answer, the first time and the second, after which there is none.
 PATIENCE = (1.5, 3)
 OURS_AT_MOST = 1232
@@ -94,15 +94,12 @@ class Client:
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             return None
 
-    async def ask(self, query, server):
+    async def ask(self, query, server, patience=PATIENCE[-1]):
         """What may be compared: the answer; besides it that over TCP, where the first did not have room."""
-        for patience in PATIENCE:
-            if query.tcp:
-                wire = await self.over_tcp(query, server, patience)
-            else:
-                wire = await (await self.socket(query.address, server)).ask(query, patience)
-            if wire is not None:
-                break
+        if query.tcp:
+            wire = await self.over_tcp(query, server, patience)
+        else:
+            wire = await (await self.socket(query.address, server)).ask(query, patience)
         if wire is None:
             return {DROPPED}
         answers = {parse(wire, query)}
@@ -119,7 +116,11 @@ class Client:
         async def work():
             for number, query in left:
                 asked = servers(query)
-                got = await asyncio.gather(*(self.ask(query, server) for server in asked))
+                got = await asyncio.gather(*(self.ask(query, server, PATIENCE[0]) for server in asked))
+                if {DROPPED} in got and any(answer != {DROPPED} for answer in got):
+                    again = [self.ask(query, server) for server, answer in zip(asked, got) if answer == {DROPPED}]
+                    late = iter(await asyncio.gather(*again))
+                    got = [next(late) if answer == {DROPPED} else answer for answer in got]
                 answers[number] = dict(zip(asked, got))
 
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))

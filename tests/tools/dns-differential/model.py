@@ -10,7 +10,7 @@ import ipaddress
 
 import dns.rdata
 
-from world import A, AAAA, ANY, CNAME, DS, HTTPS, IN, SVCB, TTL_UNIT, Record, canonical, labels, text
+from world import A, AAAA, ANY, CNAME, HTTPS, IN, SVCB, TTL_UNIT, Record, canonical, labels, text
 
 # `dropped`: nothing came. `records`: of the answer section.
 # `only_some` of them will do; TTLs may be `shorter`.
@@ -58,10 +58,10 @@ def by_name(exact, wildcards, name):
 def by_closest_encloser(zone, name):
     """As DNS has it (RFC 4592 section 3.3.1): a wildcard is not for what lies below a name that exists, be it only above another."""
     owners, reverse = zone.owners(), name[::-1]
-    for length in range(len(name) - (name not in zone.exact), -1, -1):
+    for length in range(len(name), -1, -1):
         at = bisect.bisect_left(owners, reverse[:length])
         if at < len(owners) and owners[at][:length] == reverse[:length]:
-            return zone.wildcards.get(name[len(name) - length :])
+            return zone.wildcards.get(name[len(name) - length :]) if length < len(name) else None
     return None
 
 
@@ -89,6 +89,10 @@ def by_address(prefixes, found):
 
 def action_of(hit):
     return hit.rule.action if hit.zone.override == "given" else hit.zone.override.partition(":")[0]
+
+
+def passes(hit, query):
+    return action_of(hit) == "passthru" or action_of(hit) == "tcp-only" and query.tcp
 
 
 class Model:
@@ -127,16 +131,16 @@ class Model:
                     rule = None
                     if by_names and hop == 0 and not passed:
                         rule = self.rule_of_client(query, zone)
-                    if by_names and not rule and not (passed and passed.hop == hop and passed.rule.trigger == "qname"):
+                    if by_names and not rule and not (passed and passed.hop == hop and not self.on("passthru-of-one-rule")):
                         rule = self.rule_of_name(zone, hop, name)
                     if rule is None and is_last and by_addresses:
                         rule = self.rule_of_addresses(zone, found)
                     if rule:
                         hit = Hit(zone, rule, name, hop)
-                        if not (rule.trigger != "ip" and action_of(hit) == "passthru" and self.on("passthru-of-one-name")):
+                        if rule.trigger == "ip" or not passes(hit, query) or not self.on("passthru-of-one-name"):
                             return hit
                         passed = hit
-                        if rule.trigger == "client-ip" and (rule := self.rule_of_name(zone, hop, name)):
+                        if rule.trigger == "client-ip" and self.on("passthru-of-one-rule") and (rule := self.rule_of_name(zone, hop, name)):
                             return Hit(zone, rule, name, hop)
                     if is_last and by_addresses and not known and self.needs_answer(zone, query.rtype):
                         return None
@@ -178,14 +182,14 @@ class Model:
         return any(rule and rule.action == "tcp-only" for rule in rules)
 
     def act(self, query, hit, rcode, records):
-        if query.rtype == DS and records and self.on("ds-behind-alias"):
-            return self.answered(SERVFAIL, [])
         action = action_of(hit) if hit else "passthru"
+        if hit and hit.rule.trigger == "client-ip" and action != hit.rule.action and self.on("client-ip-without-override"):
+            action = hit.rule.action
+        if hit and hit.rule.trigger == "ip" and action in ("drop", "tcp-only") and self.on("address-neither-drops-nor-truncates"):
+            action = "passthru"
         if action == "tcp-only":
             if not query.tcp:
                 return self.truncated(rcode)
-            action = "passthru"
-        if action == "drop" and hit.rule.trigger == "ip" and self.on("drop-for-address-undone"):
             action = "passthru"
         if action == "drop":
             return DROPPED
@@ -197,9 +201,12 @@ class Model:
             return self.answered(NXDOMAIN, led_here)
         if action == "nodata":
             return self.answered(NOERROR, led_here)
+        if action == "cname" and hit.rule.trigger == "client-ip" and query.rtype != CNAME and self.on("client-ip-alias-unfollowed"):
+            return self.answered(NOERROR, [])
         if action == "cname":
             return self.redirect(query, hit, led_here)
         loose = query.rtype == ANY and self.on("any-without-local-data")
+        loose = loose or hit.rule.trigger != "qname" and len(hit.rule.records) > 1 and self.on("address-with-one-record")
         return self.answered(NOERROR, led_here + self.local_data(query, hit), loose)
 
     def truncated(self, rcode):
@@ -213,10 +220,12 @@ class Model:
         return [record._replace(owner=hit.name) for record in hit.rule.records if query.rtype in (record.rtype, ANY)]
 
     def redirect(self, query, hit, led_here):
-        if hit.zone.override == "given":
+        if hit.zone.override == "given" or not hit.zone.override.startswith("cname:"):
             target, ttl = hit.rule.target, hit.rule.ttl
         else:
-            target, ttl = labels(hit.zone.override.partition(":")[2]), hit.rule.ttl
+            target = labels(hit.zone.override.partition(":")[2])
+            ttl = min((record.ttl for record in hit.rule.records), default=hit.rule.ttl)
+            ttl = next((own for own in (3600, 5) if self.on(f"override-with-ttl-{own}")), ttl)
         if target[0] == b"*" and not ((hit.rule.trigger != "qname" or query.rtype == CNAME) and self.on("target-as-written")):
             target = (*hit.name, *target[1:])
             if sum(map(len, target)) + len(target) > 254:
@@ -224,7 +233,7 @@ class Model:
             if self.on("wildcard-target-with-ttl-0"):
                 ttl = 0
         alias = Record(hit.name, CNAME, ttl, dns.rdata.from_text(IN, CNAME, text(target)))
-        if query.rtype == CNAME or query.rtype == ANY and not self.on("any-follows-alias"):
+        if query.rtype in (CNAME, ANY) and not self.on("alias-followed-whatever-is-asked"):
             return self.answered(NOERROR, [*led_here, alias])
         rcode, records, _ = self.upstream.resolve(target, query.rtype)
         loose = query.rtype == ANY and self.on("any-from-cache")
