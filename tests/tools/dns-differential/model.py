@@ -10,7 +10,7 @@ import ipaddress
 
 import dns.rdata
 
-from world import A, AAAA, ANY, CNAME, HTTPS, IN, SVCB, TTL_UNIT, Record, canonical, labels, text
+from world import A, AAAA, ANY, CNAME, DS, HTTPS, IN, SVCB, TTL_UNIT, Record, canonical, labels, text
 
 # `dropped`: nothing came. `records`: of the answer section.
 # `only_some` of them will do; TTLs may be `shorter`.
@@ -122,7 +122,7 @@ class Model:
         zones = [zone for zone in self.zones if zone.override != "disabled"]
         found = list(addresses(records, [] if self.on("no-hints") else (HTTPS, SVCB))) if known else []
         if query.rtype == ANY and found and self.on("any-from-cache"):
-            found = []
+            found = next(([found[number]] for number in range(len(found)) if self.on(f"any-with-one-address/{number}")), [])
         passed = None
         for by_names, by_addresses in [(True, False), (False, True)] if self.on("names-before-addresses") else [(True, True)]:
             for hop, name in enumerate(names):
@@ -203,6 +203,8 @@ class Model:
             return self.answered(NOERROR, led_here)
         if action == "cname" and hit.rule.trigger == "client-ip" and query.rtype != CNAME and self.on("client-ip-alias-unfollowed"):
             return self.answered(NOERROR, [])
+        if action == "cname" and query.rtype == DS and hit.hop and self.on("ds-alias-unfollowed"):
+            return self.answered(NOERROR, led_here)
         if action == "cname":
             return self.redirect(query, hit, led_here)
         loose = query.rtype == ANY and self.on("any-without-local-data")
@@ -225,7 +227,10 @@ class Model:
         else:
             target = labels(hit.zone.override.partition(":")[2])
             ttl = min((record.ttl for record in hit.rule.records), default=hit.rule.ttl)
-            ttl = next((own for own in (3600, 5) if self.on(f"override-with-ttl-{own}")), ttl)
+            if self.on("override-with-ttl-3600"):
+                ttl = 3600
+            elif self.on("override-with-ttl-of-type"):
+                ttl = next((record.ttl for record in hit.rule.records if record.rtype == query.rtype), 5)
         if target[0] == b"*" and not ((hit.rule.trigger != "qname" or query.rtype == CNAME) and self.on("target-as-written")):
             target = (*hit.name, *target[1:])
             if sum(map(len, target)) + len(target) > 254:
