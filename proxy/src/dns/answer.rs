@@ -65,13 +65,14 @@ impl Transport {
 }
 
 /// The rcodes that this server gives, by their mnemonics (IANA's DNS RCODEs).
-pub const RCODES: [(ResponseCode, &str); 7] = [
+pub const RCODES: [(ResponseCode, &str); 8] = [
     (ResponseCode::NoError, "NOERROR"),
     (ResponseCode::FormErr, "FORMERR"),
     (ResponseCode::ServFail, "SERVFAIL"),
     (ResponseCode::NXDomain, "NXDOMAIN"),
     (ResponseCode::NotImp, "NOTIMP"),
     (ResponseCode::Refused, "REFUSED"),
+    (ResponseCode::YXDomain, "YXDOMAIN"),
     (ResponseCode::BADVERS, "BADVERS"),
 ];
 

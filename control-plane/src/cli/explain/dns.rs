@@ -208,7 +208,7 @@ fn answered(Rewrite { rcode, truncated, answer, follow, .. }: &Rewrite) -> Strin
     let rcode = match rcode {
         0 => "NOERROR",
         3 => "NXDOMAIN",
-        _ => "SERVFAIL",
+        _ => "YXDOMAIN",
     };
     let follow = follow.as_ref().map_or(String::new(), |target| format!(" and what {target} leads to"));
     match (truncated, answer.len()) {

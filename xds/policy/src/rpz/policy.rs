@@ -114,7 +114,7 @@ impl Decision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rewrite {
     pub decision: Decision,
-    /// 0 (NOERROR), 2 (SERVFAIL: the rule's own CNAME cannot be made) or 3 (NXDOMAIN).
+    /// 0 (NOERROR), 3 (NXDOMAIN) or 6 (YXDOMAIN: the rule's own CNAME would be too long, as with a DNAME's, RFC 6672 §2.2).
     pub rcode: u8,
     /// Set TC, and come back over TCP.
     pub truncated: bool,
@@ -130,8 +130,8 @@ pub struct Rewrite {
 }
 
 const NOERROR: u8 = 0;
-const SERVFAIL: u8 = 2;
 const NXDOMAIN: u8 = 3;
+const YXDOMAIN: u8 = 6;
 
 /// A rule that matches, in its zone.
 #[derive(Clone, Copy)]
@@ -218,8 +218,7 @@ fn cname(rewrite: &mut Rewrite, target: &Name, ttl: u32, of: u16) {
         false => Some(target.clone()),
     };
     let Some(target) = target else {
-        rewrite.rcode = SERVFAIL;
-        rewrite.answer.clear();
+        rewrite.rcode = YXDOMAIN;
         return;
     };
     rewrite.answer.push(Record { owner: owner.clone(), rtype: rtype::CNAME, ttl, rdata: target.as_wire().to_vec() });
