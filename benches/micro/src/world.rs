@@ -119,6 +119,7 @@ fn tenant(number: usize) -> proto::Tenant {
         }),
         egress: Some(proto::TenantEgress {
             allow: vec![proto::EgressRule {
+                name: "partners".into(),
                 hosts: strings(&["api.example.com", "*.example.net"]),
                 ports: vec![443],
                 protocol: "tls".into(),
