@@ -25,7 +25,7 @@ impl Current {
         self.generation.subscribe()
     }
 
-    pub(crate) fn swap(&self, snapshot: Arc<Snapshot>) {
+    pub fn swap(&self, snapshot: Arc<Snapshot>) {
         let generation = snapshot.generation;
         self.snapshot.store(Some(snapshot));
         self.generation.send_replace(generation);

@@ -1,6 +1,6 @@
 //! The connection to the control plane: opens the ADS stream, opens it again after every failure, and moves messages. Knows nothing of policy.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher, path::PathBuf, time::Duration};
+use std::{collections::hash_map::RandomState, hash::BuildHasher, net::SocketAddr, path::PathBuf, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use ringfence_xds::generated::discovery::{
@@ -81,17 +81,20 @@ async fn connect(control_plane: &ControlPlane) -> Result<Channel, String> {
     let endpoint = Endpoint::from_static("http://control-plane");
     let connected = match control_plane.clone() {
         ControlPlane::Unix(path) => endpoint.connect_with_connector(tower::service_fn(move |_: Uri| unix(path.clone()))).await,
-        ControlPlane::DangerousPlaintext(address) => {
-            endpoint
-                .connect_with_connector(tower::service_fn(move |_: Uri| async move { TcpStream::connect(address).await.map(TokioIo::new) }))
-                .await
-        }
+        ControlPlane::DangerousPlaintext(address) => endpoint.connect_with_connector(tower::service_fn(move |_: Uri| tcp(address))).await,
     };
     connected.map_err(|error| innermost(&error))
 }
 
 async fn unix(path: PathBuf) -> std::io::Result<TokioIo<UnixStream>> {
     UnixStream::connect(path).await.map(TokioIo::new)
+}
+
+/// Small messages both ways: each would wait for the acknowledgement of the one before, some 40 ms (RFC 896).
+async fn tcp(address: SocketAddr) -> std::io::Result<TokioIo<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(stream))
 }
 
 /// tonic says "transport error" and keeps the cause within.

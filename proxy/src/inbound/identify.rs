@@ -38,19 +38,19 @@ const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whose request it is. Only `identify` makes one.
 #[derive(Debug)]
-pub(super) struct Identified {
-    pub(super) tenant: Arc<TenantPolicy>,
-    pub(super) token: Rc<Token>,
+pub struct Identified {
+    pub tenant: Arc<TenantPolicy>,
+    pub token: Rc<Token>,
     /// The policy that knows the tenant: the one pinned for this request, or the newer one that learnt it.
-    pub(super) snapshot: Arc<Snapshot>,
+    pub snapshot: Arc<Snapshot>,
 }
 
 /// A verified token, as long as it is remembered.
 #[derive(Debug)]
-pub(super) struct Token {
-    pub(super) claims: VerifiedClaims,
+pub struct Token {
+    pub claims: VerifiedClaims,
     /// Of issuer and subject: the access log names nobody.
-    pub(super) subject_hash: Option<[u8; 16]>,
+    pub subject_hash: Option<[u8; 16]>,
     /// The identity generation of the snapshot that it was verified under; under another it is verified anew.
     generation: u64,
     /// The generation and the second in which nobody knew its tenant: in the same it is not asked for again.
@@ -58,7 +58,7 @@ pub(super) struct Token {
 }
 
 /// What the stage needs beside the request. One per data thread.
-pub(super) struct Identify {
+pub struct Identify {
     tokens: RefCell<unsync::Cache<Box<str>, Rc<Token>, Weight, DefaultHashBuilder>>,
     /// The second in which an issuer's keys were last asked for.
     keys_asked: RefCell<HashMap<IssuerName, u64>>,
@@ -80,13 +80,13 @@ impl Weighter<Box<str>, Rc<Token>> for Weight {
 }
 
 impl Identify {
-    pub(super) fn new(learner: Learner, used: Arc<Used>, current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(learner: Learner, used: Arc<Used>, current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
         let tokens = unsync::Cache::with(EXPECTED_ENTRIES, REMEMBERED_BYTES, Weight, DefaultHashBuilder::default(), Default::default());
         Self { tokens: tokens.into(), keys_asked: RefCell::default(), learner, used, current, metrics }
     }
 
     /// `now`: Unix seconds.
-    pub(super) async fn identify(&self, headers: &HeaderMap, snapshot: &Arc<Snapshot>, now: u64) -> Result<Identified, Deny> {
+    pub async fn identify(&self, headers: &HeaderMap, snapshot: &Arc<Snapshot>, now: u64) -> Result<Identified, Deny> {
         let text = identify::bearer(headers.get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()))?;
         let token = self.verify(text, snapshot, now)?;
         let tenant = match snapshot.tenant_of(&token.claims)? {

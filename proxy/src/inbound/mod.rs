@@ -26,6 +26,7 @@
 //!
 //! One thread serves a connection from accept to close, with an upstream pool of its own: nothing here is `Send`.
 
+pub mod identify;
 pub mod listener;
 pub mod tls;
 // In the order of the route.
@@ -33,7 +34,6 @@ mod authorize;
 mod connection;
 mod exchange;
 mod headers;
-mod identify;
 mod limit;
 
 mod forward;

@@ -20,10 +20,13 @@
 //!
 //! Shadow mode suspends 1 to 4 and 6. It never suspends 5: those addresses are the platform's and other tenants'.
 
+mod rules;
+
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+pub use self::rules::EgressRules;
 use crate::{
     Deny, Reason, RuleRef, TenantId,
     address::{self, AddressClass},
@@ -37,7 +40,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EgressPolicy {
     pub mode: Mode,
-    pub rules: Vec<EgressRule>,
+    pub rules: EgressRules,
     /// Connections open at once at one sidecar; `None`: [`DEFAULT_CONNECTIONS`].
     pub max_connections: Option<u32>,
     /// New connections; `None`: [`DEFAULT_CONNECTION_RATE`] a second.
@@ -144,7 +147,7 @@ impl EgressPolicy {
 
     /// Never none.
     fn rules_for<'a>(&'a self, host: &Host, port: u16, seen: Seen<'_>, tenant: &TenantId) -> Result<Vec<&'a EgressRule>, Deny> {
-        let mut rules: Vec<&EgressRule> = self.rules.iter().filter(|rule| rule.lists(host)).collect();
+        let mut rules = self.rules.listing(host);
         if rules.is_empty() {
             let list = RuleRef::new(format!("Tenant/{tenant}: egress.allow"));
             return Err(Deny::new(Reason::EgressHostNotListed, format!("no rule names {host}")).by(&list));
@@ -210,13 +213,6 @@ impl Seen<'_> {
 }
 
 impl EgressRule {
-    fn lists(&self, host: &Host) -> bool {
-        match host {
-            Host::Name(name) => self.hosts.iter().any(|pattern| pattern.matches(name)),
-            Host::Address(address) => self.hosts.is_empty() && self.cidrs.iter().any(|prefix| prefix.contains(address)),
-        }
-    }
-
     fn speaks(&self, seen: Seen<'_>) -> bool {
         match seen {
             Seen::Nothing => true,

@@ -4,6 +4,7 @@
 //! IP address or an ASCII DNS name whose last label is no number. Nothing is guessed at, percent-decoded or mapped.
 
 use std::{
+    borrow::Borrow,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
@@ -36,6 +37,12 @@ impl HostName {
     /// The name without its first label; `None` of a single label.
     pub fn parent(&self) -> Option<Self> {
         self.0.split_once('.').map(|(_, parent)| Self(parent.into()))
+    }
+}
+
+impl Borrow<str> for HostName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

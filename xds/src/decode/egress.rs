@@ -39,7 +39,7 @@ pub(super) fn tenant(tenant: &str, body: &proto::TenantEgress, faults: &mut Faul
         text => faults.parse("egress.connectionRate", text),
     };
     let max_connections = (body.max_connections != 0).then_some(body.max_connections);
-    EgressPolicy { mode, rules: rules(tenant, &body.allow, faults), max_connections, connection_rate }
+    EgressPolicy { mode, rules: rules(tenant, &body.allow, faults).into(), max_connections, connection_rate }
 }
 
 pub(super) fn platform(body: &proto::PlatformEgress, faults: &mut Faults) -> PlatformEgress {

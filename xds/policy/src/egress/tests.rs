@@ -22,7 +22,7 @@ fn request_match(methods: &[&str], paths: &[&str]) -> RequestMatch {
 }
 
 fn policy(mode: Mode, rules: Vec<EgressRule>) -> EgressPolicy {
-    EgressPolicy { mode, rules, ..EgressPolicy::default() }
+    EgressPolicy { mode, rules: rules.into(), ..EgressPolicy::default() }
 }
 
 fn sample() -> Vec<EgressRule> {

@@ -11,6 +11,8 @@ use crate::TenantId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
     text: String,
+    /// Octets of `text` before the first segment that is no literal: a path that does not begin with them need not be taken apart.
+    literal: usize,
     segments: Vec<Segment>,
     /// Ends with `**`.
     open: bool,
@@ -26,6 +28,9 @@ enum Segment {
 impl PathPattern {
     /// `tenant`: `None` on a public path, where nobody is identified; `{tenant}` then matches nothing.
     pub fn matches(&self, path: &NormalPath<'_>, tenant: Option<&TenantId>) -> bool {
+        if !path.as_str().as_bytes().starts_with(&self.text.as_bytes()[..self.literal]) {
+            return false;
+        }
         let mut rest = path.segments();
         let begins = self.segments.iter().all(|segment| {
             rest.next().is_some_and(|text| match segment {
@@ -47,7 +52,7 @@ impl FromStr for PathPattern {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let rest = text.strip_prefix('/').ok_or(NO_SLASH)?;
         let (rest, open) = match rest.strip_suffix("**") {
-            Some("") => return Ok(Self { text: text.into(), segments: Vec::new(), open: true }),
+            Some("") => return Ok(Self { text: text.into(), literal: 1, segments: Vec::new(), open: true }),
             Some(before) => (before.strip_suffix('/').ok_or(WHOLE_SEGMENT)?, true),
             None => (rest, false),
         };
@@ -60,7 +65,13 @@ impl FromStr for PathPattern {
             }
             segments.push(segment(part)?);
         }
-        Ok(Self { text: text.into(), segments, open })
+        let lengths = segments.iter().map_while(|segment| match segment {
+            // With the slash before it.
+            Segment::Literal(text) => Some(1 + text.len()),
+            Segment::Any | Segment::Tenant => None,
+        });
+        let literal = lengths.sum();
+        Ok(Self { text: text.into(), literal, segments, open })
     }
 }
 

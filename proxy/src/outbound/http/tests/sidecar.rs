@@ -158,7 +158,7 @@ impl Sidecar {
                 limits: Vec::new(),
                 in_flight: None,
                 inbound: Default::default(),
-                egress: EgressPolicy { rules, ..EgressPolicy::default() },
+                egress: EgressPolicy { rules: rules.into(), ..EgressPolicy::default() },
             };
             (id, policy.into())
         };

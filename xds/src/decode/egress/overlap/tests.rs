@@ -42,7 +42,7 @@ fn some_rules() -> impl Strategy<Value = Vec<proto::EgressRule>> {
 /// Whether each of some connections is let through.
 fn decisions(rules: &[EgressRule]) -> Vec<(String, bool)> {
     let tenant: TenantId = "acme".parse().unwrap();
-    let policy = EgressPolicy { rules: rules.to_vec(), ..EgressPolicy::default() };
+    let policy = EgressPolicy { rules: rules.to_vec().into(), ..EgressPolicy::default() };
     let open = PlatformEgress { dangerous_allow_private: vec!["0.0.0.0/0".parse().unwrap()], ..PlatformEgress::default() };
     let addresses: [IpAddr; 4] = ["10.1.0.1", "10.2.0.1", "10.3.0.1", "8.8.8.8"].map(|text| text.parse().unwrap());
     let (a, b, c) = (NormalPath::new("/a").unwrap(), NormalPath::new("/b").unwrap(), NormalPath::new("/c").unwrap());
