@@ -4,6 +4,10 @@ of each on a query: a name here only allows it for that peer. BIND is 9.18, Unbo
 HINTS = "looks at no address in the hints of HTTPS and SVCB records; Ringfence does, by choice: they are used like A and AAAA"
 ANY_FROM_CACHE = "answers ANY with whatever it remembers of the name, which rules about addresses then see; RFC 8482 lets it"
 ALIAS_FOLLOWED = "follows a rule's CNAME for ANY and CNAME queries too; a CNAME answers those (RFC 1034 section 3.6.2)"
+CLOSEST_ENCLOSER = (
+    "takes a wildcard for none of a name's business, if its zone has another rule below the name or beside it (RFC 4592); a block list "
+    "that gains a rule must not lose another"
+)
 
 EXPLANATIONS = {
     "unbound": {
@@ -17,6 +21,7 @@ EXPLANATIONS = {
         "client-ip-without-override": "takes a CLIENT-IP rule's own action where the zone has an override",
         "ds-alias-unfollowed": "does not put a rule's CNAME behind an alias for DS",
         "client-ip-alias-unfollowed": "takes the CNAME of a CLIENT-IP rule for data, and other types for absent",
+        "wildcard-of-closest-encloser": CLOSEST_ENCLOSER,
         "wildcard-of-neighbour": "misses wildcards when another owner or a label below `*` stands between in its tree",
         "target-as-written": "sends a wildcard target as it is written, for addresses and CNAME queries; it stands for the name asked for",
         "wildcard-target-with-ttl-0": "sends a wildcard target's CNAME with TTL 0, not the rule's",
@@ -29,8 +34,10 @@ EXPLANATIONS = {
     },
     "bind": {
         "address-of-choice": "breaks ties by how the owner is spelled, and misses longer prefixes of other addresses of the same answer",
-        "wildcard-of-closest-encloser": "a wildcard is not for a name below which its zone has another rule (RFC 4592); a block list that "
-        "gains a name below must not lose the name itself",
+        "wildcard-of-closest-encloser": CLOSEST_ENCLOSER,
+        "longer-prefix-of-later-zone": "takes a longer prefix of a later zone; zones come first (section 5.1)",
+        "alias-before-failure": "applies a rule for what an alias leads to, though the upstream fails and an earlier zone may have had a "
+        "rule for its address",
         "waits-whatever-the-type": "asks first, if an earlier zone has rules for addresses, and so fails with the upstream, even for types "
         "that have none; Ringfence keeps a refused name inside",
         "tcp-only-after-upstream": "asks before TCP-Only, and fails with the upstream",

@@ -134,7 +134,7 @@ class Model:
                     if by_names and not rule and not (passed and passed.hop == hop and not self.on("passthru-of-one-rule")):
                         rule = self.rule_of_name(zone, hop, name)
                     if rule is None and is_last and by_addresses:
-                        rule = self.rule_of_addresses(zone, found)
+                        zone, rule = self.rule_of_addresses(zone, found)
                     if rule:
                         hit = Hit(zone, rule, name, hop)
                         if rule.trigger == "ip" or not passes(hit, query) or not self.on("passthru-of-one-name"):
@@ -143,7 +143,8 @@ class Model:
                         if rule.trigger == "client-ip" and self.on("passthru-of-one-rule") and (rule := self.rule_of_name(zone, hop, name)):
                             return Hit(zone, rule, name, hop)
                     if is_last and by_addresses and not known and self.needs_answer(zone, query.rtype):
-                        return None
+                        if not (hop and self.on("alias-before-failure")):
+                            return None
         return passed
 
     def rule_of_client(self, query, zone):
@@ -160,12 +161,17 @@ class Model:
         return None if rule and hop > 0 and self.on(f"alias-unseen/{hop}") else rule
 
     def rule_of_addresses(self, zone, found):
+        """With the zone that it is of."""
         rule = by_address(zone.prefixes["ip"], found)
         for number, address in enumerate(found):
             other = by_address(zone.prefixes["ip"], [address])
             if other and other is not rule and self.on(f"address-of-choice/{number}"):
-                return other
-        return rule
+                return zone, other
+        for number, later in enumerate(self.zones[self.zones.index(zone) + 1 :] if rule else []):
+            other = by_address(later.prefixes["ip"], found)
+            if other and other.bits > rule.bits and self.on(f"longer-prefix-of-later-zone/{number}"):
+                return later, other
+        return zone, rule
 
     def needs_answer(self, zone, rtype):
         """Of a query that the upstream fails to answer: whether the zone may have a better rule than a later one."""

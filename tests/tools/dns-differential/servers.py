@@ -49,6 +49,7 @@ server:
     do-ip6: no
     module-config: "respip iterator"
     num-threads: 1
+    incoming-num-tcp: 1000
     outgoing-range: 4096
     num-queries-per-thread: 4096
     qname-minimisation: no

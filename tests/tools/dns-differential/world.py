@@ -24,8 +24,8 @@ TTL_UNIT = 1000
 Record = collections.namedtuple("Record", "owner rtype ttl rdata")
 # `address`: of the client. `payload`: octets of a UDP answer that the client takes; None: it says nothing, and no EDNS at all.
 Query = collections.namedtuple("Query", "name spelled rtype address tcp dnssec_ok checking_disabled payload")
-# `target`: the name that a CNAME of the rule names, where that stands for no action.
-Rule = collections.namedtuple("Rule", "trigger owner action records target ttl")
+# `target`: the name that a CNAME of the rule names, where that stands for no action. `bits`: of its prefix.
+Rule = collections.namedtuple("Rule", "trigger owner action records target ttl bits")
 
 ACTIONS = {"nxdomain": ".", "nodata": "*.", "passthru": "rpz-passthru.", "drop": "rpz-drop.", "tcp-only": "rpz-tcp-only."}
 
@@ -247,10 +247,10 @@ class World:
             reverse = ".".join(reversed(str(net.network_address).split(".")))
         else:
             reverse = ".".join("zz" if not group else group for group in reversed(str(net.network_address).replace("::", ":_:").strip(":").replace("_", "").split(":")))
-        rule = self.rule(trigger, f"{net.prefixlen}.{reverse}.rpz-{trigger}.")
+        rule = self.rule(trigger, f"{net.prefixlen}.{reverse}.rpz-{trigger}.", net.prefixlen)
         zone.prefixes[trigger].setdefault(net, rule)
 
-    def rule(self, trigger, owner):
+    def rule(self, trigger, owner, bits=None):
         pick = self.random
         action = pick.choice([*ACTIONS, "nxdomain", "nodata", "local-data", "local-data", "local-data", "cname"])
         if action == "drop" and pick.random() < 0.7:
@@ -265,7 +265,7 @@ class World:
             for rtype in pick.sample(list(data), pick.randint(1, 3)):
                 own = self.ttl()
                 records += [Record(None, rtype, own, rdata(rtype, each)) for each in data[rtype]]
-        return Rule(trigger, owner, action, records, target, ttl)
+        return Rule(trigger, owner, action, records, target, ttl, bits)
 
     def queries(self, count):
         made = []
