@@ -36,6 +36,8 @@ pub struct Reply {
     pub next: Option<Box<Name>>,
     /// The egress decision knows of its addresses.
     pub bound: Cell<bool>,
+    /// The generation of the policy none of whose rules has to do with it, whoever asks.
+    pub passed: Cell<Option<u64>>,
 }
 
 /// How the TTLs of a reply are told.
@@ -82,15 +84,15 @@ impl Reply {
         message.metadata.response_code = ResponseCode::from_low(rcode.low());
         let wire = message.to_vec()?;
         let ttls = ttls(&wire).ok_or(ProtoError::Message("a message that was just written cannot be read"))?;
-        Ok(Self { wire: wire.into(), ttls, rcode, lifetime, ede, next: None, bound: Cell::default() })
+        Ok(Self { wire: wire.into(), ttls, rcode, lifetime, ede, next: None, bound: Cell::default(), passed: Cell::default() })
     }
 
     /// The question and nothing else.
     pub fn bare(query: &Query, rcode: ResponseCode, lifetime: u32, ede: Option<Ede>) -> Self {
-        let mut wire = Vec::with_capacity(HEADER + query.spelled().len() + 4);
+        let mut wire = Vec::with_capacity(HEADER + question_len(query));
         wire.extend_from_slice(&[0, 0, QR, rcode.low(), 0, 1, 0, 0, 0, 0, 0, 0]);
         push_question(query, &mut wire);
-        Self { wire: wire.into(), ttls: Box::default(), rcode, lifetime, ede, next: None, bound: Cell::default() }
+        Self { wire: wire.into(), ttls: Box::default(), rcode, lifetime, ede, next: None, bound: Cell::default(), passed: Cell::default() }
     }
 
     /// The addresses in it.
@@ -119,7 +121,7 @@ pub fn write(query: &Query, reply: &Reply, age: Age, ede: Option<&Ede>, transpor
     let ede = ede.or(reply.ede.as_ref()).filter(|_| query.edns.is_some());
     let opt = if query.edns.is_some() { OPT } else { 0 };
     out.extend_from_slice(&reply.wire);
-    let question_end = HEADER + query.spelled().len() + 4;
+    let question_end = HEADER + question_len(query);
     // An explanation must not cost the answer.
     let ede = ede.filter(|ede| reply.wire.len() + opt + ede.len() <= room);
     let is_cut = reply.wire.len() + opt > room;
@@ -151,6 +153,10 @@ pub fn write_no_query(no_query: NoQuery, out: &mut Vec<u8>) {
         let [high, low] = id.to_be_bytes();
         out.extend_from_slice(&[high, low, QR | flags, RA | rcode.low(), 0, 0, 0, 0, 0, 0, 0, 0]);
     }
+}
+
+fn question_len(query: &Query) -> usize {
+    query.spelled().len() + 4
 }
 
 fn push_question(query: &Query, out: &mut Vec<u8>) {

@@ -129,7 +129,7 @@ impl Dns {
             return Step::Done;
         };
         let mut walk = filter_query::walk(&query, &exchange, zones);
-        match decide_at_once(&mut walk, &query, &forwarder, exchange.begun) {
+        match decide_at_once(&mut walk, &query, &forwarder, snapshot.generation, exchange.begun) {
             Some(ending) => self.end(&query, &exchange, ending, &walk, out),
             None => return Step::Wait(Box::new(Pending { query, exchange, snapshot, forwarder })),
         }
@@ -142,7 +142,7 @@ impl Dns {
         // Without zones no query comes to wait.
         let Some(zones) = &snapshot.zones else { return };
         let mut walk = filter_query::walk(&query, &exchange, zones);
-        let decided = timeout(DEADLINE, decide(&mut walk, &query, &forwarder, exchange.begun));
+        let decided = timeout(DEADLINE, decide(&mut walk, &query, &forwarder, snapshot.generation, exchange.begun));
         match decided.await.unwrap_or(Err(AskError::Timeout.into())) {
             Ok(ending) => self.end(&query, &exchange, ending, &walk, out),
             Err(error) => {
@@ -156,7 +156,7 @@ impl Dns {
         let sent = ending.told.as_ref().map(|told| (told.reply.rcode, told.source));
         self.recorder.ended(exchange, Some(query), Verdict::filtered(sent, ending.decision, shadow));
         if let Some(told) = ending.told {
-            told.bind(query, &self.shared.bindings, Instant::now());
+            told.bind(query, &self.shared.bindings);
             answer::write(query, &told.reply, told.age, told.ede.as_ref(), exchange.transport, out);
         }
     }
@@ -191,13 +191,13 @@ impl Dns {
 }
 
 /// Decides from what is known already. `None`: somebody must be asked.
-fn decide_at_once(walk: &mut Walk<'_>, query: &Query, forwarder: &Rc<Forwarder>, now: Instant) -> Option<Ending> {
+fn decide_at_once(walk: &mut Walk<'_>, query: &Query, forwarder: &Rc<Forwarder>, generation: u64, now: Instant) -> Option<Ending> {
     if let Some(act) = walk.filter_query() {
         let Made { ending, follow } = filter_query::made(query, act);
         return follow.is_none().then_some(ending);
     }
     let told = known(query, forwarder, now)?;
-    match filter(walk, &told.reply) {
+    match filter(walk, &told.reply, generation) {
         rpz::Verdict::Pass(decision) if told.reply.next.is_none() => Some(Ending { told: Some(told), decision }),
         rpz::Verdict::Act(act) => {
             let Made { ending, follow } = filter_query::made(query, act);
@@ -208,14 +208,20 @@ fn decide_at_once(walk: &mut Walk<'_>, query: &Query, forwarder: &Rc<Forwarder>,
 }
 
 /// Asks whoever has to be asked, one after another: nobody hears of a name before the policy has let it through.
-async fn decide(walk: &mut Walk<'_>, query: &Query, forwarder: &Rc<Forwarder>, now: Instant) -> Result<Ending, LookupError> {
+async fn decide(
+    walk: &mut Walk<'_>,
+    query: &Query,
+    forwarder: &Rc<Forwarder>,
+    generation: u64,
+    now: Instant,
+) -> Result<Ending, LookupError> {
     let act = match walk.filter_query() {
         Some(act) => act,
         None => {
             let mut told = look_up(query, forwarder, now).await?;
             let mut aliases = 0;
             loop {
-                let mut verdict = filter(walk, &told.reply);
+                let mut verdict = filter(walk, &told.reply, generation);
                 while let rpz::Verdict::Ask(lookup) = verdict {
                     let servers = look_up(&query.also(&lookup.name, lookup.rtype.into()), forwarder, now).await?;
                     verdict = walk.filter_lookup(lookup, Some(servers.reply.records()));
