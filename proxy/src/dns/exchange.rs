@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     net::{IpAddr, SocketAddr},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use hickory_proto::op::ResponseCode;
@@ -16,7 +16,7 @@ use ringfence_policy::{
 
 use super::{
     answer::Transport,
-    limits::LOG_ONE_IN,
+    limits::{LOG_ONE_IN, LOG_REFUSED},
     query::Query,
     resolve::{AskError, LookupError},
 };
@@ -117,17 +117,18 @@ const fn reason(action: Action) -> Option<Reason> {
 /// Tells of the queries of one thread.
 pub struct Recorder {
     shared: Shared,
-    answered: Cell<u64>,
+    sample: Sample,
 }
 
 impl Recorder {
     pub fn new(shared: Shared) -> Self {
-        Self { shared, answered: Cell::new(0) }
+        Self { shared, sample: Sample::new(Instant::now()) }
     }
 
     /// `query`: `None` where there was none in the packet.
     pub fn ended(&self, exchange: &Exchange, query: Option<&Query>, verdict: Verdict) {
-        let total = exchange.begun.elapsed();
+        let now = Instant::now();
+        let total = now.saturating_duration_since(exchange.begun);
         let metrics = &self.shared.metrics.dns;
         metrics.query(verdict.decision, verdict.rcode, verdict.source, total);
         for (decision, mode) in [(&verdict.policy, Mode::Enforce), (&verdict.shadow, Mode::Shadow)] {
@@ -136,11 +137,8 @@ impl Recorder {
             }
         }
         let Some(log) = &self.shared.access_log else { return };
-        if verdict.decision == Decision::Allow {
-            self.answered.update(|answered| answered.wrapping_add(1));
-            if self.answered.get() % LOG_ONE_IN != 1 {
-                return;
-            }
+        if !self.sample.takes(verdict.decision, now) {
+            return;
         }
         let snapshot = self.shared.current.pin();
         let tenant = snapshot.and_then(|snapshot| match &snapshot.workload.tenants {
@@ -162,5 +160,61 @@ impl Recorder {
             shadow: verdict.shadow,
             total,
         });
+    }
+}
+
+/// Which queries are logged: one in so many, and of those that were not simply let through the first of each second.
+struct Sample {
+    seen: Cell<u64>,
+    /// When the running second began, and how many were refused in it.
+    refused: Cell<(Instant, u32)>,
+}
+
+impl Sample {
+    fn new(now: Instant) -> Self {
+        Self { seen: Cell::new(0), refused: Cell::new((now, 0)) }
+    }
+
+    fn takes(&self, decision: Decision, now: Instant) -> bool {
+        if decision != Decision::Allow {
+            let (begun, count) = self.refused.get();
+            let is_over = now.saturating_duration_since(begun) >= Duration::from_secs(1);
+            let (begun, count) = if is_over { (now, 0) } else { (begun, count) };
+            if count < LOG_REFUSED {
+                self.refused.set((begun, count + 1));
+                return true;
+            }
+        }
+        self.seen.update(|seen| seen.wrapping_add(1));
+        self.seen.get() % LOG_ONE_IN == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_of_refused_queries_costs_no_more_lines_than_a_second_has_room_for() {
+        let begun = Instant::now();
+        let sample = Sample::new(begun);
+        let logged = |decision, millis, queries| {
+            let now = begun + Duration::from_millis(millis);
+            (0..queries).filter(|_| sample.takes(decision, now)).count() as u64
+        };
+        let refused = Decision::Deny(Reason::NameBlocked);
+        let room = u64::from(LOG_REFUSED);
+        for (decision, millis, queries, expected) in [
+            (Decision::Allow, 0, LOG_ONE_IN, 1),
+            (refused, 0, room / 2, room / 2),
+            (Decision::Shadow(Reason::NameBlocked), 999, room / 2, room / 2),
+            (refused, 999, 5 * LOG_ONE_IN, 5),
+            (Decision::Allow, 999, LOG_ONE_IN, 1),
+            (refused, 1000, 5 * LOG_ONE_IN + room, 5 + room),
+            (refused, 1999, LOG_ONE_IN, 1),
+            (refused, 2000, 1, 1),
+        ] {
+            assert_eq!(logged(decision, millis, queries), expected, "{decision:?} {millis} {queries}");
+        }
     }
 }
