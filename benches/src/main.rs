@@ -5,10 +5,10 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report is for whoever reads it")]
 
-mod bulk;
 mod load;
 mod measure;
 mod origin;
+mod peers;
 mod policy;
 mod relay;
 mod report;
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.role {
         Some(Role::Origin) => origin::run().map_err(Error::io("origin")),
-        Some(Role::Source) => bulk::source().map_err(Error::io("source")),
+        Some(Role::Source) => scenarios::source().map_err(Error::io("source")),
         Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::io("relay")),
         Some(Role::Load) => load::run(),
         None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }, arguments.only),

@@ -1,27 +1,23 @@
 //! The programs under test, each a process of its own. A peer is one more constructor.
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
-use tempfile::TempDir;
 
 use crate::{
     Error,
     load::{Load, Outcome},
-    policy::{OUTBOUND, Policy, WORKLOAD, ask},
 };
 
-const START: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_micros(200);
+pub(crate) const START: Duration = Duration::from_secs(10);
+pub(crate) const POLL: Duration = Duration::from_micros(200);
 
 /// A process that ends with this value.
 pub(crate) struct Process {
@@ -47,7 +43,7 @@ impl Process {
         self.child.id()
     }
 
-    fn line(&mut self) -> Result<String, Error> {
+    pub(crate) fn line(&mut self) -> Result<String, Error> {
         let mut line = String::new();
         if let Some(stdout) = &mut self.stdout {
             stdout.read_line(&mut line).map_err(Error::io("standard output of a child"))?;
@@ -61,7 +57,7 @@ impl Process {
     }
 
     /// SIGTERM, and waits.
-    fn end(mut self) -> Result<(), Error> {
+    pub(crate) fn end(mut self) -> Result<(), Error> {
         if let Some(pid) = Pid::from_raw(self.pid().cast_signed()) {
             kill_process(pid, Signal::TERM).map_err(|error| Error::io("kill")(error.into()))?;
         }
@@ -81,7 +77,7 @@ impl Drop for Process {
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
-    process: Process,
+    pub(crate) process: Process,
 }
 
 impl Target {
@@ -142,92 +138,8 @@ impl Running {
     }
 }
 
-/// A control plane and a sidecar on this machine, with the policy that is timed.
-pub(crate) struct Installation {
-    dir: TempDir,
-    pub(crate) policy: Policy,
-    listen: SocketAddr,
-    egress: SocketAddr,
-    control_plane: Option<Process>,
-}
-
-impl Installation {
-    pub(crate) fn new(upstream: SocketAddr) -> Result<Self, Error> {
-        let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
-        let objects = dir.path().join("objects");
-        fs::create_dir(&objects).map_err(Error::io("objects"))?;
-        let (listen, egress) = (free_address()?, free_address()?);
-        let policy = Policy::write(&objects, listen, egress, upstream)?;
-        for workload in [WORKLOAD, OUTBOUND] {
-            let bootstrap = json!({
-                "workload": workload,
-                "controlPlane": { "unix": dir.path().join("sockets").join(format!("{workload}.ads")) },
-                "admin": format!("unix:{}", dir.path().join(format!("{workload}.admin")).display()),
-                "stateDir": dir.path().join("state"),
-                "accessLog": { "file": dir.path().join("access.log") },
-                "drainSeconds": 1,
-            });
-            fs::write(dir.path().join(format!("{workload}.json")), bootstrap.to_string()).map_err(Error::io("bootstrap"))?;
-        }
-        Ok(Self { dir, policy, listen, egress, control_plane: None })
-    }
-
-    pub(crate) fn start_control_plane(&mut self) -> Result<(), Error> {
-        let (objects, sockets) = (self.dir.path().join("objects"), self.dir.path().join("sockets"));
-        let mut serve = Command::new(beside("ringfence")?);
-        let mut process = Process::start(serve.arg("serve").arg(objects).arg("--sockets").arg(sockets).stdout(Stdio::piped()))?;
-        while process.line()? != "ready" {}
-        self.control_plane = Some(process);
-        Ok(())
-    }
-
-    pub(crate) fn stop_control_plane(&mut self) -> Result<(), Error> {
-        self.control_plane.take().map_or(Ok(()), Process::end)
-    }
-
-    /// The sidecar, and the time from its start to the first request that it let pass under its policy.
-    pub(crate) fn start_sidecar(&self) -> Result<(Target, Duration), Error> {
-        let head = self.policy.request("acme", "start")?;
-        let started = Instant::now();
-        let process = self.sidecar_of(WORKLOAD)?;
-        while !ask(self.listen, &head).is_ok_and(|(status, _)| status == 200) {
-            if started.elapsed() > START {
-                return Err(Error::Unexpected(format!("the sidecar gave no right answer within {START:?}")));
-            }
-            thread::sleep(POLL);
-        }
-        Ok((Target { name: "ringfence", address: self.listen, process }, started.elapsed()))
-    }
-
-    /// The sidecar of the workload that only goes out.
-    pub(crate) fn start_outbound(&self) -> Result<Target, Error> {
-        let target = Target::new("ringfence, CONNECT", self.egress, self.sidecar_of(OUTBOUND)?);
-        target.listening()?;
-        Ok(target)
-    }
-
-    fn sidecar_of(&self, workload: &str) -> Result<Process, Error> {
-        let bootstrap = self.dir.path().join(format!("{workload}.json"));
-        Process::start(Command::new(beside("ringfence-proxy")?).arg("run").arg("--bootstrap").arg(bootstrap))
-    }
-
-    /// Empties the access log, lest it fill the disk.
-    pub(crate) fn forget_log(&self) -> Result<(), Error> {
-        truncate(&self.dir.path().join("access.log"))
-    }
-
-    pub(crate) fn logged(&self) -> Result<usize, Error> {
-        let log = fs::read(self.dir.path().join("access.log")).map_err(Error::io("access.log"))?;
-        Ok(log.iter().filter(|&&octet| octet == b'\n').count())
-    }
-}
-
-fn truncate(path: &Path) -> Result<(), Error> {
-    fs::OpenOptions::new().write(true).truncate(true).open(path).map(drop).map_err(Error::io(path.display().to_string()))
-}
-
 /// A program of this build.
-fn beside(name: &str) -> Result<PathBuf, Error> {
+pub(crate) fn beside(name: &str) -> Result<PathBuf, Error> {
     std::env::current_exe().map(|path| path.with_file_name(name)).map_err(Error::io("own path"))
 }
 

@@ -16,7 +16,7 @@ use crate::Error;
 pub(crate) const WORKLOAD: &str = "bench-api";
 /// A workload that only goes out.
 pub(crate) const OUTBOUND: &str = "bench-out";
-const OBJECTS: &str = include_str!("policy.yaml");
+const OBJECTS: &str = include_str!("../../peers/ringfence-policy.yaml");
 const JWKS: &str = "issuer.jwks.json";
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 const ANSWER: Duration = Duration::from_secs(5);

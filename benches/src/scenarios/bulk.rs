@@ -12,12 +12,13 @@ use std::{
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::Plan;
 use crate::{
     Error, measure,
     origin::serve,
+    peers::ringfence::Installation,
     report::Report,
-    scenarios::Plan,
-    target::{Installation, Process, Target, free_address},
+    target::{Process, Target, free_address},
 };
 
 /// Downloads under way at a time.
@@ -48,7 +49,7 @@ enum Way {
     Connect(SocketAddr),
 }
 
-pub(crate) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
+pub(super) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
     let source = Target::role("source", &["source"])?;
     let relay = Target::relay(source.address)?;
     let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
