@@ -10,6 +10,7 @@ mod measure;
 mod origin;
 mod peers;
 mod policy;
+mod process;
 mod relay;
 mod report;
 mod scenarios;
@@ -58,11 +59,9 @@ pub enum Error {
     #[error("the load generator failed: {0}")]
     Load(String),
     #[error("{target} does not enforce the policy, so its speed says nothing: {case}: status {got}, body {body:?}, must be {wanted}")]
-    NotEnforced { target: &'static str, case: &'static str, wanted: u16, got: u16, body: String },
+    NotEnforced { target: String, case: &'static str, wanted: u16, got: u16, body: String },
     #[error("{0}")]
     Unexpected(String),
-    #[error(transparent)]
-    Key(#[from] ringfence_control_plane::quickstart::KeyError),
     #[error(transparent)]
     Json(#[from] serde_json::Error),
 }
@@ -94,9 +93,9 @@ fn main() -> ExitCode {
 
 fn compare(plan: Plan, only: Option<Part>) -> Result<(), Error> {
     let mut report = Report::begin(plan);
-    scenarios::run(plan, only, &mut report)?;
+    let measured = scenarios::run(plan, only, &mut report);
+    // What was measured before something failed is told.
     print!("{report}");
-    let path = report.store()?;
-    println!("\n{}", path.display());
-    Ok(())
+    println!("\n{}", report.store()?.display());
+    measured
 }
