@@ -19,6 +19,7 @@ mod target;
 use std::{io, net::SocketAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::{
     report::Report,
@@ -92,10 +93,17 @@ fn main() -> ExitCode {
 }
 
 fn compare(plan: Plan, only: Option<Part>) -> Result<(), Error> {
+    open_many_files()?;
     let mut report = Report::begin(plan);
     let measured = scenarios::run(plan, only, &mut report);
     // What was measured before something failed is told.
     print!("{report}");
     println!("\n{}", report.store()?.display());
     measured
+}
+
+/// A thousand connections have two ends. What is started from here may have as many.
+fn open_many_files() -> Result<(), Error> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).map_err(|error| Error::io("limit of open files")(error.into()))
 }

@@ -2,6 +2,11 @@
 
 use std::{fs, iter::Sum, ops::Add, time::Duration};
 
+use nix::{
+    time::{ClockId, clock_getcpuclockid},
+    unistd::Pid,
+};
+
 use crate::Error;
 
 /// The process and all that it has started: nginx has one that works and one that watches it.
@@ -16,17 +21,11 @@ pub(crate) fn tree(pid: u32) -> Result<Vec<u32>, Error> {
     Ok(tree)
 }
 
-/// User and system time of all threads of a process so far, also of those that have ended. In ticks, of 10 ms as a rule: what is
-/// measured must take a second or so.
+/// User and system time of all threads of a process so far, also of those that have ended, to the nanosecond (clock_getcpuclockid(3);
+/// what /proc tells of it is in steps of 10 ms).
 pub(crate) fn cpu(pid: u32) -> Result<Duration, Error> {
-    let stat = read(pid, "stat")?;
-    // The name, in parentheses, may hold anything. Behind it, utime and stime are the 12th and 13th field.
-    let ticks = stat.rsplit_once(") ").and_then(|(_, rest)| {
-        let mut fields = rest.split(' ').skip(11).map(|field| field.parse::<u64>());
-        Some(fields.next()?.ok()? + fields.next()?.ok()?)
-    });
-    let ticks = ticks.ok_or_else(|| Error::Unexpected(format!("/proc/{pid}/stat: {stat:?}")))?;
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed())).and_then(ClockId::now);
+    clock.map(Duration::from).map_err(|error| Error::io(format!("CPU time of process {pid}"))(error.into()))
 }
 
 /// In KiB.

@@ -29,7 +29,7 @@ pub(crate) struct Target {
 impl Target {
     /// What the others stand before.
     pub(crate) fn origin() -> Result<Self, Error> {
-        Self::role("origin", &["origin"])
+        Self::role("origin alone", &["origin"])
     }
 
     /// The floor: a relay that looks at nothing.
@@ -62,19 +62,29 @@ impl Target {
     }
 
     pub(crate) fn memory(&self) -> Result<Memory, Error> {
-        let each = measure::tree(self.process.pid())?.into_iter().map(measure::memory);
-        each.sum()
+        measure::tree(self.process.pid())?.into_iter().map(measure::memory).sum()
     }
 
     pub(crate) fn switches(&self) -> Result<u64, Error> {
         measure::tree(self.process.pid())?.into_iter().map(measure::switches).sum()
     }
 
-    /// Lines in its access log, if it has one.
-    pub(crate) fn logged(&self) -> Result<usize, Error> {
-        let Some(path) = &self.log else { return Ok(0) };
-        let log = fs::read(path).map_err(Error::io(path.display().to_string()))?;
-        Ok(log.iter().filter(|&&octet| octet == b'\n').count())
+    /// That its access log tells of so many requests, at the latest when what it holds back for a batch is written.
+    pub(crate) fn check_log(&self, requests: usize) -> Result<(), Error> {
+        let Some(path) = &self.log else { return Ok(()) };
+        let started = Instant::now();
+        loop {
+            let log = fs::read(path).map_err(Error::io(path.display().to_string()))?;
+            let lines = log.iter().filter(|&&octet| octet == b'\n').count();
+            if lines == requests {
+                return Ok(());
+            }
+            if started.elapsed() > START {
+                let name = &self.name;
+                return Err(Error::Unexpected(format!("{name} does not log what it is timed for: {lines} lines for {requests} requests")));
+            }
+            thread::sleep(POLL);
+        }
     }
 
     /// Empties the access log, lest it fill the disk.

@@ -16,12 +16,11 @@ struct Case<'a> {
 }
 
 impl Policy {
-    /// That `target` lets the good ones pass, names the tenant over a forged one, and refuses the bad ones.
+    /// That `target` lets the good ones pass, names the tenant over a forged one, refuses the bad ones, and logs them all.
     pub(crate) fn check(&self, target: &Target) -> Result<(), Error> {
-        for algorithm in [Algorithm::Es256, Algorithm::Rs256] {
-            enforce(target, &self.cases(algorithm)?)?;
-        }
-        enforce(target, &self.spent()?)
+        let algorithms = [Algorithm::Es256, Algorithm::Rs256].map(|algorithm| self.cases(algorithm));
+        let cases: Vec<_> = algorithms.into_iter().chain([self.spent()]).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        enforce(target, &cases)
     }
 
     fn cases(&self, algorithm: Algorithm) -> Result<Vec<Case<'static>>, Error> {
@@ -89,7 +88,7 @@ fn enforce(target: &Target, cases: &[Case<'_>]) -> Result<(), Error> {
             return Err(Error::NotEnforced { target: target.name.clone(), case: case.name, wanted, got, body });
         }
     }
-    Ok(())
+    target.check_log(cases.len())
 }
 
 fn allowed<'a>(name: &'static str, tenant: &'a str, head: String) -> Case<'a> {

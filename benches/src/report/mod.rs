@@ -138,10 +138,11 @@ impl Table {
 }
 
 impl Table {
-    /// A column of one row over that of another, round by round; nothing where one of them is not there.
+    /// A column of one row over that of another, round by round; nothing where one of them is not there. A latency that is lost in the
+    /// noise, below that of the origin alone, says nothing: its round is left out.
     pub(crate) fn ratio(&self, of: &str, to: &str, column: &str) -> Vec<f64> {
         let pairs = self.values(of, column).iter().zip(self.values(to, column));
-        pairs.map(|(of, to)| of / to).collect()
+        pairs.filter(|(of, to)| **of > 0.0 && **to > 0.0).map(|(of, to)| of / to).collect()
     }
 
     pub(crate) fn values(&self, row: &str, column: &str) -> &[f64] {

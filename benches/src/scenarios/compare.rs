@@ -1,7 +1,5 @@
 //! Programs that do the same work, beside each other.
 
-use std::{thread, time::Duration};
-
 use super::{Plan, answered, closed, field::Field, open};
 use crate::{
     Error,
@@ -9,9 +7,6 @@ use crate::{
     report::Table,
     target::Target,
 };
-
-/// In which what is left of a run, access-log lines above all, is written.
-const SETTLED: Duration = Duration::from_millis(200);
 
 /// What one program is given.
 pub(super) struct Work<'a> {
@@ -30,8 +25,7 @@ impl<'a> Work<'a> {
     }
 }
 
-const SATURATED: [&str; 8] =
-    ["us/request", "of the relay's", "requests/s", "p50 added", "p90 added", "p99 added", "p99.9 added", "log lines/request"];
+const SATURATED: [&str; 7] = ["us/request", "of the relay's", "requests/s", "p50 added", "p90 added", "p99 added", "p99.9 added"];
 const STEADY: [&str; 7] = ["us/request", "p50", "p99", "p50 added", "p90 added", "p99 added", "p99.9 added"];
 
 /// CPU of the program in a closed loop, and what it adds there to the latency of the origin alone, in us.
@@ -54,11 +48,9 @@ impl Saturated {
             let (each, outcome) = timed(&work, &closed(work.target, plan.saturated, work.heads))?;
             let floor = *floor.get_or_insert(each);
             let [p50, p90, p99, p999] = added(outcome.latency, direct.latency);
-            thread::sleep(SETTLED);
-            let lines = work.target.logged()? as f64 / outcome.answered() as f64;
             work.target.forget_log()?;
             let rate = outcome.answered() as f64 / outcome.seconds;
-            self.table.add(&work.name, &[each, each / floor, rate, p50, p90, p99, p999, lines]);
+            self.table.add(&work.name, &[each, each / floor, rate, p50, p90, p99, p999]);
         }
         Ok(())
     }

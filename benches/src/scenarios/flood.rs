@@ -34,7 +34,7 @@ pub(super) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
     let request = |tenant| field.policy.request(Algorithm::Es256, tenant, tenant);
     let load = |rate: usize, callers, duration: Duration, head| Load {
         callers,
-        requests: duration.as_secs() as usize * rate,
+        requests: (duration.as_secs_f64() * rate as f64) as usize,
         rate: Some(rate as f64),
         ..closed(sidecar, LIMIT, &[head])
     };

@@ -53,9 +53,9 @@ impl Plan {
     };
     pub(crate) const QUICK: Self = Self {
         rounds: 3,
-        saturated: Duration::from_millis(600),
-        steady: Duration::from_secs(1),
-        fresh: 3_000,
+        saturated: Duration::from_millis(400),
+        steady: Duration::from_millis(800),
+        fresh: 2_500,
         tenants: &[1, 1_000],
         bulk: 1 << 30,
         short: 2_000,

@@ -55,6 +55,7 @@ fn heads(field: &Field, tenants: &[String]) -> Result<Vec<String>, Error> {
 
 fn start(field: &Field, program: Program, tenants: &[String], heads: &[String]) -> Result<Served, Error> {
     let (target, first) = program.start_until_right(&heads[0])?;
+    target.forget_log()?;
     field.policy.check_tenants(&target, tenants)?;
     let load = Load { requests: heads.len(), ..closed(&target, LIMIT, heads) };
     answered(&target.name, &load, 200)?;
