@@ -27,8 +27,8 @@ pub(super) async fn caller(run: Rc<Run>) {
 }
 
 #[derive(Debug)]
-struct Reply {
-    status: u16,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
     closes: bool,
 }
 
@@ -59,7 +59,7 @@ async fn exchange(connection: &mut Option<(TcpStream, Vec<u8>)>, address: Socket
 }
 
 /// The reply whose head stands in `octets`, and its whole length; `None`: the head is not all there.
-fn reply(octets: &[u8]) -> io::Result<Option<(usize, Reply)>> {
+pub(crate) fn reply(octets: &[u8]) -> io::Result<Option<(usize, Reply)>> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(head) = response.parse(octets).map_err(io::Error::other)? else { return Ok(None) };

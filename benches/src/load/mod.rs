@@ -1,7 +1,7 @@
 //! The load: requests over connections that are kept, as many at a time as there are callers (closed loop) or at a fixed rate (open loop).
 //! One thread; bounded in number and time.
 
-mod http1;
+pub(crate) mod http1;
 mod http2;
 
 use std::{

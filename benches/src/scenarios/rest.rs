@@ -2,7 +2,7 @@
 //! can begin.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::TcpStream,
     thread,
     time::Duration,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Error,
-    load::{Load, Running},
+    load::{Load, Running, http1::reply},
     peers::{Program, envoy, haproxy, nginx, ringfence::Installation},
     policy::Algorithm,
     report::Report,
@@ -28,6 +28,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 const HELD: usize = 100;
 const HELD_RATE: usize = 1_000;
 const HELD_FOR: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(5);
 /// Connections that have been used once.
 const IDLE: usize = 1_000;
 /// What a sidecar may take with `HELD` connections, and the time to its first right answer.
@@ -109,22 +110,22 @@ fn memory(plan: Plan, field: &Field, targets: &[Target], report: &mut Report) ->
 /// Resident octets that a connection adds, which has been used once and is kept.
 fn each_idle_connection(target: &Target, heads: &[String]) -> Result<f64, Error> {
     let before = target.memory()?.rss;
-    let held = heads.iter().cycle().take(IDLE).map(|head| used_once(target, head)).collect::<std::io::Result<Vec<_>>>();
+    let held = heads.iter().cycle().take(IDLE).map(|head| used_once(target, head)).collect::<io::Result<Vec<_>>>();
     let held = held.map_err(Error::io(format!("{}: a connection to keep", target.name)))?;
     let after = target.memory()?.rss;
     drop(held);
     Ok((after as f64 - before as f64) * 1024.0 / IDLE as f64)
 }
 
-fn used_once(target: &Target, head: &str) -> std::io::Result<TcpStream> {
+fn used_once(target: &Target, head: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(target.address)?;
+    stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(head.as_bytes())?;
-    let (mut reply, mut piece) = (Vec::new(), [0; 4096]);
-    // The body is the tenant's name.
-    while !reply.ends_with(b"\r\n\r\nacme") {
+    let (mut octets, mut piece) = (Vec::new(), [0; 4096]);
+    while reply(&octets)?.is_none_or(|(length, _)| octets.len() < length) {
         match stream.read(&mut piece)? {
-            0 => return Err(std::io::Error::other(String::from_utf8_lossy(&reply).into_owned())),
-            read => reply.extend_from_slice(&piece[..read]),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => octets.extend_from_slice(&piece[..read]),
         }
     }
     Ok(stream)
