@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Error;
 
-pub(crate) const START: Duration = Duration::from_secs(10);
+pub(crate) const START: Duration = Duration::from_secs(30);
 pub(crate) const POLL: Duration = Duration::from_micros(200);
 
 /// A process that ends with this value.
