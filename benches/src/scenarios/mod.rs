@@ -53,11 +53,11 @@ impl Plan {
     };
     pub(crate) const QUICK: Self = Self {
         rounds: 3,
-        saturated: Duration::from_millis(400),
-        steady: Duration::from_millis(800),
-        fresh: 2_500,
+        saturated: Duration::from_millis(300),
+        steady: Duration::from_millis(600),
+        fresh: 2_000,
         tenants: &[1, 1_000],
-        bulk: 1 << 30,
+        bulk: 256 << 20,
         short: 2_000,
         idle: Duration::from_secs(3),
     };
