@@ -63,7 +63,7 @@ mod tests {
         table.add("ringfence", &[25.0, 1.0]);
         let svg = draw(&[table]);
         for part in
-            ["a &amp; b: us", "width=\"230\" height=\"16\" fill=\"#b9c2c9\"", "width=\"115\" height=\"16\" fill=\"#2f6f9f\"", "M422 73H790"]
+            ["a &amp; b: us", "width=\"230\" height=\"16\" fill=\"#b9c2c9\"", "width=\"115\" height=\"16\" fill=\"#2f6f9f\"", "M422 55H790"]
         {
             assert!(svg.contains(part), "{part} in {svg}");
         }
