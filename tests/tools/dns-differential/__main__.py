@@ -12,7 +12,6 @@ Needs root, for a network namespace of its own, dnspython, unbound and named. Th
 import argparse
 import asyncio
 import collections
-import itertools
 import os
 import pathlib
 import random
@@ -40,7 +39,8 @@ def names():
     if real.exists():
         return real.read_text().split()
     pick, syllables = random.Random(0), "ba ce di fo gu ha ki lo me nu pa ri so ty ve wo".split()
-    made = {"".join(pick.choices(syllables, k=pick.randint(2, 5))) + pick.choice([".com", ".org", ".co.uk", ".io"]) for _ in range(20000)}
+    endings = [".com", ".org", ".co.uk", ".io"]
+    made = {"".join(pick.choices(syllables, k=pick.randint(2, 5))) + pick.choice(endings) for _ in range(20_000)}
     return sorted(made)
 
 
@@ -78,7 +78,8 @@ def show(answer):
 def tell(model, query, hit, answers, wrong):
     expected, _, met = model.answer(query)
     flags = [name for name in ("tcp", "dnssec_ok", "checking_disabled") if getattr(query, name)]
-    print(f"UNEXPLAINED: {', '.join(wrong)}: {text(query.name)} {dns.rdatatype.to_text(query.rtype)} from {query.address} {flags} {query.payload}")
+    asked = f"{text(query.name)} {dns.rdatatype.to_text(query.rtype)} from {query.address} {flags} {query.payload}"
+    print(f"UNEXPLAINED: {', '.join(wrong)}: {asked}")
     if hit:
         owner = f"{hit.rule.owner}{hit.zone.origin} {hit.rule.action}, override {hit.zone.override}"
         print(f"  rule       {owner}, met by {text(hit.name)}, alias {hit.hop}; could matter: {sorted(met)}")
@@ -129,7 +130,9 @@ def main():
     options = arguments.parse_args()
     if not options.in_namespace:
         inside = 'ip link set lo up && exec "$@"'
-        os.execvp("unshare", ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", inside, "sh", sys.executable, *sys.argv, "--in-namespace"])
+        # Whatever is started there ends with it.
+        alone = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        os.execvp("unshare", [*alone, "sh", "-c", inside, "sh", sys.executable, *sys.argv, "--in-namespace"])
     begun, counts, faults, real = time.monotonic(), collections.Counter(), 0, names()
     for number, start in enumerate(range(0, options.queries, QUERIES_OF_A_WORLD)):
         world = World(f"{options.seed}/{number}", real)

@@ -28,9 +28,12 @@ def agrees(expected, given):
         return False
     if not expected.only_some and len(given.records) != len(expected.records):
         return False
-    ttls = {(owner, rtype, rdata): ttl for owner, rtype, ttl, rdata in expected.records}
-    least = 0 if expected.shorter else 1 << 31
-    return all(min(least, ttls.get((owner, rtype, rdata), -1)) <= ttl <= ttls.get((owner, rtype, rdata), -1) for owner, rtype, ttl, rdata in given.records)
+    ttls = {(owner, rtype, data): ttl for owner, rtype, ttl, data in expected.records}
+    for owner, rtype, ttl, data in given.records:
+        most = ttls.get((owner, rtype, data))
+        if most is None or ttl > most or ttl < most and not expected.shorter:
+            return False
+    return True
 
 
 def told(record):
@@ -61,7 +64,10 @@ def by_closest_encloser(zone, name):
     for length in range(len(name), -1, -1):
         at = bisect.bisect_left(owners, reverse[:length])
         if at < len(owners) and owners[at][:length] == reverse[:length]:
-            return zone.wildcards.get(name[len(name) - length :]) if length < len(name) else None
+            if length < len(name):
+                return zone.wildcards.get(name[len(name) - length :])
+            # It exists; perhaps as a wildcard that is asked for by its own name.
+            return zone.wildcards.get(name[1:]) if name[0] == b"*" else None
     return None
 
 
@@ -119,7 +125,6 @@ class Model:
         aliases = [record for record in records if record.rtype == CNAME] if query.rtype not in (CNAME, ANY) else []
         names = [query.name, *(labels(alias.rdata.target.to_text()) for alias in aliases)]
         known = rcode in (NOERROR, NXDOMAIN)
-        zones = [zone for zone in self.zones if zone.override != "disabled"]
         found = list(addresses(records, [] if self.on("no-hints") else (HTTPS, SVCB))) if known else []
         if query.rtype == ANY and found and self.on("any-from-cache"):
             found = next(([found[number]] for number in range(len(found)) if self.on(f"any-with-one-address/{number}")), [])
@@ -127,8 +132,12 @@ class Model:
         for by_names, by_addresses in [(True, False), (False, True)] if self.on("names-before-addresses") else [(True, True)]:
             for hop, name in enumerate(names):
                 is_last = hop + 1 == len(names)
-                for zone in zones:
+                for zone in self.zones:
                     rule = None
+                    if zone.override == "disabled":
+                        if is_last and by_address(zone.prefixes["ip"], found) and self.on("disabled-hides-addresses"):
+                            found = []
+                        continue
                     if by_names and hop == 0 and not passed:
                         rule = self.rule_of_client(query, zone)
                     if by_names and not rule and not (passed and passed.hop == hop and not self.on("passthru-of-one-rule")):
@@ -143,7 +152,7 @@ class Model:
                         if rule.trigger == "client-ip" and self.on("passthru-of-one-rule") and (rule := self.rule_of_name(zone, hop, name)):
                             return Hit(zone, rule, name, hop)
                     if is_last and by_addresses and not known and self.needs_answer(zone, query.rtype):
-                        if not (hop and self.on("alias-before-failure")):
+                        if not self.on("rule-before-failure"):
                             return None
         return passed
 
@@ -168,8 +177,8 @@ class Model:
             if other and other is not rule and self.on(f"address-of-choice/{number}"):
                 return zone, other
         for number, later in enumerate(self.zones[self.zones.index(zone) + 1 :] if rule else []):
-            other = by_address(later.prefixes["ip"], found)
-            if other and other.bits > rule.bits and self.on(f"longer-prefix-of-later-zone/{number}"):
+            other = by_address(later.prefixes["ip"], found) if later.override != "disabled" else None
+            if other and other.bits >= rule.bits and self.on(f"prefix-of-later-zone/{number}"):
                 return later, other
         return zone, rule
 
@@ -237,7 +246,7 @@ class Model:
                 ttl = 3600
             elif self.on("override-with-ttl-of-type"):
                 ttl = next((record.ttl for record in hit.rule.records if record.rtype == query.rtype), 5)
-        if target[0] == b"*" and not ((hit.rule.trigger != "qname" or query.rtype == CNAME) and self.on("target-as-written")):
+        if target[0] == b"*" and not self.on("target-as-written"):
             target = (*hit.name, *target[1:])
             if sum(map(len, target)) + len(target) > 254:
                 return self.answered(YXDOMAIN, led_here)
