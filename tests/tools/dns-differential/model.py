@@ -10,7 +10,7 @@ import ipaddress
 
 import dns.rdata
 
-from world import A, AAAA, ANY, CNAME, DS, HTTPS, IN, SVCB, TTL_UNIT, Record, canonical, labels, text
+from world import A, AAAA, ANY, CNAME, HTTPS, IN, SVCB, TTL_UNIT, Record, canonical, labels, text
 
 # `dropped`: nothing came. `records`: of the answer section.
 # `only_some` of them will do; TTLs may be `shorter`.
@@ -93,6 +93,10 @@ def by_address(prefixes, found):
     return best and best[1]
 
 
+def same_owner(prefixes, owner):
+    return prefixes if owner is None else {net: rule for net, rule in prefixes.items() if rule.owner == owner}
+
+
 def action_of(hit):
     return hit.rule.action if hit.zone.override == "given" else hit.zone.override.partition(":")[0]
 
@@ -128,7 +132,7 @@ class Model:
         found = list(addresses(records, [] if self.on("no-hints") else (HTTPS, SVCB))) if known else []
         if query.rtype == ANY and found and self.on("any-from-cache"):
             found = next(([found[number]] for number in range(len(found)) if self.on(f"any-with-one-address/{number}")), [])
-        passed = None
+        passed, left = None, {}
         for by_names, by_addresses in [(True, False), (False, True)] if self.on("names-before-addresses") else [(True, True)]:
             for hop, name in enumerate(names):
                 is_last = hop + 1 == len(names)
@@ -136,14 +140,15 @@ class Model:
                     rule = None
                     if zone.override == "disabled":
                         if is_last and by_address(zone.prefixes["ip"], found) and self.on("disabled-hides-addresses"):
-                            found = []
+                            hits = ((address, by_address(zone.prefixes["ip"], [address])) for address in found)
+                            left = {address: rule.owner for address, rule in hits if rule} | left
                         continue
                     if by_names and hop == 0 and not passed:
                         rule = self.rule_of_client(query, zone)
                     if by_names and not rule and not (passed and passed.hop == hop and not self.on("passthru-of-one-rule")):
                         rule = self.rule_of_name(zone, hop, name)
                     if rule is None and is_last and by_addresses:
-                        zone, rule = self.rule_of_addresses(zone, found)
+                        zone, rule = self.rule_of_addresses(zone, found, left)
                     if rule:
                         hit = Hit(zone, rule, name, hop)
                         if rule.trigger == "ip" or not passes(hit, query) or not self.on("passthru-of-one-name"):
@@ -169,17 +174,18 @@ class Model:
             rule = other
         return None if rule and hop > 0 and self.on(f"alias-unseen/{hop}") else rule
 
-    def rule_of_addresses(self, zone, found):
-        """With the zone that it is of."""
-        rule = by_address(zone.prefixes["ip"], found)
-        for number, address in enumerate(found):
-            other = by_address(zone.prefixes["ip"], [address])
+    def rule_of_addresses(self, zone, found, left):
+        """With the zone that it is of. `left`: the one owner that may still be met by an address."""
+        rules = [by_address(same_owner(zone.prefixes["ip"], left.get(address)), [address]) for address in found]
+        rule = by_address({net: rule for net, rule in zone.prefixes["ip"].items() if rule in rules}, found)
+        for number, other in enumerate(rules):
             if other and other is not rule and self.on(f"address-of-choice/{number}"):
                 return zone, other
-        for number, later in enumerate(self.zones[self.zones.index(zone) + 1 :] if rule else []):
-            other = by_address(later.prefixes["ip"], found) if later.override != "disabled" else None
-            if other and other.bits >= rule.bits and self.on(f"prefix-of-later-zone/{number}"):
-                return later, other
+        for later in self.zones[self.zones.index(zone) + 1 :] if rule else []:
+            for net, other in later.prefixes["ip"].items() if later.override != "disabled" else []:
+                is_met = other.bits >= rule.bits and any(address in net for address in found)
+                if is_met and self.on(f"prefix-of-later-zone/{later.origin}{other.owner}"):
+                    return later, other
         return zone, rule
 
     def needs_answer(self, zone, rtype):
@@ -218,7 +224,7 @@ class Model:
             return self.answered(NOERROR, led_here)
         if action == "cname" and hit.rule.trigger == "client-ip" and query.rtype != CNAME and self.on("client-ip-alias-unfollowed"):
             return self.answered(NOERROR, [])
-        if action == "cname" and query.rtype == DS and hit.hop and self.on("ds-alias-unfollowed"):
+        if hit.hop and self.on("alias-data-lost"):
             return self.answered(NOERROR, led_here)
         if action == "cname":
             return self.redirect(query, hit, led_here)
