@@ -29,6 +29,14 @@ Rule = collections.namedtuple("Rule", "trigger owner action records target ttl b
 
 ACTIONS = {"nxdomain": ".", "nodata": "*.", "passthru": "rpz-passthru.", "drop": "rpz-drop.", "tcp-only": "rpz-tcp-only."}
 
+LOCAL_DATA = {
+    A: ["203.0.113.1", "203.0.113.2"],
+    AAAA: ["2001:db8:ffff::1"],
+    TXT: ['"local"'],
+    MX: ["10 mail.walled.example."],
+    CAA: ['0 issue ";"'],
+}
+
 
 def text(name):
     return dns.name.Name((*name, b"")).to_text()
@@ -119,7 +127,8 @@ class PolicyZone:
         return [rule for table in tables for rule in table.values()]
 
     def text(self):
-        lines = [f"{self.origin} 3000 IN SOA ns.{self.origin} h.{self.origin} 1 3600 900 86400 3000", f"{self.origin} 3000 IN NS localhost."]
+        soa = f"{self.origin} 3000 IN SOA ns.{self.origin} h.{self.origin} 1 3600 900 86400 3000"
+        lines = [soa, f"{self.origin} 3000 IN NS localhost."]
         for rule in self.rules():
             owner = f"{rule.owner}{self.origin}"
             if rule.action in ACTIONS:
@@ -244,9 +253,11 @@ class World:
         else:
             net = ipaddress.ip_network((self.addresses6(1)[0], pick.choice([128, 128, 124, 64, 48, 46])), strict=False)
         if net.version == 4:
-            reverse = ".".join(reversed(str(net.network_address).split(".")))
+            parts = str(net.network_address).split(".")
         else:
-            reverse = ".".join("zz" if not group else group for group in reversed(str(net.network_address).replace("::", ":_:").strip(":").replace("_", "").split(":")))
+            # `::` is a label of its own: `zz`.
+            parts = [part or "zz" for part in str(net.network_address).removesuffix(":").split(":")]
+        reverse = ".".join(reversed(parts))
         rule = self.rule(trigger, f"{net.prefixlen}.{reverse}.rpz-{trigger}.", net.prefixlen)
         zone.prefixes[trigger].setdefault(net, rule)
 
@@ -261,10 +272,9 @@ class World:
             target = labels(spelled)
             records = [Record(None, CNAME, ttl, rdata(CNAME, spelled))]
         elif action == "local-data":
-            data = {A: ["203.0.113.1", "203.0.113.2"], AAAA: ["2001:db8:ffff::1"], TXT: ['"local"'], MX: ["10 mail.walled.example."], CAA: ['0 issue ";"']}
-            for rtype in pick.sample(list(data), pick.randint(1, 3)):
+            for rtype in pick.sample(list(LOCAL_DATA), pick.randint(1, 3)):
                 own = self.ttl()
-                records += [Record(None, rtype, own, rdata(rtype, each)) for each in data[rtype]]
+                records += [Record(None, rtype, own, rdata(rtype, each)) for each in LOCAL_DATA[rtype]]
         return Rule(trigger, owner, action, records, target, ttl, bits)
 
     def queries(self, count):
