@@ -1,7 +1,7 @@
 //! What comes from outside: JWK sets by URI, and policy zones by `transfer`.
 //!
-//! Of the sets: takes where each issuer's keys are; yields the last good set of each, and tells when one changed or cannot be had. Never knows who is
-//! sent the keys. One task per issuer, and none where no issuer has a URI.
+//! Of the sets: takes where each issuer's keys are; yields the last good set of each, and tells when one changed or cannot be had. Never
+//! knows who is sent the keys. One task per issuer, and none where no issuer has a URI.
 //!
 //! 1. `uri`: what the operator wrote, checked;
 //! 2. `dial`: its host -> an address that may be dialled -> a connection;

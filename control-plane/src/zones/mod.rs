@@ -1,6 +1,7 @@
 //! Policy zones: what operators write of them becomes what sidecars are told.
 //!
-//! Takes a zone's text, or its records; yields its compiled form in pieces, or what is wrong with it, line by line. Never knows where the text came from.
+//! Takes a zone's text, or its records; yields its compiled form in pieces, or what is wrong with it, line by line. Never knows where the
+//! text came from.
 
 use std::{fmt, sync::Arc};
 

@@ -71,11 +71,16 @@ impl Subscription {
         let mut superseded = BTreeSet::new();
         let mut acked = Vec::new();
         for (name, version) in answered {
+            let refused = refused.contains(&name);
             let Some(told) = self.told.get_mut(&name) else {
+                // Given up and asked for again, and not sent again yet: what the client takes of this response it has in force until then.
+                if self.names.contains(&name) && !refused {
+                    let told = Told { sent: None, acked: false, in_force: version, accepted: nonce };
+                    self.told.insert(name.clone(), told);
+                }
                 superseded.insert(name);
                 continue;
             };
-            let refused = refused.contains(&name);
             if !refused && nonce > told.accepted {
                 (told.in_force, told.accepted) = (version.clone(), nonce);
             }

@@ -30,10 +30,10 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     /// For a whole transfer.
     pub(super) total: Duration,
-    /// Of a transfer.
+    /// Of a transfer: of its messages, and of its records with their names in full.
     pub(super) octets: u64,
     pub(super) messages: u32,
-    /// Octets of an incremental one, which is held in memory; what is longer is transferred whole.
+    /// Octets of the records of an incremental one, which is held in memory; what is longer is transferred whole.
     pub(super) change_octets: u64,
 }
 
@@ -128,11 +128,6 @@ impl Exchange<'_, '_> {
         parts.check(&self.question, self.messages == 0)?;
         self.messages += 1;
         Ok(parts)
-    }
-
-    /// Octets that have come.
-    pub(super) fn octets(&self) -> u64 {
-        self.connection.limits.octets - self.left
     }
 
     /// After the last message.

@@ -91,14 +91,21 @@ impl Fetch<'_> {
         let mut exchange = connection.ask(question, query).await?;
         let mut sequence = Sequence::new(&self.primary.zone, held.and(have));
         let mut received = Received::Nothing;
+        let Limits { octets: most, change_octets: most_changes, .. } = self.limits;
+        let mut octets = 0;
         while sequence.done().is_none() {
             let message = exchange.next().await?;
             for record in &message.answers {
-                let step = sequence.take(policy_record(record)?)?;
+                let record = policy_record(record)?;
+                // Not those of the message: two octets of it can stand for a name of 255.
+                octets += Draft::octets(&record);
+                let step = sequence.take(record)?;
                 received.take(step, &sequence, self.kept)?;
-            }
-            if matches!(received, Received::Changes(_)) && exchange.octets() > self.limits.change_octets {
-                return Err(TransferError::LongChanges(self.limits.change_octets));
+                match received {
+                    Received::Changes(_) if octets > most_changes => return Err(TransferError::LongChanges(most_changes)),
+                    _ if octets > most => return Err(TransferError::Long(most)),
+                    _ => {}
+                }
             }
         }
         exchange.finish()?;

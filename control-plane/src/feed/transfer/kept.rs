@@ -19,6 +19,8 @@ use crate::zones::{self, Outcome};
 const MAGIC: &[u8; 16] = b"ringfence-zone-1";
 /// Below the state directory.
 const DIR: &str = "zones";
+/// What the names of zones that are being written begin with: no PolicyZone's does.
+const DRAFT: &str = ".draft-";
 
 pub(crate) type Checksum = [u8; SHA256_OUTPUT_LEN];
 
@@ -125,6 +127,15 @@ impl Kept {
     }
 }
 
+/// Removes what a control plane has left that was killed while it wrote. Call it before the first transfer begins.
+pub(super) fn remove_drafts(state_dir: &Path) {
+    // Where nothing was ever kept, or nothing can be written, there is nothing to remove.
+    let Ok(entries) = fs::read_dir(state_dir.join(DIR)) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(DRAFT.as_bytes())) {
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
 fn compile(path: &Path, origin: &Name) -> io::Result<Option<Outcome>> {
     let mut records = Records::open(path)?.peekable();
     match records.peek() {
@@ -169,7 +180,7 @@ impl Changes {
     }
 }
 
-/// A zone that is being written. Dropped before its end it leaves nothing.
+/// A zone that is being written. Dropped before its end it leaves nothing; killed, what [`remove_drafts`] removes.
 pub(super) struct Draft {
     file: BufWriter<NamedTempFile>,
     digest: digest::Context,
@@ -184,11 +195,16 @@ impl Draft {
         let dir = path.parent().unwrap_or(Path::new("."));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         // Made with mode 0600.
-        let file = BufWriter::new(NamedTempFile::new_in(dir)?);
+        let file = BufWriter::new(tempfile::Builder::new().prefix(DRAFT).tempfile_in(dir)?);
         let mut draft = Self { file, digest: digest::Context::new(&SHA256), octets: 0, path, origin: soa.owner.clone() };
         draft.write(MAGIC)?;
         draft.put(soa)?;
         Ok(draft)
+    }
+
+    /// Octets that a record takes.
+    pub(super) fn octets(record: &Record) -> u64 {
+        (record.owner.as_wire().len() + 2 + 4 + 2 + record.rdata.len()) as u64
     }
 
     /// Owner, type, TTL, length of the data, data.

@@ -155,8 +155,9 @@ impl Drop for Running {
 }
 
 impl Transfers {
-    /// The zones are kept below `state_dir`.
+    /// The zones are kept below `state_dir`, in which nobody else may keep any.
     pub fn new(state_dir: &Path) -> (Self, mpsc::Receiver<TransferEvent>) {
+        kept::remove_drafts(state_dir);
         let (events, receiver) = mpsc::channel(EVENTS);
         let (limits, running, notified) = Default::default();
         (Self { state_dir: state_dir.to_owned(), limits, events, running, notified }, receiver)

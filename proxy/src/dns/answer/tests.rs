@@ -86,13 +86,15 @@ fn what_comes_besides_the_answer_is_dropped_before_the_answer_is_cut() {
 }
 
 #[test]
-fn free_form_octets_are_those_of_texts_and_unknown_types() {
+fn free_form_octets_are_those_of_records_that_there_may_be_any_number_of() {
     let name = Name::from_ascii("q.example.").unwrap();
     let of = |data| Record::from_rdata(name.clone(), 60, data);
     let unknown = |code, octets: usize| RData::Unknown { code: RecordType::Unknown(code), rdata: NULL::with(vec![7; octets]) };
     for (records, octets) in [
         (vec![], 0),
-        (vec![of(RData::A(A::new(192, 0, 2, 1))), of(RData::CNAME(CNAME(name.clone()))), of(RData::MX(MX::new(1, name.clone())))], 0),
+        (vec![of(RData::A(A::new(192, 0, 2, 1))), of(RData::CNAME(CNAME(name.clone())))], 0),
+        // A name that stands there already is two octets.
+        (vec![of(RData::MX(MX::new(1, name.clone()))), of(RData::MX(MX::new(2, Name::from_ascii("data.q.example.").unwrap())))], 13),
         (vec![of(RData::TXT(TXT::new(vec!["abc".into(), "d".into()])))], 6),
         (vec![of(RData::NULL(NULL::with(vec![1; 40]))), of(unknown(65400, 500)), of(RData::A(A::new(192, 0, 2, 1)))], 540),
     ] {

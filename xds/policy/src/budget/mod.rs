@@ -15,7 +15,7 @@
 //! (`co.uk`) or a provider gives it away, many owners share one count: too strict, never too lax. (The Public Suffix List would tell them
 //! apart; it is three quarters of a megabyte of text in each sidecar.) Whoever has many domains at hand gets as many counts by domain: only
 //! one by tenant bounds that. What no limit here sees is said without new names: by the order and the time of questions for known ones.
-//! CNAME chains are left alone: they hold names, sixteen at most, as an answer's addresses do.
+//! Addresses and CNAME chains are left alone: a chain holds sixteen names at most.
 
 mod entropy;
 
@@ -165,10 +165,10 @@ impl<'q> Question<'q> {
 /// Asked for of one name by one program: A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, SVCB, HTTPS.
 const USUAL: [u16; 11] = [rtype::A, rtype::NS, rtype::CNAME, 6, 12, 15, 16, rtype::AAAA, 33, rtype::SVCB, rtype::HTTPS];
 
-/// Whether records of the type hold whatever their owner likes: all but addresses (A, AAAA) and what consists of names (NS, CNAME, SOA,
-/// PTR, MX, SRV, DNAME).
+/// Whether an answer may have any number of records of the type that hold whatever their owner likes, were it in names (MX, SRV, PTR, NS):
+/// all but addresses (A, AAAA), and what an owner has one of (CNAME, DNAME, SOA).
 pub const fn is_free_form(rtype: u16) -> bool {
-    !matches!(rtype, rtype::A | rtype::AAAA | rtype::NS | rtype::CNAME | 6 | 12 | 15 | 33 | 39)
+    !matches!(rtype, rtype::A | rtype::AAAA | rtype::CNAME | 6 | 39)
 }
 
 /// Where the domain begins in a name in wire form.

@@ -128,6 +128,12 @@ fn what_is_charged_when() {
         (&name, rtype::A, false, false, &[]),
         (&name, rtype::A, true, false, &["txt 0"]),
         (&name, 16, false, true, &["names 1", "entropy 3", "txt 0"]),
+        // Each record holds a name of 255 octets, and there may be hundreds: tunnels bring their answers in those too.
+        (&name, rtype::NS, false, false, &["txt 0"]),
+        (&name, 12, false, false, &["txt 0"]),
+        (&name, 15, false, false, &["txt 0"]),
+        (&name, 33, false, false, &["txt 0"]),
+        (&name, rtype::CNAME, false, false, &[]),
         (&name, 10, false, false, &["txt 0"]),
         (&name, 255, false, false, &["txt 0"]),
         (&name, 65400, false, false, &["txt 0"]),

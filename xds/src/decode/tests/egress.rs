@@ -147,13 +147,15 @@ fn what_leaves_a_workload_goes_where_it_says() {
 
 #[test]
 fn a_resolver_that_anybody_can_reach_is_refused() {
-    let open = "dns.listen: must be a loopback address: whoever reaches it learns what this workload may ask, and has asked";
+    let open = "dns.listen: must be a loopback address: whoever reaches it asks as the workload; or write dangerousListenAny: true";
     for (listen, expected) in
         [("127.0.0.1:15053", None), ("[::1]:53", None), ("0.0.0.0:53", Some(open)), ("[::]:15053", Some(open)), ("10.0.0.5:53", Some(open))]
     {
         let dns = proto::WorkloadDns { listen: listen.into(), ..Default::default() };
         let body = proto::Workload { tenant: "acme".into(), dns: Some(dns), ..Default::default() };
         assert_eq!(faults("job", &body), Vec::from_iter(expected), "{listen}");
+        let meant = proto::WorkloadDns { dangerous_listen_any: true, ..body.dns.unwrap_or_default() };
+        assert_eq!(faults("job", &proto::Workload { dns: Some(meant), ..body }), [""; 0], "{listen}");
     }
 }
 

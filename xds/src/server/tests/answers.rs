@@ -135,6 +135,26 @@ pub(crate) fn an_answer_for_what_was_given_up_is_forgotten() {
     assert_eq!((served.events.as_slice(), served.acked().as_slice()), ([].as_slice(), [].as_slice()));
 }
 
+/// Given up and asked for again before the client looked at the response that was on its way: that one it takes, and refuses the next. There
+/// is no room to send that until the first is answered.
+#[test]
+pub(crate) fn an_answer_that_comes_before_what_was_asked_for_again_is_sent_counts() {
+    let mut served = Served::new(&["acme", "globex"], &["acme", "globex"]);
+    let first = served.version(Kind::Tenant, "acme");
+    served.send(tenants().subscribe(&["acme"]));
+    served.send(tenants().subscribe(&["globex"]));
+    for version in 2..4 {
+        served.publish(tenant("globex", version));
+    }
+    served.send(tenants().unsubscribe(&["acme"]));
+    served.publish(tenant("acme", 2));
+    assert_eq!(served.send(tenants().subscribe(&["acme"])), NOTHING);
+    assert_eq!(served.send(tenants().nonce("1")), ["Tenant acme=2"]);
+    served.send(tenants().nonce("5").nack("no"));
+    assert_eq!(served.acked(), [format!("Tenant/acme@{first}")]);
+    assert!(!served.stream.in_sync(&served.view()));
+}
+
 #[test]
 pub(crate) fn kinds_are_independent() {
     let mut served = Served::new(&["acme"], &["acme"]);

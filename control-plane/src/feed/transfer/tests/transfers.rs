@@ -114,3 +114,17 @@ async fn a_zone_outlives_its_primary_and_the_process() {
     assert_eq!(run.event().await, changed(8));
     assert_eq!(run.kept().shown(), ["8", "bad", "new"]);
 }
+
+/// A control plane that is killed while it writes removes nothing.
+#[tokio::test]
+async fn what_was_left_half_written_goes_at_the_next_start() {
+    let mut run = Run::new().await;
+    run.server.says(RecordType::AXFR, Reply::new("7 bad 7"));
+    run.want(&run.server.primary(None));
+    assert_eq!(run.event().await, changed(7));
+    let draft = run.kept().path().with_file_name(".draft-x1y2z3");
+    std::fs::write(&draft, "half of a zone").unwrap();
+    drop(Transfers::new(run.dir.path()));
+    assert!(!draft.exists());
+    assert_eq!(run.kept().shown(), ["7", "bad"]);
+}
