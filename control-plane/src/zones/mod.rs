@@ -53,7 +53,12 @@ pub fn compile(text: &[u8], name: &str) -> Outcome {
 pub fn compile_records<E>(origin: &Name, records: impl Iterator<Item = Result<Record, E>>) -> Result<Outcome, E> {
     let mut compiler = Compiler::new(origin.clone());
     for (record, number) in records.zip(1..) {
-        compiler.add(&record?, number);
+        let record = record?;
+        if compiler.is_full() {
+            // Half a list is no list.
+            return Ok(Err(vec![ZoneFault { line: number, message: "the zone has too many records".into() }]));
+        }
+        compiler.add(&record, number);
     }
     let (bytes, outcome) = compiler.finish();
     Ok(told(Some(bytes), outcome))

@@ -38,6 +38,8 @@ pub struct Reply {
     pub bound: Cell<bool>,
     /// Its free-form octets are paid for.
     pub counted: Cell<bool>,
+    /// The generation of the policy none of whose rules has to do with it, whoever asks.
+    pub passed: Cell<Option<u64>>,
 }
 
 /// How the TTLs of a reply are told.
@@ -85,15 +87,35 @@ impl Reply {
         message.metadata.response_code = ResponseCode::from_low(rcode.low());
         let wire = message.to_vec()?;
         let ttls = ttls(&wire).ok_or(ProtoError::Message("a message that was just written cannot be read"))?;
-        Ok(Self { wire: wire.into(), ttls, rcode, lifetime, ede, next: None, bound: Cell::default(), counted: Cell::default() })
+        Ok(Self {
+            wire: wire.into(),
+            ttls,
+            rcode,
+            lifetime,
+            ede,
+            next: None,
+            bound: Cell::default(),
+            counted: Cell::default(),
+            passed: Cell::default(),
+        })
     }
 
     /// The question and nothing else.
     pub fn bare(query: &Query, rcode: ResponseCode, lifetime: u32, ede: Option<Ede>) -> Self {
-        let mut wire = Vec::with_capacity(HEADER + query.spelled().len() + 4);
+        let mut wire = Vec::with_capacity(HEADER + question_len(query));
         wire.extend_from_slice(&[0, 0, QR, rcode.low(), 0, 1, 0, 0, 0, 0, 0, 0]);
         push_question(query, &mut wire);
-        Self { wire: wire.into(), ttls: Box::default(), rcode, lifetime, ede, next: None, bound: Cell::default(), counted: Cell::default() }
+        Self {
+            wire: wire.into(),
+            ttls: Box::default(),
+            rcode,
+            lifetime,
+            ede,
+            next: None,
+            bound: Cell::default(),
+            counted: Cell::default(),
+            passed: Cell::default(),
+        }
     }
 
     /// The addresses in it.
@@ -149,7 +171,7 @@ pub fn write(query: &Query, reply: &Reply, age: Age, ede: Option<&Ede>, transpor
     let is_short = reply.wire.len() + opt > room;
     let wire = if is_short { &reply.wire[..reply.required()] } else { &reply.wire };
     out.extend_from_slice(wire);
-    let question_end = HEADER + query.spelled().len() + 4;
+    let question_end = HEADER + question_len(query);
     // An explanation must not cost the answer.
     let ede = ede.filter(|ede| wire.len() + opt + ede.len() <= room);
     let is_cut = wire.len() + opt > room;
@@ -184,6 +206,10 @@ pub fn write_no_query(no_query: NoQuery, out: &mut Vec<u8>) {
         let [high, low] = id.to_be_bytes();
         out.extend_from_slice(&[high, low, QR | flags, RA | rcode.low(), 0, 0, 0, 0, 0, 0, 0, 0]);
     }
+}
+
+fn question_len(query: &Query) -> usize {
+    query.spelled().len() + 4
 }
 
 fn push_question(query: &Query, out: &mut Vec<u8>) {

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     net::{IpAddr, SocketAddr},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use hickory_proto::op::ResponseCode;
@@ -17,6 +17,7 @@ use ringfence_policy::{
 use super::{
     answer::Transport,
     budget::Spent,
+    limits::LOG_REFUSED,
     query::Query,
     resolve::{AskError, LookupError},
 };
@@ -132,19 +133,19 @@ const fn reason(action: Action) -> Option<Reason> {
 /// Tells of the queries of one thread.
 pub struct Recorder {
     shared: Shared,
-    /// Of the next answered query: how much of it is to be logged. What is logged is less by one.
-    due: Cell<f64>,
+    sample: Sample,
 }
 
 impl Recorder {
     pub fn new(shared: Shared) -> Self {
-        let due = shared.access_log.as_ref().map_or(0.0, |log| log.query_ratio().ceil());
-        Self { shared, due: Cell::new(due) }
+        let ratio = shared.access_log.as_ref().map_or(0.0, |log| log.query_ratio());
+        Self { shared, sample: Sample::new(ratio, Instant::now()) }
     }
 
     /// `query`: `None` where there was none in the packet.
     pub fn ended(&self, exchange: &Exchange, query: Option<&Query>, verdict: Verdict) {
-        let total = exchange.begun.elapsed();
+        let now = Instant::now();
+        let total = now.saturating_duration_since(exchange.begun);
         let metrics = &self.shared.metrics.dns;
         metrics.query(verdict.decision, verdict.rcode, verdict.source, total);
         for (decision, mode) in [(&verdict.policy, Mode::Enforce), (&verdict.shadow, Mode::Shadow)] {
@@ -153,13 +154,11 @@ impl Recorder {
             }
         }
         let Some(log) = &self.shared.access_log else { return };
-        if verdict.decision == Decision::Allow {
-            let due = self.due.get();
-            let is_due = due >= 1.0;
-            self.due.set(due + log.query_ratio() - if is_due { 1.0 } else { 0.0 });
-            if !is_due {
-                return;
+        if !self.sample.takes(verdict.decision, now) {
+            if verdict.decision != Decision::Allow {
+                self.shared.metrics.access_log_dropped.inc();
             }
+            return;
         }
         let snapshot = self.shared.current.pin();
         let tenant = snapshot.and_then(|snapshot| match &snapshot.workload.tenants {
@@ -183,5 +182,65 @@ impl Recorder {
             shadow_limit: verdict.shadow_limit,
             total,
         });
+    }
+}
+
+/// Which queries are logged: every one that was not simply let through, unless too many come in a second; of the others a part.
+struct Sample {
+    /// Of those let through.
+    ratio: f64,
+    /// How much of the next one is to be logged. What is logged is less by one.
+    due: Cell<f64>,
+    /// When the running second began, and how many were refused in it.
+    refused: Cell<(Instant, u32)>,
+}
+
+impl Sample {
+    fn new(ratio: f64, now: Instant) -> Self {
+        Self { ratio, due: Cell::new(ratio.ceil()), refused: Cell::new((now, 0)) }
+    }
+
+    fn takes(&self, decision: Decision, now: Instant) -> bool {
+        if decision != Decision::Allow {
+            let (begun, count) = self.refused.get();
+            let is_over = now.saturating_duration_since(begun) >= Duration::from_secs(1);
+            let (begun, count) = if is_over { (now, 0) } else { (begun, count) };
+            self.refused.set((begun, count.saturating_add(1)));
+            return count < LOG_REFUSED;
+        }
+        let due = self.due.get();
+        let is_due = due >= 1.0;
+        self.due.set(due + self.ratio - if is_due { 1.0 } else { 0.0 });
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_what_is_let_through_is_logged_and_all_that_is_not_as_far_as_a_second_has_room() {
+        let begun = Instant::now();
+        let sample = Sample::new(0.25, begun);
+        let logged = |decision, millis, queries| {
+            let now = begun + Duration::from_millis(millis);
+            (0..queries).filter(|_| sample.takes(decision, now)).count() as u32
+        };
+        let (refused, shadow) = (Decision::Deny(Reason::NameBlocked), Decision::Shadow(Reason::NameBlocked));
+        for (decision, millis, queries, expected) in [
+            (Decision::Allow, 0, 1, 1),
+            (Decision::Allow, 0, 99, 24),
+            (refused, 0, LOG_REFUSED / 2, LOG_REFUSED / 2),
+            (shadow, 999, LOG_REFUSED / 2, LOG_REFUSED / 2),
+            (refused, 999, 500, 0),
+            (Decision::Allow, 999, 100, 25),
+            (refused, 1000, LOG_REFUSED + 500, LOG_REFUSED),
+            (refused, 1999, 1, 0),
+            (refused, 2000, 1, 1),
+        ] {
+            assert_eq!(logged(decision, millis, queries), expected, "{decision:?} {millis} {queries}");
+        }
+        assert!((0..100).all(|_| !Sample::new(0.0, begun).takes(Decision::Allow, begun)));
     }
 }

@@ -7,12 +7,23 @@ use ringfence_policy::rpz::{Verdict, Walk};
 use super::answer::Reply;
 
 /// [`Verdict::Pass`] of a reply whose aliases lead on: what they lead to may be asked for.
-pub(super) fn filter(walk: &mut Walk<'_>, reply: &Reply) -> Verdict {
+///
+/// `generation`: of the policy that the walk goes through. A reply that no rule of it has to do with is not taken apart again: that much is
+/// the same for all who ask.
+pub(super) fn filter(walk: &mut Walk<'_>, reply: &Reply, generation: u64) -> Verdict {
     if walk.policy().zones().is_empty() || !matches!(reply.rcode, ResponseCode::NoError | ResponseCode::NXDomain) {
         return Verdict::Pass(None);
     }
-    match reply.next {
+    let is_undecided = walk.is_undecided();
+    if is_undecided && reply.passed.get() == Some(generation) {
+        return Verdict::Pass(None);
+    }
+    let verdict = match reply.next {
         Some(_) => walk.filter_aliases(&reply.records()),
         None => walk.filter_response(reply.rcode.low(), &reply.records()),
+    };
+    if is_undecided && verdict == Verdict::Pass(None) && walk.is_plain() {
+        reply.passed.set(Some(generation));
     }
+    verdict
 }

@@ -139,7 +139,7 @@ impl Dns {
             return Step::Done;
         };
         let mut walk = filter_query::walk(&query, &exchange, zones);
-        match decide_at_once(&mut walk, &query, &forwarder, exchange.begun) {
+        match decide_at_once(&mut walk, &query, &forwarder, account.snapshot.generation, exchange.begun) {
             Ok(ending) => self.end(&query, &exchange, ending, &walk, &account, out),
             Err(missing) => {
                 let leave = if missing == Missing::Answer { account.ask(&query, &exchange, limiter) } else { Ok(()) };
@@ -158,7 +158,7 @@ impl Dns {
         // Without zones no query comes to wait.
         let Some(zones) = &account.snapshot.zones else { return };
         let mut walk = filter_query::walk(&query, &exchange, zones);
-        let decided = timeout(DEADLINE, decide(&mut walk, &query, &forwarder, exchange.begun));
+        let decided = timeout(DEADLINE, decide(&mut walk, &query, &forwarder, account.snapshot.generation, exchange.begun));
         match decided.await.unwrap_or(Err(AskError::Timeout.into())) {
             Ok(ending) => self.end(&query, &exchange, ending, &walk, &account, out),
             Err(error) => {
@@ -184,7 +184,7 @@ impl Dns {
         let sent = ending.told.as_ref().map(|told| (told.reply.rcode, told.source));
         self.recorder.ended(exchange, Some(query), Verdict::filtered(sent, ending.decision, shadow).beside(account.shadow()));
         if let Some(told) = ending.told {
-            told.bind(query, &self.shared.bindings, Instant::now());
+            told.bind(query, &self.shared.bindings);
             answer::write(query, &told.reply, told.age, told.ede.as_ref(), exchange.transport, out);
         }
     }
@@ -228,12 +228,12 @@ enum Missing {
 }
 
 /// Decides from what is known already.
-fn decide_at_once(walk: &mut Walk<'_>, query: &Query, forwarder: &Rc<Forwarder>, now: Instant) -> Result<Ending, Missing> {
+fn decide_at_once(walk: &mut Walk<'_>, query: &Query, forwarder: &Rc<Forwarder>, generation: u64, now: Instant) -> Result<Ending, Missing> {
     let act = match walk.filter_query() {
         Some(act) => act,
         None => {
             let told = known(query, forwarder, now).ok_or(Missing::Answer)?;
-            match filter(walk, &told.reply) {
+            match filter(walk, &told.reply, generation) {
                 rpz::Verdict::Pass(decision) if told.reply.next.is_none() => return Ok(Ending { told: Some(told), decision }),
                 rpz::Verdict::Act(act) => act,
                 _ => return Err(Missing::Rest),
@@ -245,14 +245,20 @@ fn decide_at_once(walk: &mut Walk<'_>, query: &Query, forwarder: &Rc<Forwarder>,
 }
 
 /// Asks whoever has to be asked, one after another: nobody hears of a name before the policy has let it through.
-async fn decide(walk: &mut Walk<'_>, query: &Query, forwarder: &Rc<Forwarder>, now: Instant) -> Result<Ending, LookupError> {
+async fn decide(
+    walk: &mut Walk<'_>,
+    query: &Query,
+    forwarder: &Rc<Forwarder>,
+    generation: u64,
+    now: Instant,
+) -> Result<Ending, LookupError> {
     let act = match walk.filter_query() {
         Some(act) => act,
         None => {
             let mut told = look_up(query, forwarder, now).await?;
             let mut aliases = 0;
             loop {
-                let mut verdict = filter(walk, &told.reply);
+                let mut verdict = filter(walk, &told.reply, generation);
                 while let rpz::Verdict::Ask(lookup) = verdict {
                     let servers = look_up(&query.also(&lookup.name, lookup.rtype.into()), forwarder, now).await?;
                     verdict = walk.filter_lookup(lookup, Some(servers.reply.records()));

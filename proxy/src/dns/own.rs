@@ -37,7 +37,7 @@ impl Dns {
         // Cannot fail: a host's name is a domain name.
         let Ok(name) = format!("{name}.").parse::<rpz::Name>() else { return Err(ResolveError::Absent) };
         let forwarder = self.own_forwarder(snapshot);
-        let of_family = |rtype| of_family(&name, rtype, zones, &forwarder);
+        let of_family = |rtype| of_family(&name, rtype, (zones, snapshot.generation), &forwarder);
         let (mut addresses, mut refusal) = (Vec::new(), ResolveError::Absent);
         let (v4, v6) = tokio::join!(of_family(RecordType::A), of_family(RecordType::AAAA));
         for found in [v4, v6] {
@@ -51,12 +51,17 @@ impl Dns {
     }
 }
 
-/// A or AAAA.
-async fn of_family(name: &rpz::Name, rtype: RecordType, zones: &Policy, forwarder: &Rc<Forwarder>) -> Result<Vec<IpAddr>, ResolveError> {
+/// A or AAAA. `generation`: of the policy that the zones are part of.
+async fn of_family(
+    name: &rpz::Name,
+    rtype: RecordType,
+    (zones, generation): (&Policy, u64),
+    forwarder: &Rc<Forwarder>,
+) -> Result<Vec<IpAddr>, ResolveError> {
     let asked = rpz::Query { name: name.clone(), rtype: rtype.into(), client: NO_CLIENT, transport: Transport::Tcp };
     let mut walk = Walk::new(zones, asked);
     let query = Query::own(name, rtype);
-    let ending = decide(&mut walk, &query, forwarder, Instant::now()).await?;
+    let ending = decide(&mut walk, &query, forwarder, generation, Instant::now()).await?;
     let addresses: Vec<IpAddr> = ending.told.iter().flat_map(|told| told.reply.addresses()).collect();
     match ending.decision {
         Some(decision) if addresses.is_empty() && decision.action != Action::Passthru => Err(ResolveError::Blocked(decision)),

@@ -46,12 +46,16 @@ impl Told {
     }
 
     /// Tells the egress decision that the workload gets these addresses for the name that it asked for.
-    pub(super) fn bind(&self, query: &Query, bindings: &Bindings, now: Instant) {
-        let mut addresses = self.reply.addresses().peekable();
+    pub(super) fn bind(&self, query: &Query, bindings: &Bindings) {
         // Once is enough for as long as the reply holds; what has expired holds a little longer each time.
-        if addresses.peek().is_none() || (self.reply.bound.replace(true) && self.age != STALE) {
+        if self.reply.bound.replace(true) && self.age != STALE {
             return;
         }
+        let mut addresses = self.reply.addresses().peekable();
+        if addresses.peek().is_none() {
+            return;
+        }
+        let now = Instant::now();
         if let Some(name) = host_name(query.name()) {
             let remains = Duration::from_secs(self.reply.remains(self.age).into());
             bindings.learn(&name, addresses, now + remains, now);

@@ -1,5 +1,7 @@
 //! Queries over UDP: what is known is answered from this loop, the rest from a task of its own.
 
+mod datagrams;
+
 use std::{io, net::SocketAddr, net::UdpSocket as BoundSocket, pin::pin, rc::Rc, time::Instant};
 
 use tokio::{
@@ -8,14 +10,9 @@ use tokio::{
     time::sleep,
 };
 
-use super::{
-    Dns, Pending, Step,
-    answer::Transport,
-    exchange::Exchange,
-    limits::{MAX_WAITING, UDP_BATCH, UDP_QUERY},
-    listener::SCARCE,
-};
+use super::{Dns, Pending, Step, answer::Transport, exchange::Exchange, limits::MAX_WAITING, listener::SCARCE};
 use crate::listeners::Drain;
+use datagrams::{Inbox, Outbox};
 
 /// Answers until `drain` begins.
 ///
@@ -23,7 +20,7 @@ use crate::listeners::Drain;
 pub(super) async fn serve(socket: BoundSocket, listener: SocketAddr, dns: Rc<Dns>, mut drain: Drain) -> io::Result<()> {
     let socket = Rc::new(UdpSocket::from_std(socket)?);
     let mut waiting = JoinSet::new();
-    let (mut packet, mut answer) = ([0; UDP_QUERY], Vec::with_capacity(UDP_QUERY));
+    let (mut inbox, mut outbox) = (Inbox::new(), Outbox::default());
     let mut begun = pin!(drain.begun());
     loop {
         tokio::select! {
@@ -32,28 +29,26 @@ pub(super) async fn serve(socket: BoundSocket, listener: SocketAddr, dns: Rc<Dns
             Some(_) = waiting.join_next(), if !waiting.is_empty() => continue,
             ready = socket.readable() => ready?,
         }
-        for _ in 0..UDP_BATCH {
-            let (length, peer) = match socket.try_recv_from(&mut packet) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    // What ICMP says of an answer sent before concerns nobody else; memory comes back.
-                    if is_scarcity(&error) {
-                        sleep(SCARCE).await;
-                    }
-                    continue;
+        match inbox.receive(&socket) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => {
+                // What ICMP says of an answer sent before concerns nobody else; memory comes back.
+                if is_scarcity(&error) {
+                    sleep(SCARCE).await;
                 }
-            };
+                continue;
+            }
+        }
+        let begun = Instant::now();
+        for (packet, peer) in inbox.datagrams() {
             // Nobody can be reached there: the sender's address is made up.
             if peer.port() == 0 {
                 continue;
             }
-            answer.clear();
-            let exchange = Exchange { listener, client: peer.ip(), transport: Transport::Udp, begun: Instant::now() };
-            match dns.begin(&packet[..length], exchange, &mut answer) {
-                Step::Done if answer.is_empty() => {}
-                // A full socket drops the answer as the network might: the client asks again.
-                Step::Done => drop(socket.try_send_to(&answer, peer)),
+            let exchange = Exchange { listener, client: peer.ip(), transport: Transport::Udp, begun };
+            match outbox.add(peer, |out| dns.begin(packet, exchange, out)) {
+                Step::Done => {}
                 // More than that wait already for answers.
                 Step::Wait(_) if waiting.len() >= MAX_WAITING => {}
                 Step::Wait(pending) => {
@@ -61,7 +56,10 @@ pub(super) async fn serve(socket: BoundSocket, listener: SocketAddr, dns: Rc<Dns
                 }
             }
         }
-        yield_now().await;
+        outbox.send(&socket);
+        if inbox.is_full() {
+            yield_now().await;
+        }
     }
 }
 

@@ -76,7 +76,7 @@ fn connections_that_ask_nothing_are_bounded_and_end() {
     let mut idle: Vec<Stream> = (0..MAX_CONNECTIONS + 44).map(|_| Stream::open(world.server)).collect();
     for (i, stream) in idle.iter_mut().enumerate() {
         // Nothing, half a length, half a query, a length and nothing. Those beyond the bound are closed already.
-        let _ = stream.0.write_all(&[&[][..], &[0], &framed(&query(7, REFUSED, RecordType::A))[..20], &[0xff, 0xff]][i % 4]);
+        let _ = stream.0.write_all([&[][..], &[0], &framed(&query(7, REFUSED, RecordType::A))[..20], &[0xff, 0xff]][i % 4]);
     }
     assert_eq!(world.ask(REFUSED, RecordType::A).rcode, ResponseCode::NXDomain);
     assert_eq!(world.ask("www.test", RecordType::A).short(), GOOD);

@@ -12,7 +12,6 @@ Needs root, for a network namespace of its own, dnspython, unbound and named. Th
 import argparse
 import asyncio
 import collections
-import itertools
 import os
 import pathlib
 import random
@@ -31,7 +30,9 @@ from world import A, Query, World, labels, text
 CORPORA = pathlib.Path(os.environ.get("RINGFENCE_CORPORA", pathlib.Path(__file__).resolve().parents[4] / "shared" / "corpora"))
 QUERIES_OF_A_WORLD = 5000
 READY = Query(labels("ready.walled.example."), labels("ready.walled.example."), A, "127.0.0.1", False, False, False, None)
-SHOWN = int(os.environ.get("SHOWN", 20))
+# Seconds.
+READY_WITHIN = 120
+SHOWN = 20
 
 
 def names():
@@ -40,7 +41,8 @@ def names():
     if real.exists():
         return real.read_text().split()
     pick, syllables = random.Random(0), "ba ce di fo gu ha ki lo me nu pa ri so ty ve wo".split()
-    made = {"".join(pick.choices(syllables, k=pick.randint(2, 5))) + pick.choice([".com", ".org", ".co.uk", ".io"]) for _ in range(20000)}
+    endings = [".com", ".org", ".co.uk", ".io"]
+    made = {"".join(pick.choices(syllables, k=pick.randint(2, 5))) + pick.choice(endings) for _ in range(20_000)}
     return sorted(made)
 
 
@@ -75,10 +77,11 @@ def show(answer):
     return f"rcode {answer.rcode}{' TC' if answer.truncated else ''} {rows}"
 
 
-def tell(model, query, hit, answers, wrong):
+def tell(model, query, hit, answers, peer):
     expected, _, met = model.answer(query)
     flags = [name for name in ("tcp", "dnssec_ok", "checking_disabled") if getattr(query, name)]
-    print(f"UNEXPLAINED: {', '.join(wrong)}: {text(query.name)} {dns.rdatatype.to_text(query.rtype)} from {query.address} {flags} {query.payload}")
+    asked = f"{text(query.name)} {dns.rdatatype.to_text(query.rtype)} from {query.address} {flags} {query.payload}"
+    print(f"UNEXPLAINED: {peer}: {asked}")
     if hit:
         owner = f"{hit.rule.owner}{hit.zone.origin} {hit.rule.action}, override {hit.zone.override}"
         print(f"  rule       {owner}, met by {text(hit.name)}, alias {hit.hop}; could matter: {sorted(met)}")
@@ -90,34 +93,34 @@ def tell(model, query, hit, answers, wrong):
 async def run_world(world, count, counts):
     """How many differences nothing explains."""
     model, client = Model(world), Client()
-    await asyncio.wait_for(client.ready(READY), 60)
+    await asyncio.wait_for(client.ready(READY), READY_WITHIN)
     queries = world.queries(count)
     def servers(query):
         return [server for server in PORTS if server != "unbound" or not model.ends_unbound(query)]
 
     answers = await client.ask_all(queries, servers)
-    faults = 0
+    again = []
     for query, given in zip(queries, answers):
-        wrong = []
         if "unbound" not in given:
             counts["unbound", ("not asked: it would end",)] += 1
-        for peer in given:
+        for peer in list(given):
             reasons, hit = accounted(model, query, peer, given[peer])
             if reasons is None:
-                given[peer] = await client.ask(query, peer)
-                reasons, hit = accounted(model, query, peer, given[peer])
-            if reasons is None:
-                wrong.append(peer)
-            elif reasons:
-                counts[peer, reasons] += 1
+                again.append((query, given, peer))
             else:
-                counts[peer, ("as the draft",)] += 1
+                counts[peer, reasons or ("as the draft",)] += 1
         counts["rules", (hit.rule.trigger + " " + hit.rule.action if hit else "none",)] += 1
-        if wrong:
+    faults = 0
+    for query, given, peer in again:
+        given[peer] = await client.ask(query, peer)
+        reasons, hit = accounted(model, query, peer, given[peer])
+        if reasons is None:
             faults += 1
             if counts["shown", ()] < SHOWN:
                 counts["shown", ()] += 1
-                tell(model, query, hit, given, wrong)
+                tell(model, query, hit, given, peer)
+        else:
+            counts[peer, reasons or ("as the draft",)] += 1
     return faults
 
 
@@ -129,7 +132,9 @@ def main():
     options = arguments.parse_args()
     if not options.in_namespace:
         inside = 'ip link set lo up && exec "$@"'
-        os.execvp("unshare", ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", inside, "sh", sys.executable, *sys.argv, "--in-namespace"])
+        # Whatever is started there ends with it.
+        alone = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        os.execvp("unshare", [*alone, "sh", "-c", inside, "sh", sys.executable, *sys.argv, "--in-namespace"])
     begun, counts, faults, real = time.monotonic(), collections.Counter(), 0, names()
     for number, start in enumerate(range(0, options.queries, QUERIES_OF_A_WORLD)):
         world = World(f"{options.seed}/{number}", real)

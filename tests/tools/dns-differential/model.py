@@ -10,7 +10,7 @@ import ipaddress
 
 import dns.rdata
 
-from world import A, AAAA, ANY, CNAME, DS, HTTPS, IN, SVCB, TTL_UNIT, Record, canonical, labels, text
+from world import A, AAAA, ANY, CNAME, HTTPS, IN, SVCB, TTL_UNIT, Record, canonical, labels, text
 
 # `dropped`: nothing came. `records`: of the answer section.
 # `only_some` of them will do; TTLs may be `shorter`.
@@ -28,9 +28,12 @@ def agrees(expected, given):
         return False
     if not expected.only_some and len(given.records) != len(expected.records):
         return False
-    ttls = {(owner, rtype, rdata): ttl for owner, rtype, ttl, rdata in expected.records}
-    least = 0 if expected.shorter else 1 << 31
-    return all(min(least, ttls.get((owner, rtype, rdata), -1)) <= ttl <= ttls.get((owner, rtype, rdata), -1) for owner, rtype, ttl, rdata in given.records)
+    ttls = {(owner, rtype, data): ttl for owner, rtype, ttl, data in expected.records}
+    for owner, rtype, ttl, data in given.records:
+        most = ttls.get((owner, rtype, data))
+        if most is None or ttl > most or ttl < most and not expected.shorter:
+            return False
+    return True
 
 
 def told(record):
@@ -61,7 +64,10 @@ def by_closest_encloser(zone, name):
     for length in range(len(name), -1, -1):
         at = bisect.bisect_left(owners, reverse[:length])
         if at < len(owners) and owners[at][:length] == reverse[:length]:
-            return zone.wildcards.get(name[len(name) - length :]) if length < len(name) else None
+            if length < len(name):
+                return zone.wildcards.get(name[len(name) - length :])
+            # It exists; perhaps as a wildcard that is asked for by its own name.
+            return zone.wildcards.get(name[1:]) if name[0] == b"*" else None
     return None
 
 
@@ -85,6 +91,10 @@ def by_address(prefixes, found):
                 if best is None or rank < best[0]:
                     best = (rank, rule)
     return best and best[1]
+
+
+def same_owner(prefixes, owner):
+    return prefixes if owner is None else {net: rule for net, rule in prefixes.items() if rule.owner == owner}
 
 
 def action_of(hit):
@@ -119,22 +129,26 @@ class Model:
         aliases = [record for record in records if record.rtype == CNAME] if query.rtype not in (CNAME, ANY) else []
         names = [query.name, *(labels(alias.rdata.target.to_text()) for alias in aliases)]
         known = rcode in (NOERROR, NXDOMAIN)
-        zones = [zone for zone in self.zones if zone.override != "disabled"]
         found = list(addresses(records, [] if self.on("no-hints") else (HTTPS, SVCB))) if known else []
         if query.rtype == ANY and found and self.on("any-from-cache"):
             found = next(([found[number]] for number in range(len(found)) if self.on(f"any-with-one-address/{number}")), [])
-        passed = None
+        passed, left = None, {}
         for by_names, by_addresses in [(True, False), (False, True)] if self.on("names-before-addresses") else [(True, True)]:
             for hop, name in enumerate(names):
                 is_last = hop + 1 == len(names)
-                for zone in zones:
+                for zone in self.zones:
                     rule = None
+                    if zone.override == "disabled":
+                        if is_last and by_address(zone.prefixes["ip"], found) and self.on("disabled-hides-addresses"):
+                            hits = ((address, by_address(zone.prefixes["ip"], [address])) for address in found)
+                            left = {address: rule.owner for address, rule in hits if rule} | left
+                        continue
                     if by_names and hop == 0 and not passed:
                         rule = self.rule_of_client(query, zone)
                     if by_names and not rule and not (passed and passed.hop == hop and not self.on("passthru-of-one-rule")):
                         rule = self.rule_of_name(zone, hop, name)
                     if rule is None and is_last and by_addresses:
-                        rule = self.rule_of_addresses(zone, found)
+                        zone, rule = self.rule_of_addresses(zone, found, left)
                     if rule:
                         hit = Hit(zone, rule, name, hop)
                         if rule.trigger == "ip" or not passes(hit, query) or not self.on("passthru-of-one-name"):
@@ -143,7 +157,8 @@ class Model:
                         if rule.trigger == "client-ip" and self.on("passthru-of-one-rule") and (rule := self.rule_of_name(zone, hop, name)):
                             return Hit(zone, rule, name, hop)
                     if is_last and by_addresses and not known and self.needs_answer(zone, query.rtype):
-                        return None
+                        if not self.on("rule-before-failure"):
+                            return None
         return passed
 
     def rule_of_client(self, query, zone):
@@ -159,13 +174,19 @@ class Model:
             rule = other
         return None if rule and hop > 0 and self.on(f"alias-unseen/{hop}") else rule
 
-    def rule_of_addresses(self, zone, found):
-        rule = by_address(zone.prefixes["ip"], found)
-        for number, address in enumerate(found):
-            other = by_address(zone.prefixes["ip"], [address])
+    def rule_of_addresses(self, zone, found, left):
+        """With the zone that it is of. `left`: the one owner that may still be met by an address."""
+        rules = [by_address(same_owner(zone.prefixes["ip"], left.get(address)), [address]) for address in found]
+        rule = by_address({net: rule for net, rule in zone.prefixes["ip"].items() if rule in rules}, found)
+        for number, other in enumerate(rules):
             if other and other is not rule and self.on(f"address-of-choice/{number}"):
-                return other
-        return rule
+                return zone, other
+        for later in self.zones[self.zones.index(zone) + 1 :] if rule else []:
+            for net, other in later.prefixes["ip"].items() if later.override != "disabled" else []:
+                is_met = other.bits >= rule.bits and any(address in net for address in found)
+                if is_met and self.on(f"prefix-of-later-zone/{later.origin}{other.owner}"):
+                    return later, other
+        return zone, rule
 
     def needs_answer(self, zone, rtype):
         """Of a query that the upstream fails to answer: whether the zone may have a better rule than a later one."""
@@ -203,7 +224,7 @@ class Model:
             return self.answered(NOERROR, led_here)
         if action == "cname" and hit.rule.trigger == "client-ip" and query.rtype != CNAME and self.on("client-ip-alias-unfollowed"):
             return self.answered(NOERROR, [])
-        if action == "cname" and query.rtype == DS and hit.hop and self.on("ds-alias-unfollowed"):
+        if hit.hop and self.on("alias-data-lost"):
             return self.answered(NOERROR, led_here)
         if action == "cname":
             return self.redirect(query, hit, led_here)
@@ -231,7 +252,7 @@ class Model:
                 ttl = 3600
             elif self.on("override-with-ttl-of-type"):
                 ttl = next((record.ttl for record in hit.rule.records if record.rtype == query.rtype), 5)
-        if target[0] == b"*" and not ((hit.rule.trigger != "qname" or query.rtype == CNAME) and self.on("target-as-written")):
+        if target[0] == b"*" and not self.on("target-as-written"):
             target = (*hit.name, *target[1:])
             if sum(map(len, target)) + len(target) > 254:
                 return self.answered(YXDOMAIN, led_here)

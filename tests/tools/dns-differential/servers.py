@@ -49,6 +49,7 @@ server:
     do-ip6: no
     module-config: "respip iterator"
     num-threads: 1
+    incoming-num-tcp: 1000
     outgoing-range: 4096
     num-queries-per-thread: 4096
     qname-minimisation: no
@@ -82,8 +83,9 @@ def bind(directory, zones):
 def unbound(directory, zones):
     config = directory / "unbound.conf"
     # What it would answer by itself.
-    own = " ".join(f'local-zone: "{zone}" nodefault' for zone in ("test.", "invalid.", "onion.", "localhost.", "home.arpa."))
-    lines = UNBOUND.format(directory=directory, port=PORTS["unbound"], upstream=UPSTREAM[1], local_zones=own.replace(" local-zone", "\n    local-zone"))
+    own = ("test.", "invalid.", "onion.", "localhost.", "home.arpa.")
+    own = "\n    ".join(f'local-zone: "{zone}" nodefault' for zone in own)
+    lines = UNBOUND.format(directory=directory, port=PORTS["unbound"], upstream=UPSTREAM[1], local_zones=own)
     for number, zone in enumerate(zones):
         override, _, name = zone.override.partition(":")
         lines += f'rpz:\n    name: "{zone.origin}"\n    zonefile: "{directory}/../policy{number}.zone"\n'

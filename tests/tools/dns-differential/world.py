@@ -24,10 +24,18 @@ TTL_UNIT = 1000
 Record = collections.namedtuple("Record", "owner rtype ttl rdata")
 # `address`: of the client. `payload`: octets of a UDP answer that the client takes; None: it says nothing, and no EDNS at all.
 Query = collections.namedtuple("Query", "name spelled rtype address tcp dnssec_ok checking_disabled payload")
-# `target`: the name that a CNAME of the rule names, where that stands for no action.
-Rule = collections.namedtuple("Rule", "trigger owner action records target ttl")
+# `target`: the name that a CNAME of the rule names, where that stands for no action. `bits`: of its prefix.
+Rule = collections.namedtuple("Rule", "trigger owner action records target ttl bits")
 
 ACTIONS = {"nxdomain": ".", "nodata": "*.", "passthru": "rpz-passthru.", "drop": "rpz-drop.", "tcp-only": "rpz-tcp-only."}
+
+LOCAL_DATA = {
+    A: ["203.0.113.1", "203.0.113.2"],
+    AAAA: ["2001:db8:ffff::1"],
+    TXT: ['"local"'],
+    MX: ["10 mail.walled.example."],
+    CAA: ['0 issue ";"'],
+}
 
 
 def text(name):
@@ -119,7 +127,8 @@ class PolicyZone:
         return [rule for table in tables for rule in table.values()]
 
     def text(self):
-        lines = [f"{self.origin} 3000 IN SOA ns.{self.origin} h.{self.origin} 1 3600 900 86400 3000", f"{self.origin} 3000 IN NS localhost."]
+        soa = f"{self.origin} 3000 IN SOA ns.{self.origin} h.{self.origin} 1 3600 900 86400 3000"
+        lines = [soa, f"{self.origin} 3000 IN NS localhost."]
         for rule in self.rules():
             owner = f"{rule.owner}{self.origin}"
             if rule.action in ACTIONS:
@@ -244,13 +253,15 @@ class World:
         else:
             net = ipaddress.ip_network((self.addresses6(1)[0], pick.choice([128, 128, 124, 64, 48, 46])), strict=False)
         if net.version == 4:
-            reverse = ".".join(reversed(str(net.network_address).split(".")))
+            parts = str(net.network_address).split(".")
         else:
-            reverse = ".".join("zz" if not group else group for group in reversed(str(net.network_address).replace("::", ":_:").strip(":").replace("_", "").split(":")))
-        rule = self.rule(trigger, f"{net.prefixlen}.{reverse}.rpz-{trigger}.")
+            # `::` is a label of its own: `zz`.
+            parts = [part or "zz" for part in str(net.network_address).removesuffix(":").split(":")]
+        reverse = ".".join(reversed(parts))
+        rule = self.rule(trigger, f"{net.prefixlen}.{reverse}.rpz-{trigger}.", net.prefixlen)
         zone.prefixes[trigger].setdefault(net, rule)
 
-    def rule(self, trigger, owner):
+    def rule(self, trigger, owner, bits=None):
         pick = self.random
         action = pick.choice([*ACTIONS, "nxdomain", "nodata", "local-data", "local-data", "local-data", "cname"])
         if action == "drop" and pick.random() < 0.7:
@@ -261,11 +272,10 @@ class World:
             target = labels(spelled)
             records = [Record(None, CNAME, ttl, rdata(CNAME, spelled))]
         elif action == "local-data":
-            data = {A: ["203.0.113.1", "203.0.113.2"], AAAA: ["2001:db8:ffff::1"], TXT: ['"local"'], MX: ["10 mail.walled.example."], CAA: ['0 issue ";"']}
-            for rtype in pick.sample(list(data), pick.randint(1, 3)):
+            for rtype in pick.sample(list(LOCAL_DATA), pick.randint(1, 3)):
                 own = self.ttl()
-                records += [Record(None, rtype, own, rdata(rtype, each)) for each in data[rtype]]
-        return Rule(trigger, owner, action, records, target, ttl)
+                records += [Record(None, rtype, own, rdata(rtype, each)) for each in LOCAL_DATA[rtype]]
+        return Rule(trigger, owner, action, records, target, ttl, bits)
 
     def queries(self, count):
         made = []

@@ -1,5 +1,7 @@
 //! A reply's records as policy looks at them, and replies made of what policy says.
 
+use std::cell::Cell;
+
 use hickory_proto::{
     ProtoError,
     op::{Message, ResponseCode},
@@ -11,12 +13,14 @@ use super::{
         ede::Ede,
         query::{HEADER, QR, Query, TC, skip_name, u16_at},
     },
-    Age, Reply, push_question, tell_ttls,
+    Age, Reply, push_question, question_len, tell_ttls,
 };
 
 const CLASS_IN: u16 = 1;
 /// Points to the name that is asked for (RFC 1035 §4.1.4).
-const QUESTION: [u8; 2] = [0xc0, HEADER as u8];
+const QUESTION: &[u8] = &[0xc0, HEADER as u8];
+/// Octets of a record between its owner and its data.
+const RECORD: usize = 10;
 
 impl Reply {
     /// Of the answer section, those that policy looks into: addresses, aliases, servers, service bindings.
@@ -35,20 +39,24 @@ impl Reply {
     }
 
     /// What a rule answers. `None`: more than a message can hold.
-    pub fn made(query: &Query, rewrite: &Rewrite) -> Option<Self> {
+    pub fn made<'a>(query: &Query, rewrite: &'a Rewrite) -> Option<Self> {
         let ede = rewrite.decision.extended_error().map(Ede::of_policy);
         let rcode = ResponseCode::from_low(rewrite.rcode);
         let lifetime = rewrite.answer.iter().map(|record| record.ttl).min().unwrap_or(0);
         let [answers_high, answers_low] = u16::try_from(rewrite.answer.len()).ok()?.to_be_bytes();
         let flags = QR | if rewrite.truncated { TC } else { 0 };
-        let mut wire = vec![0, 0, flags, rcode.low(), 0, 1, answers_high, answers_low, 0, 0, 0, rewrite.soa.is_some().into()];
+        let records = || rewrite.answer.iter().chain(&rewrite.soa);
+        let owner = |record: &'a Record| match record.owner.as_wire() {
+            owner if owner == query.name() => QUESTION,
+            owner => owner,
+        };
+        let room: usize = records().map(|record| owner(record).len() + RECORD + record.rdata.len()).sum();
+        let mut wire = Vec::with_capacity(HEADER + question_len(query) + room);
+        wire.extend_from_slice(&[0, 0, flags, rcode.low(), 0, 1, answers_high, answers_low, 0, 0, 0, rewrite.soa.is_some().into()]);
         push_question(query, &mut wire);
-        let mut ttls = Vec::with_capacity(rewrite.answer.len() + 1);
-        for record in rewrite.answer.iter().chain(&rewrite.soa) {
-            match record.owner.as_wire() {
-                owner if owner == query.name() => wire.extend_from_slice(&QUESTION),
-                owner => wire.extend_from_slice(owner),
-            }
+        let mut ttls = Vec::with_capacity(records().count());
+        for record in records() {
+            wire.extend_from_slice(owner(record));
             wire.extend_from_slice(&record.rtype.to_be_bytes());
             wire.extend_from_slice(&CLASS_IN.to_be_bytes());
             ttls.push(u16::try_from(wire.len()).ok()?);
@@ -63,8 +71,9 @@ impl Reply {
             lifetime,
             ede,
             next: None,
-            bound: Default::default(),
-            counted: Default::default(),
+            bound: Cell::default(),
+            counted: Cell::default(),
+            passed: Cell::default(),
         })
     }
 

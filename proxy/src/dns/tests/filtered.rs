@@ -12,10 +12,14 @@ use hickory_proto::{
         },
     },
 };
-use ringfence_policy::rpz::{Name as PolicyName, Policy, PolicyZone, Scope, Zone, text};
+use ringfence_policy::rpz::{self, Name as PolicyName, Policy, PolicyZone, Scope, Walk, Zone, text};
 
 use super::peers::*;
-use crate::dns::{answer::Transport, own::may_lead};
+use crate::dns::{
+    answer::{Reply, Transport},
+    filter_response::filter,
+    own::may_lead,
+};
 
 /// `zones`: override and rules, in their order; the first is the platform's.
 fn policy(zones: &[(&str, &str)]) -> Option<Policy> {
@@ -290,6 +294,90 @@ fn a_rule_holds_for_those_who_want_signatures() {
         assert_eq!(told(&world.rig.ask(&asked).await), "NXDomain; EDE 15");
         assert!(world.asked.borrow().is_empty());
     });
+}
+
+#[test]
+fn that_an_answer_has_passed_holds_for_its_policy_type_and_client_only() {
+    use RecordType as T;
+    use Transport::{Tcp, Udp};
+    const PASSED: &str = "NoError; www.example. 60 A 192.0.2.1";
+    const BY_IP: &str = "NXDomain; EDE 15; + z0. 30 SOA";
+    let other = ("given", "32.9.2.0.192.rpz-ip CNAME .");
+    run(async {
+        let world = World::new();
+        for (zones, asked) in [
+            (&[other][..], &[("192.0.2.8", "www.example.", T::A, Udp, PASSED), ("192.0.2.8", "WWW.example.", T::A, Tcp, PASSED)][..]),
+            // Passed before, under another policy; and of the same answer section, under this one.
+            (
+                &[("given", "32.1.2.0.192.rpz-ip CNAME .")],
+                &[
+                    ("192.0.2.8", "www.example.", T::AAAA, Udp, "NXDomain; ! . 30 SOA …"),
+                    ("192.0.2.8", "www.example.", T::A, Udp, BY_IP),
+                    ("192.0.2.8", "www.example.", T::HTTPS, Udp, BY_IP),
+                    ("192.0.2.8", "alias.example.", T::A, Udp, "NXDomain; alias.example. 60 CNAME www.example.; EDE 15; + z0. 30 SOA"),
+                ],
+            ),
+            // The first zone has to see the answer before the second may speak of the client.
+            (
+                &[other, ("given", "32.7.2.0.192.rpz-client-ip CNAME .")],
+                &[
+                    ("192.0.2.8", "www.example.", T::A, Udp, PASSED),
+                    ("192.0.2.7", "www.example.", T::A, Udp, "NXDomain; EDE 18; + z1. 30 SOA"),
+                ],
+            ),
+            (
+                &[other, ("given", "32.7.2.0.192.rpz-client-ip CNAME rpz-tcp-only.")],
+                &[
+                    ("192.0.2.8", "www.example.", T::A, Udp, PASSED),
+                    ("192.0.2.7", "www.example.", T::A, Udp, "NoError; TC; + z1. 30 SOA"),
+                    ("192.0.2.7", "www.example.", T::A, Tcp, PASSED),
+                ],
+            ),
+            (&[other], &[("192.0.2.7", "www.example.", T::A, Udp, PASSED)]),
+        ] {
+            world.rig.filter(policy(zones));
+            for (client, name, qtype, transport, expected) in asked.iter().chain(asked).chain(asked.iter().rev()) {
+                world.rig.client.set(client.parse().unwrap());
+                let told = world.outcome(name, *qtype, *transport).await;
+                let told = told.split(" <- ").next().map(|told| told.replace("WWW.", "www."));
+                assert_eq!(told.as_deref(), Some(*expected), "{zones:?} {client} {name} {qtype} {transport:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_disabled_zone_is_told_of_each_time() {
+    run(async {
+        let world = World::new();
+        world.rig.filter(policy(&[("disabled", "24.0.2.0.192.rpz-ip CNAME .")]));
+        for asked in 1..=3 {
+            world.outcome("www.example.", RecordType::A, Transport::Udp).await;
+            let expected = format!(r#"ringfence_dns_policy_total{{action="NXDOMAIN",trigger="IP",mode="shadow"}} {asked}"#);
+            let metrics = world.rig.shared.metrics.render().unwrap();
+            assert!(metrics.lines().any(|line| line == expected), "{expected}");
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_passed_is_not_taken_apart_again_under_the_same_policy() {
+    let mut message = Message::response(0, hickory_proto::op::OpCode::Query);
+    message.add_query(hickory_proto::op::Query::query(name("www.example."), RecordType::A));
+    message.add_answers([a("www.example.", 60, 1)]);
+    let reply = Reply::new(message, 60, None).unwrap();
+    let query = rpz::Query {
+        name: "www.example".parse().unwrap(),
+        rtype: RecordType::A.into(),
+        client: [127, 0, 0, 1].into(),
+        transport: rpz::Transport::Udp,
+    };
+    let [passes, refuses] = ["32.9.2.0.192.rpz-ip CNAME .", "32.1.2.0.192.rpz-ip CNAME ."].map(|rule| policy(&[("given", rule)]).unwrap());
+    // A generation has one policy: that the second stands for the same one here shows that its rules are not asked.
+    for (policy, generation, has_passed) in [(&passes, 1, true), (&refuses, 1, true), (&refuses, 2, false), (&refuses, 2, false)] {
+        let verdict = filter(&mut Walk::new(policy, query.clone()), &reply, generation);
+        assert_eq!(verdict == rpz::Verdict::Pass(None), has_passed, "{generation}");
+    }
 }
 
 #[test]

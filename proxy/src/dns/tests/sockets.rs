@@ -17,7 +17,7 @@ use tokio::{
 use super::peers::*;
 use crate::{
     dns::{
-        limits::{MAX_CONNECTIONS, MAX_PIPELINED, TCP_IDLE},
+        limits::{MAX_CONNECTIONS, MAX_PIPELINED, TCP_IDLE, UDP_BATCH},
         listener,
     },
     listeners::{Drain, ListenerKey, Role, Route, Serve, Stop},
@@ -30,7 +30,11 @@ struct Served {
 }
 
 fn serve(rig: &Rig) -> Served {
-    let (udp, socket) = listener::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
+    serve_on(rig, "127.0.0.1:0")
+}
+
+fn serve_on(rig: &Rig, address: &str) -> Served {
+    let (udp, socket) = listener::bind(address.parse().unwrap(), false).unwrap();
     let address = udp.local_addr().unwrap();
     let (stop, stopping) = watch::channel(None);
     let key = ListenerKey { role: Role::Dns, listen: address, nth: 0 };
@@ -72,6 +76,39 @@ fn datagrams_are_answered_at_once_or_when_the_answer_comes() {
         assert_eq!(stub.asked.get(), 2);
         served.stop.send_replace(Some(Stop::within(Instant::now() + Duration::from_secs(5))));
         served.ended.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_burst_beyond_a_batch_is_answered_to_whom_it_came_from() {
+    const BURST: u16 = 3 * UDP_BATCH as u16 + 1;
+    run(async {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(first) = UdpSocket::bind(address).await else {
+                println!("skipped: no {address}");
+                continue;
+            };
+            let served = serve_on(&Rig::new(vec![]), address);
+            let clients = [first, UdpSocket::bind(address).await.unwrap()];
+            for id in 0..BURST {
+                for (client, name) in clients.iter().zip(["a.localhost.", "b.localhost."]) {
+                    let mut asked = query(name, RecordType::A);
+                    asked.metadata.id = id;
+                    client.send_to(&asked.to_vec().unwrap(), served.address).await.unwrap();
+                }
+            }
+            for (client, name_asked) in clients.iter().zip(["a.localhost.", "b.localhost."]) {
+                let mut packet = [0; 4096];
+                let mut ids = Vec::new();
+                for _ in 0..BURST {
+                    let (length, peer) = client.recv_from(&mut packet).await.unwrap();
+                    let answer = Message::from_vec(&packet[..length]).unwrap();
+                    assert_eq!((peer, &answer.queries[0].name), (served.address, &name(name_asked)));
+                    ids.push(answer.metadata.id);
+                }
+                assert_eq!(ids, (0..BURST).collect::<Vec<_>>(), "{address}");
+            }
+        }
     });
 }
 

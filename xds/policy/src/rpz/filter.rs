@@ -110,6 +110,18 @@ impl<'p> Walk<'p> {
         self.disabled.as_ref()
     }
 
+    /// Whether no rule has been met yet that acts, or that waits for what comes before it: what [`Walk::filter_response`] says is then the
+    /// same for every client and transport.
+    pub fn is_undecided(&self) -> bool {
+        self.pending.is_none() && self.passed.is_none()
+    }
+
+    /// Whether what has been said so far follows from the query and its answer alone: nothing else was looked up, and no disabled zone has
+    /// a rule that is to be told of.
+    pub fn is_plain(&self) -> bool {
+        self.lookups.is_empty() && self.disabled.is_none()
+    }
+
     /// Before anything is asked upstream. `None`: the query is to be resolved.
     pub fn filter_query(&mut self) -> Option<Act> {
         let mut earlier_need_answer = false;

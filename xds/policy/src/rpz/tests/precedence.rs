@@ -291,6 +291,10 @@ fn one_rule_acts() {
     }
     let tcp_only = [(given, "www.example CNAME rpz-tcp-only."), (given, "www.example CNAME .")];
     assert_eq!(outcome(&tcp_only, "www.example", A, "192.0.2.7", Transport::Tcp), "asked: z0 www.example: PASSTHRU");
+    // Too long with the target behind it.
+    let long = format!("{}example", format!("{}.", "x".repeat(60)).repeat(4));
+    let expected = format!("z0 *.example: Local-Data at {long}., rcode 6, Some(15)");
+    assert_eq!(outcome(&[(given, "*.example CNAME *.garden.corp.")], &long, A, "192.0.2.7", Transport::Udp), expected);
     // An IPv4 client of an IPv6 socket.
     let client = [(given, "32.7.2.0.192.rpz-client-ip CNAME rpz-drop.")];
     assert_eq!(outcome(&client, "x", A, "::ffff:192.0.2.7", Transport::Udp), "z0 32.7.2.0.192.rpz-client-ip: DROP");
