@@ -11,7 +11,7 @@ use serde::Serialize;
 
 pub(crate) use self::bulk::source;
 use crate::{
-    Error,
+    Error, dns,
     load::{Load, Outcome},
     peers::ringfence::Installation,
     report::Report,
@@ -44,13 +44,14 @@ pub(crate) enum Part {
     Rest,
     Policy,
     Flood,
+    Dns,
 }
 
 /// Each starts what it needs, fills tables of the report, and ends what it started.
 type Scenario = fn(Plan, &mut Report) -> Result<(), Error>;
 
-const SCENARIOS: [(Part, Scenario); 4] =
-    [(Part::Bulk, bulk::run), (Part::Rest, rest::run), (Part::Policy, policy::run), (Part::Flood, flood::run)];
+const SCENARIOS: [(Part, Scenario); 5] =
+    [(Part::Bulk, bulk::run), (Part::Rest, rest::run), (Part::Policy, policy::run), (Part::Flood, flood::run), (Part::Dns, dns::run)];
 
 /// `only`: all parts where it is `None`.
 pub(crate) fn run(plan: Plan, only: Option<Part>, report: &mut Report) -> Result<(), Error> {

@@ -1,0 +1,226 @@
+//! DNS with policy zones of up to a million rules: the sidecar beside other resolvers with the same zone.
+
+mod ask;
+mod cost;
+mod edits;
+mod load;
+mod memory;
+mod peers;
+mod ringfence;
+mod server;
+mod upstream;
+mod zone;
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+pub(crate) use self::upstream::run as upstream;
+use self::{
+    ask::NXDOMAIN,
+    load::{Questions, Work},
+    peers::Peer,
+    ringfence::{LOGGING, PLAIN, Ringfence},
+    server::Server,
+    zone::{Changing, Names, ZoneText},
+};
+use crate::{Error, report::Report, scenarios::Plan, target::Target};
+
+/// Within which a server must have loaded its zone.
+const LIMIT: Duration = Duration::from_secs(180);
+/// Names that are asked for: one for each so many rules, and such as no rule is about. All of the latter fit into every cache.
+const REFUSED_NAMES: usize = 10_000;
+const CACHED_NAMES: usize = 1_000;
+
+/// How much is measured.
+struct Extent {
+    /// Rules of the zones; the last is the one that is edited.
+    sizes: &'static [usize],
+    rounds: usize,
+    /// Of one run in a closed loop.
+    queries: usize,
+    /// One run in an open loop.
+    calm: Duration,
+    starts: usize,
+    edits: usize,
+    /// BIND takes longest over the largest zone.
+    bind_up_to: usize,
+}
+
+impl Extent {
+    const FULL: Self = Self {
+        sizes: &[10_000, 100_000, 1_000_000],
+        rounds: 5,
+        queries: 150_000,
+        calm: Duration::from_secs(2),
+        starts: 3,
+        edits: 3,
+        bind_up_to: usize::MAX,
+    };
+    const QUICK: Self = Self {
+        sizes: &[10_000, 1_000_000],
+        rounds: 2,
+        queries: 40_000,
+        calm: Duration::from_millis(800),
+        starts: 1,
+        edits: 1,
+        bind_up_to: 100_000,
+    };
+
+    fn of(plan: Plan) -> Self {
+        if plan.rounds < Plan::FULL.rounds { Self::QUICK } else { Self::FULL }
+    }
+}
+
+/// Rows of a table that is not complete yet.
+#[derive(Default)]
+struct Rows(Vec<(String, Vec<f64>)>);
+
+impl Rows {
+    fn add(&mut self, name: &str, values: &[f64]) {
+        self.0.push((name.to_owned(), values.to_vec()));
+    }
+
+    fn tell(&self, title: &'static str, columns: &[&'static str], report: &mut Report) {
+        let table = report.table(title, columns);
+        self.0.iter().for_each(|(name, values)| table.add(name, values));
+    }
+}
+
+/// The servers with one zone.
+struct Field {
+    rules: String,
+    zone: ZoneText,
+    ringfence: Ringfence,
+    servers: Vec<Server>,
+    _dir: TempDir,
+}
+
+pub(crate) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
+    let extent = Extent::of(plan);
+    let upstream = Target::role("upstream", &["dns-upstream"])?;
+    let names = Names::find();
+    let (mut starts, mut memory, mut effect, mut felt) = (Rows::default(), Rows::default(), Rows::default(), Rows::default());
+    let mut costs = cost::WORKS.map(|_| Rows::default());
+    for &rules in extent.sizes {
+        let zone = ZoneText::new(&names, rules, REFUSED_NAMES);
+        let cached: Vec<String> = (0..CACHED_NAMES).map(|number| format!("host-{number}.cached.bench.example")).collect();
+        let mut questions = Questions::new(&zone.refused, &cached)?;
+        let field = Field::start(rules, zone, upstream.address, &extent, &mut starts, &mut memory)?;
+        memory::measure(&field, &mut questions, &mut memory)?;
+        cost::measure(&field, &extent, &mut questions, &mut costs)?;
+        if extent.sizes.last() == Some(&rules) {
+            edits::measure(&field, &extent, &mut questions, &mut effect, &mut felt)?;
+        }
+    }
+    for (work, rows) in cost::WORKS.iter().zip(&costs) {
+        let title = match work {
+            Work::Refused => "DNS: names that a rule refuses; latency in us at 10,000 queries/s",
+            Work::Cached => "DNS: names that no rule is about, in the cache; latency in us at 10,000 queries/s",
+            Work::Mix => "DNS: 30 % refused, 69 % in the cache, 1 % new; latency in us at 10,000 queries/s",
+        };
+        rows.tell(title, &cost::COLUMNS, report);
+    }
+    starts.tell("DNS: from exec to the first right NXDOMAIN for the zone's last rule", &["ms"], report);
+    memory.tell("DNS: memory, KiB", &memory::COLUMNS, report);
+    effect.tell("DNS: from an edit of one rule to its effect", &edits::EFFECT, report);
+    felt.tell("DNS: 2,000 queries/s of the mix while the zone is replaced, us", &edits::FELT, report);
+    Ok(())
+}
+
+impl Field {
+    /// Starts each several times, and checks those that stay.
+    fn start(
+        rules: usize,
+        zone: ZoneText,
+        upstream: SocketAddr,
+        extent: &Extent,
+        starts: &mut Rows,
+        memory: &mut Rows,
+    ) -> Result<Self, Error> {
+        let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
+        let rules_text = format!("{} rules", thousands(rules));
+        let ringfence = Ringfence::new(dir.path(), upstream)?;
+        let mut field = Self { rules: rules_text, zone, ringfence, servers: Vec::new(), _dir: dir };
+        field.start_ringfence(extent, starts, memory)?;
+        for peer in Peer::all(field._dir.path(), upstream)? {
+            if peer.name == "bind" && rules > extent.bind_up_to {
+                continue;
+            }
+            field.start_peer(&peer, extent, starts)?;
+        }
+        field.servers.iter().try_for_each(|server| server.check(&field.zone))?;
+        Ok(field)
+    }
+
+    /// What is told of a zone of this size.
+    fn row(&self, what: &str) -> String {
+        format!("{}: {what}", self.rules)
+    }
+
+    fn start_ringfence(&mut self, extent: &Extent, starts: &mut Rows, memory: &mut Rows) -> Result<(), Error> {
+        self.zone.write(&self.ringfence.zone(), 1, Changing::Refuses)?;
+        for _ in 0..extent.starts {
+            self.ringfence.forget(PLAIN)?;
+            let started = Instant::now();
+            self.ringfence.start_control_plane()?;
+            let sidecar = self.ringfence.start_sidecar(PLAIN)?;
+            self.right(&sidecar)?;
+            starts.add(&self.row("ringfence, control plane and sidecar from nothing"), &[started.elapsed().as_secs_f64() * 1e3]);
+            memory::tell(&self.row("ringfence, the zone just received"), sidecar.pid(), memory)?;
+            sidecar.process.end()?;
+            self.ringfence.stop_control_plane()?;
+        }
+        for _ in 0..extent.starts {
+            let started = Instant::now();
+            let sidecar = self.ringfence.start_sidecar(PLAIN)?;
+            self.right(&sidecar)?;
+            starts.add(&self.row("ringfence, sidecar with its last known good"), &[started.elapsed().as_secs_f64() * 1e3]);
+            memory::tell(&self.row("ringfence, the zone as it was on disk"), sidecar.pid(), memory)?;
+            sidecar.process.end()?;
+        }
+        self.ringfence.start_control_plane()?;
+        for workload in [PLAIN, LOGGING] {
+            let sidecar = self.ringfence.start_sidecar(workload)?;
+            self.right(&sidecar)?;
+            self.servers.push(sidecar);
+        }
+        Ok(())
+    }
+
+    fn start_peer(&mut self, peer: &Peer, extent: &Extent, starts: &mut Rows) -> Result<(), Error> {
+        self.zone.write(&peer.zone(), 1, Changing::Refuses)?;
+        let mut running = None;
+        for _ in 0..extent.starts {
+            // The one before must have gone: its address is used again.
+            drop(running.take());
+            let started = Instant::now();
+            let Some(server) = peer.start()? else { return Ok(()) };
+            self.right(&server)?;
+            starts.add(&self.row(server.name), &[started.elapsed().as_secs_f64() * 1e3]);
+            running = Some(server);
+        }
+        self.servers.extend(running);
+        Ok(())
+    }
+
+    /// Waits until it knows the zone's last rule.
+    fn right(&self, server: &Server) -> Result<(), Error> {
+        ask::first(server.address, &self.zone.last, NXDOMAIN, LIMIT)
+            .map(drop)
+            .map_err(|error| Error::Unexpected(format!("{}: {error}", server.name)))
+    }
+}
+
+/// With a comma after each three digits from the right.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let separated = digits.char_indices().map(|(at, digit)| {
+        let comma = at > 0 && (digits.len() - at).is_multiple_of(3);
+        format!("{}{digit}", if comma { "," } else { "" })
+    });
+    separated.collect()
+}
