@@ -50,7 +50,7 @@ impl Questions {
             Work::Refused => refused(self),
             Work::Cached => cached(self),
             Work::Mix if number * REFUSED_OF_100 % 100 < REFUSED_OF_100 => refused(self),
-            Work::Mix if number % NEW_ONE_IN == 1 => (question(&format!("host-{number}.new.bench.example"))?, NOERROR),
+            Work::Mix if number % NEW_ONE_IN == 1 => (question(&format!("new-{number}.kept.bench.example"))?, NOERROR),
             Work::Mix => cached(self),
         })
     }

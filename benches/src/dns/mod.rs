@@ -94,9 +94,10 @@ impl Rows {
 struct Field {
     rules: String,
     zone: ZoneText,
-    ringfence: Ringfence,
+    // Ends before what it is connected to.
     servers: Vec<Server>,
-    _dir: TempDir,
+    ringfence: Ringfence,
+    dir: TempDir,
 }
 
 pub(crate) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
@@ -107,9 +108,10 @@ pub(crate) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
     let mut costs = cost::WORKS.map(|_| Rows::default());
     for &rules in extent.sizes {
         let zone = ZoneText::new(&names, rules, REFUSED_NAMES);
-        let cached: Vec<String> = (0..CACHED_NAMES).map(|number| format!("host-{number}.cached.bench.example")).collect();
+        let cached: Vec<String> = (0..CACHED_NAMES).map(|number| format!("host-{number}.kept.bench.example")).collect();
         let mut questions = Questions::new(&zone.refused, &cached)?;
         let field = Field::start(rules, zone, upstream.address, &extent, &mut starts, &mut memory)?;
+        eprintln!("{} rules: all servers run and enforce them", thousands(rules));
         memory::measure(&field, &mut questions, &mut memory)?;
         cost::measure(&field, &extent, &mut questions, &mut costs)?;
         if extent.sizes.last() == Some(&rules) {
@@ -142,11 +144,10 @@ impl Field {
         memory: &mut Rows,
     ) -> Result<Self, Error> {
         let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
-        let rules_text = format!("{} rules", thousands(rules));
         let ringfence = Ringfence::new(dir.path(), upstream)?;
-        let mut field = Self { rules: rules_text, zone, ringfence, servers: Vec::new(), _dir: dir };
+        let mut field = Self { rules: format!("{} rules", thousands(rules)), zone, servers: Vec::new(), ringfence, dir };
         field.start_ringfence(extent, starts, memory)?;
-        for peer in Peer::all(field._dir.path(), upstream)? {
+        for peer in Peer::all(field.dir.path(), upstream)? {
             if peer.name == "bind" && rules > extent.bind_up_to {
                 continue;
             }

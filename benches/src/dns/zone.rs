@@ -1,6 +1,7 @@
 //! The policy zone that all servers are given: real names of blocklists as rules, and three rules of its own that are asked about.
 
 use std::{
+    collections::HashSet,
     env, fs,
     path::{Path, PathBuf},
 };
@@ -58,6 +59,13 @@ impl Names {
             Err(_) => Self((0..MADE_UP).map(made_up).collect()),
         }
     }
+
+    /// Owners of so many rules, each once: PowerDNS refuses a zone that says something twice, and some of the names are others with `www`.
+    fn owners(&self, count: usize) -> Vec<String> {
+        let mut taken = HashSet::with_capacity(count);
+        let made = PREFIXES.iter().flat_map(|prefix| self.0.iter().map(move |name| format!("{prefix}{name}")));
+        made.filter(|owner| taken.insert(owner.clone())).take(count).collect()
+    }
 }
 
 /// About as long as real ones, and as unevenly spread over top-level domains.
@@ -89,18 +97,16 @@ pub(super) struct ZoneText {
 impl ZoneText {
     /// Of so many rules, as many as there can be made of the names at most.
     pub(super) fn new(names: &Names, rules: usize, refused: usize) -> Self {
-        let taken = rules.saturating_sub(OWN);
-        let owners = || PREFIXES.iter().flat_map(|prefix| names.0.iter().map(move |name| (*prefix, name))).take(taken);
-        let middle = taken / 2;
-        let text =
-            |from: usize, to: usize| owners().take(to).skip(from).map(|(prefix, name)| format!("{prefix}{name} CNAME .\n")).collect();
-        let asked = |(prefix, name): (&str, &String)| format!("{}{name}", prefix.replace('*', "any"));
+        let owners = names.owners(rules.saturating_sub(OWN));
+        let (before, after) = owners.split_at(owners.len() / 2);
+        let text = |owners: &[String]| owners.iter().map(|owner| format!("{owner} CNAME .\n")).collect();
+        let asked = |owner: &String| owner.replacen('*', "any", 1);
         Self {
-            before: text(0, middle),
-            after: text(middle, taken),
-            first: owners().next().map(asked).unwrap_or_default(),
-            last: owners().last().map(asked).unwrap_or_default(),
-            refused: owners().step_by((taken / refused).max(1)).take(refused).map(asked).collect(),
+            before: text(before),
+            after: text(after),
+            first: owners.first().map(asked).unwrap_or_default(),
+            last: owners.last().map(asked).unwrap_or_default(),
+            refused: owners.iter().step_by((owners.len() / refused).max(1)).take(refused).map(asked).collect(),
         }
     }
 
