@@ -10,12 +10,12 @@ use super::{
     Extent, Field, LIMIT, Rows,
     ask::{self, NOERROR, NXDOMAIN},
     load::{Outcome, Questions, Work, at_rate},
-    server::Server,
+    server::{Reload, Server},
     zone::{CHANGING, Changing},
 };
-use crate::Error;
+use crate::{Error, measure};
 
-pub(super) const EFFECT: [&str; 1] = ["seconds"];
+pub(super) const EFFECT: [&str; 2] = ["seconds", "of these CPU"];
 pub(super) const FELT: [&str; 6] = ["p50", "p99", "p99.9", "max", "lost of 10,000", "seconds"];
 /// Queries a second meanwhile: all IDs are used only after half a minute.
 const RATE: usize = 2_000;
@@ -28,7 +28,9 @@ pub(super) fn measure(field: &Field, extent: &Extent, questions: &mut Questions,
     for server in field.servers.iter().filter(|server| !server.name.ends_with("logged")) {
         let mut edits = Edits { field, server, serial: 1, now: Changing::Refuses };
         for _ in 0..extent.edits {
-            effect.add(&field.row(server.name), &[edits.edit()?.as_secs_f64()]);
+            let before = edits.cpu()?;
+            let seconds = edits.edit()?.as_secs_f64();
+            effect.add(&field.row(server.name), &[seconds, (edits.cpu()? - before).as_secs_f64()]);
         }
         for _ in 0..extent.edits {
             let alone = at_rate(server.address, Work::Mix, questions, RATE, |elapsed| elapsed >= extent.calm)?;
@@ -66,6 +68,15 @@ impl Edits<'_> {
         ask::until(self.server.address, CHANGING, wanted, EVERY, LIMIT)?;
         drop(reading);
         Ok(started.elapsed())
+    }
+
+    /// Of whoever reads the zone: the server itself, and the control plane where there is one.
+    fn cpu(&self) -> Result<Duration, Error> {
+        let own = measure::cpu(self.server.pid())?;
+        match (&self.server.reload, self.field.ringfence.control_plane_pid()) {
+            (Reload::ByItself, Some(pid)) => Ok(own + measure::cpu(pid)?),
+            _ => Ok(own),
+        }
     }
 
     fn edit_under_load(&mut self, questions: &mut Questions) -> Result<Outcome, Error> {

@@ -46,8 +46,8 @@ struct Extent {
     calm: Duration,
     starts: usize,
     edits: usize,
-    /// BIND takes longest over the largest zone.
-    bind_up_to: usize,
+    /// Rules of the largest zone that is given to others than Unbound too.
+    all_peers_up_to: usize,
 }
 
 impl Extent {
@@ -58,16 +58,16 @@ impl Extent {
         calm: Duration::from_secs(2),
         starts: 3,
         edits: 3,
-        bind_up_to: usize::MAX,
+        all_peers_up_to: usize::MAX,
     };
     const QUICK: Self = Self {
         sizes: &[10_000, 1_000_000],
-        rounds: 2,
-        queries: 40_000,
-        calm: Duration::from_millis(800),
+        rounds: 3,
+        queries: 30_000,
+        calm: Duration::from_millis(500),
         starts: 1,
         edits: 1,
-        bind_up_to: 100_000,
+        all_peers_up_to: 100_000,
     };
 
     fn of(plan: Plan) -> Self {
@@ -148,7 +148,7 @@ impl Field {
         let mut field = Self { rules: format!("{} rules", thousands(rules)), zone, servers: Vec::new(), ringfence, dir };
         field.start_ringfence(extent, starts, memory)?;
         for peer in Peer::all(field.dir.path(), upstream)? {
-            if peer.name == "bind" && rules > extent.bind_up_to {
+            if peer.name != "unbound" && rules > extent.all_peers_up_to {
                 continue;
             }
             field.start_peer(&peer, extent, starts)?;
