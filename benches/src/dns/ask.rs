@@ -14,7 +14,7 @@ use hickory_proto::{
     rr::{Name, RecordType},
 };
 
-use crate::{Error, target::POLL};
+use crate::{Error, process::POLL};
 
 pub(super) const NOERROR: u8 = 0;
 pub(super) const NXDOMAIN: u8 = 3;

@@ -3,13 +3,14 @@
 use std::{thread, time::Duration};
 
 use super::{
-    Extent, Field, Rows,
+    Extent, Field,
     load::{Questions, Work, at_rate, saturate},
     server::Server,
 };
-use crate::{Error, measure};
+use crate::{Error, measure, report::Table};
 
-pub(super) const COLUMNS: [&str; 7] = ["CPU us/query", "of unbound's", "queries/s", "p50", "p99", "p99.9", "lost or wrong of 10,000"];
+pub(super) const CPU: &str = "CPU us/query";
+pub(super) const COLUMNS: [&str; 7] = [CPU, "of unbound's", "queries/s", "p50", "p99", "p99.9", "lost or wrong of 10,000"];
 pub(super) const WORKS: [Work; 3] = [Work::Refused, Work::Cached, Work::Mix];
 /// Queries a second of the open loop.
 const RATE: usize = 10_000;
@@ -23,7 +24,7 @@ struct Run {
     rest: [f64; 5],
 }
 
-pub(super) fn measure(field: &Field, extent: &Extent, questions: &mut Questions, tables: &mut [Rows; 3]) -> Result<(), Error> {
+pub(super) fn measure(field: &Field, extent: &Extent, questions: &mut Questions, tables: &mut [Table; 3]) -> Result<(), Error> {
     for server in &field.servers {
         // Caches are full from here on, and what is allocated once is.
         saturate(server.address, Work::Cached, questions, extent.queries / 4)?;

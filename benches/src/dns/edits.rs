@@ -7,15 +7,16 @@ use std::{
 };
 
 use super::{
-    Extent, Field, LIMIT, Rows,
+    Extent, Field, LIMIT,
     ask::{self, NOERROR, NXDOMAIN},
     load::{Outcome, Questions, Work, at_rate},
     server::{Reload, Server},
     zone::{CHANGING, Changing},
 };
-use crate::{Error, measure};
+use crate::{Error, measure, report::Table};
 
-pub(super) const EFFECT: [&str; 2] = ["seconds", "of these CPU"];
+pub(super) const SECONDS: &str = "seconds";
+pub(super) const EFFECT: [&str; 2] = [SECONDS, "of these CPU"];
 pub(super) const FELT: [&str; 6] = ["p50", "p99", "p99.9", "max", "lost of 10,000", "seconds"];
 /// Queries a second meanwhile: all IDs are used only after half a minute.
 const RATE: usize = 2_000;
@@ -24,7 +25,13 @@ const EVERY: Duration = Duration::from_millis(1);
 /// Before an edit, and after its effect shows.
 const AROUND: Duration = Duration::from_millis(300);
 
-pub(super) fn measure(field: &Field, extent: &Extent, questions: &mut Questions, effect: &mut Rows, felt: &mut Rows) -> Result<(), Error> {
+pub(super) fn measure(
+    field: &Field,
+    extent: &Extent,
+    questions: &mut Questions,
+    effect: &mut Table,
+    felt: &mut Table,
+) -> Result<(), Error> {
     for server in field.servers.iter().filter(|server| !server.name.ends_with("logged")) {
         let mut edits = Edits { field, server, serial: 1, now: Changing::Refuses };
         for _ in 0..extent.edits {
@@ -42,7 +49,7 @@ pub(super) fn measure(field: &Field, extent: &Extent, questions: &mut Questions,
     Ok(())
 }
 
-fn tell(name: &str, outcome: Outcome, rows: &mut Rows) {
+fn tell(name: &str, outcome: Outcome, rows: &mut Table) {
     let Outcome { latency, lost, answered, seconds, .. } = outcome;
     let lost = lost as f64 * 1e4 / (lost + answered) as f64;
     rows.add(name, &[latency.p50, latency.p99, latency.p999, latency.max, lost, seconds]);

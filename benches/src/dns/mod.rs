@@ -27,7 +27,12 @@ use self::{
     server::Server,
     zone::{Changing, Names, ZoneText},
 };
-use crate::{Error, report::Report, scenarios::Plan, target::Target};
+use crate::{
+    Error,
+    report::{Report, Table},
+    scenarios::Plan,
+    target::Target,
+};
 
 /// Within which a server must have loaded its zone.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -75,61 +80,63 @@ impl Extent {
     }
 }
 
-/// Rows of a table that is not complete yet.
-#[derive(Default)]
-struct Rows(Vec<(String, Vec<f64>)>);
-
-impl Rows {
-    fn add(&mut self, name: &str, values: &[f64]) {
-        self.0.push((name.to_owned(), values.to_vec()));
-    }
-
-    fn tell(&self, title: &'static str, columns: &[&'static str], report: &mut Report) {
-        let table = report.table(title, columns);
-        self.0.iter().for_each(|(name, values)| table.add(name, values));
-    }
-}
-
 /// The servers with one zone.
 struct Field {
-    rules: String,
+    rules: usize,
     zone: ZoneText,
     // Ends before what it is connected to.
     servers: Vec<Server>,
     ringfence: Ringfence,
     dir: TempDir,
+    /// Peers that are not measured, and why.
+    left_out: Vec<String>,
 }
 
 pub(crate) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
     let extent = Extent::of(plan);
     let upstream = Target::role("upstream", &["dns-upstream"])?;
     let names = Names::find();
-    let (mut starts, mut memory, mut effect, mut felt) = (Rows::default(), Rows::default(), Rows::default(), Rows::default());
-    let mut costs = cost::WORKS.map(|_| Rows::default());
+    let mut starts = Table::new("DNS: from exec to the first right NXDOMAIN for the zone's last rule", &["ms"]);
+    let mut memory = Table::new("DNS: memory, KiB", &memory::COLUMNS);
+    let mut effect = Table::new("DNS: from an edit of one rule to its effect", &edits::EFFECT);
+    let mut felt = Table::new("DNS: 2,000 queries/s of the mix while the zone is replaced, us", &edits::FELT);
+    let mut costs = cost::WORKS.map(|work| {
+        let title = match work {
+            Work::Refused => "DNS: names that a rule refuses; latency in us at 10,000 queries/s",
+            Work::Cached => "DNS: names that no rule is about, in the cache; latency in us at 10,000 queries/s",
+            Work::Mix => "DNS: 30 % refused, 69 % in the cache, 1 % new; latency in us at 10,000 queries/s",
+        };
+        Table::new(title, &cost::COLUMNS).drawn(&[cost::CPU])
+    });
     for &rules in extent.sizes {
         let zone = ZoneText::new(&names, rules, REFUSED_NAMES);
         let cached: Vec<String> = (0..CACHED_NAMES).map(|number| format!("host-{number}.kept.bench.example")).collect();
         let mut questions = Questions::new(&zone.refused, &cached)?;
         let field = Field::start(rules, zone, upstream.address, &extent, &mut starts, &mut memory)?;
         eprintln!("{} rules: all servers run and enforce them", thousands(rules));
+        field.left_out.iter().for_each(|what| report.leave_out(what.clone()));
         memory::measure(&field, &mut questions, &mut memory)?;
         cost::measure(&field, &extent, &mut questions, &mut costs)?;
         if extent.sizes.last() == Some(&rules) {
             edits::measure(&field, &extent, &mut questions, &mut effect, &mut felt)?;
         }
     }
-    for (work, rows) in cost::WORKS.iter().zip(&costs) {
-        let title = match work {
-            Work::Refused => "DNS: names that a rule refuses; latency in us at 10,000 queries/s",
-            Work::Cached => "DNS: names that no rule is about, in the cache; latency in us at 10,000 queries/s",
-            Work::Mix => "DNS: 30 % refused, 69 % in the cache, 1 % new; latency in us at 10,000 queries/s",
-        };
-        rows.tell(title, &cost::COLUMNS, report);
+    for &rules in extent.sizes {
+        let row = |server: &str| row(server, rules);
+        for (work, table) in cost::WORKS.iter().zip(&costs) {
+            let what = format!("DNS, {work:?}: CPU/query of Unbound's, {} rules", thousands(rules));
+            report.goal(&what, 0.7, table.ratio(&row("ringfence"), &row("unbound"), cost::CPU));
+        }
     }
-    starts.tell("DNS: from exec to the first right NXDOMAIN for the zone's last rule", &["ms"], report);
-    memory.tell("DNS: memory, KiB", &memory::COLUMNS, report);
-    effect.tell("DNS: from an edit of one rule to its effect", &edits::EFFECT, report);
-    felt.tell("DNS: 2,000 queries/s of the mix while the zone is replaced, us", &edits::FELT, report);
+    let largest = extent.sizes.last().copied().unwrap_or_default();
+    let edited = effect.values(&row("ringfence", largest), edits::SECONDS).to_vec();
+    report.goal(&format!("DNS: seconds from an edit to its effect, {} rules", thousands(largest)), 2.0, edited);
+    let private = |what: &str| memory::private(&memory, &row(what, largest));
+    let all = private("ringfence, after 100,000 queries");
+    let more: Vec<f64> = private(memory::FOR_TWO_TENANTS).iter().zip(private(memory::FOR_ONE_TENANT)).map(|(two, one)| two - one).collect();
+    report.goal(&format!("DNS: private memory in MB, {} rules", thousands(largest)), 20.0, all);
+    report.goal("DNS: of that for a second tenant of the sidecar, in MB", 2.0, more);
+    costs.into_iter().chain([starts, memory, effect, felt]).for_each(|table| report.push(table));
     Ok(())
 }
 
@@ -140,15 +147,16 @@ impl Field {
         zone: ZoneText,
         upstream: SocketAddr,
         extent: &Extent,
-        starts: &mut Rows,
-        memory: &mut Rows,
+        starts: &mut Table,
+        memory: &mut Table,
     ) -> Result<Self, Error> {
         let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
         let ringfence = Ringfence::new(dir.path(), upstream)?;
-        let mut field = Self { rules: format!("{} rules", thousands(rules)), zone, servers: Vec::new(), ringfence, dir };
+        let mut field = Self { rules, zone, servers: Vec::new(), ringfence, dir, left_out: Vec::new() };
         field.start_ringfence(extent, starts, memory)?;
         for peer in Peer::all(field.dir.path(), upstream)? {
             if peer.name != "unbound" && rules > extent.all_peers_up_to {
+                field.left_out.push(format!("DNS: {}: this run is a quick one", field.row(peer.name)));
                 continue;
             }
             field.start_peer(&peer, extent, starts)?;
@@ -159,10 +167,10 @@ impl Field {
 
     /// What is told of a zone of this size.
     fn row(&self, what: &str) -> String {
-        format!("{}: {what}", self.rules)
+        row(what, self.rules)
     }
 
-    fn start_ringfence(&mut self, extent: &Extent, starts: &mut Rows, memory: &mut Rows) -> Result<(), Error> {
+    fn start_ringfence(&mut self, extent: &Extent, starts: &mut Table, memory: &mut Table) -> Result<(), Error> {
         self.zone.write(&self.ringfence.zone(), 1, Changing::Refuses)?;
         for _ in 0..extent.starts {
             self.ringfence.forget(PLAIN)?;
@@ -192,14 +200,17 @@ impl Field {
         Ok(())
     }
 
-    fn start_peer(&mut self, peer: &Peer, extent: &Extent, starts: &mut Rows) -> Result<(), Error> {
+    fn start_peer(&mut self, peer: &Peer, extent: &Extent, starts: &mut Table) -> Result<(), Error> {
         self.zone.write(&peer.zone(), 1, Changing::Refuses)?;
         let mut running = None;
         for _ in 0..extent.starts {
             // The one before must have gone: its address is used again.
             drop(running.take());
             let started = Instant::now();
-            let Some(server) = peer.start()? else { return Ok(()) };
+            let Some(server) = peer.start()? else {
+                self.left_out.push(format!("DNS: {}: it is not installed", self.row(peer.name)));
+                return Ok(());
+            };
             self.right(&server)?;
             starts.add(&self.row(server.name), &[started.elapsed().as_secs_f64() * 1e3]);
             running = Some(server);
@@ -214,6 +225,10 @@ impl Field {
             .map(drop)
             .map_err(|error| Error::Unexpected(format!("{}: {error}", server.name)))
     }
+}
+
+fn row(what: &str, rules: usize) -> String {
+    format!("{what}, {} rules", thousands(rules))
 }
 
 /// With a comma after each three digits from the right.

@@ -8,7 +8,6 @@ use std::{
     process::{Command, Stdio},
 };
 
-use ringfence_control_plane::quickstart::DevKey;
 use serde_json::json;
 
 use super::{
@@ -17,11 +16,10 @@ use super::{
 };
 use crate::{
     Error,
-    target::{Process, beside, free_address},
+    process::{Process, beside, free_address},
 };
 
 const OBJECTS: &str = include_str!("ringfence.yaml");
-const JWKS: &str = "issuer.jwks.json";
 
 /// The workloads of `ringfence.yaml`.
 pub(super) const PLAIN: &str = "plain";
@@ -43,7 +41,7 @@ impl Ringfence {
         let dir = dir.join("ringfence");
         let objects = dir.join("objects");
         fs::create_dir_all(&objects).map_err(Error::io("objects"))?;
-        let mut text = OBJECTS.replace("JWKS", JWKS).replace("UPSTREAM", &upstream.to_string());
+        let mut text = OBJECTS.replace("UPSTREAM", &upstream.to_string());
         let mut listen = HashMap::new();
         for workload in [PLAIN, LOGGING, SECOND, FOR_ONE, FOR_TWO] {
             let address = free_address()?;
@@ -51,7 +49,6 @@ impl Ringfence {
             listen.insert(workload, address);
         }
         fs::write(objects.join("objects.yaml"), text).map_err(Error::io("objects"))?;
-        fs::write(objects.join(JWKS), DevKey::generate()?.jwks()?).map_err(Error::io(JWKS))?;
         let ringfence = Self { dir, listen, control_plane: None };
         ringfence.listen.keys().try_for_each(|workload| ringfence.write_bootstrap(workload))?;
         Ok(ringfence)

@@ -13,7 +13,7 @@ use super::{
     ask::{self, NOERROR, NXDOMAIN},
     zone::{Changing, ZoneText},
 };
-use crate::{Error, target::Process};
+use crate::{Error, process::Process};
 
 /// Within which a sample must be answered.
 const ANSWER: Duration = Duration::from_secs(5);

@@ -3,53 +3,63 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use serde_json::json;
-use tempfile::TempDir;
 
+use super::{Kind, Program, directory, each_tenant, write};
 use crate::{
     Error,
-    policy::{OUTBOUND, Policy, WORKLOAD, ask},
-    target::{POLL, Process, START, Target, beside, free_address},
+    policy::Issuer,
+    process::{Process, beside, free_address},
 };
 
-/// A control plane and a sidecar on this machine, with the policy that is timed.
+const POLICY: &str = include_str!("../../peers/ringfence-policy.yaml");
+const TENANTS: &str = include_str!("../../peers/ringfence-tenants.yaml");
+/// The workload that is asked, and one that only goes out.
+const WORKLOAD: &str = "bench-api";
+const OUTBOUND: &str = "bench-out";
+
+/// A control plane on this machine and what its sidecars are told.
 pub(crate) struct Installation {
-    dir: TempDir,
-    pub(crate) policy: Policy,
+    dir: PathBuf,
     listen: SocketAddr,
     egress: SocketAddr,
     control_plane: Option<Process>,
 }
 
 impl Installation {
-    pub(crate) fn new(upstream: SocketAddr) -> Result<Self, Error> {
-        let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
-        let objects = dir.path().join("objects");
-        fs::create_dir(&objects).map_err(Error::io("objects"))?;
-        let (listen, egress) = (free_address()?, free_address()?);
-        let policy = Policy::write(&objects, listen, egress, upstream)?;
-        for workload in [WORKLOAD, OUTBOUND] {
-            let bootstrap = json!({
-                "workload": workload,
-                "controlPlane": { "unix": dir.path().join("sockets").join(format!("{workload}.ads")) },
-                "admin": format!("unix:{}", dir.path().join(format!("{workload}.admin")).display()),
-                "stateDir": dir.path().join("state"),
-                "accessLog": { "file": dir.path().join("access.log") },
-                "drainSeconds": 1,
-            });
-            fs::write(dir.path().join(format!("{workload}.json")), bootstrap.to_string()).map_err(Error::io("bootstrap"))?;
-        }
-        Ok(Self { dir, policy, listen, egress, control_plane: None })
+    /// With the policy that is timed, in a directory of its own below `dir`.
+    pub(crate) fn policy(dir: &Path, upstream: SocketAddr, issuer: &Issuer) -> Result<Self, Error> {
+        Self::new(directory(dir, "ringfence")?, POLICY, upstream, issuer)
     }
 
-    pub(crate) fn start_control_plane(&mut self) -> Result<(), Error> {
-        let (objects, sockets) = (self.dir.path().join("objects"), self.dir.path().join("sockets"));
+    /// A shared workload with one issuer, and for each tenant a path, a scope and a limit of its own.
+    pub(crate) fn tenants(dir: &Path, upstream: SocketAddr, issuer: &Issuer, tenants: &[String]) -> Result<Self, Error> {
+        let objects = each_tenant(TENANTS, tenants.iter().map(|tenant| &**tenant));
+        Self::new(directory(dir, &format!("ringfence-{}", tenants.len()))?, &objects, upstream, issuer)
+    }
+
+    fn new(dir: PathBuf, objects: &str, upstream: SocketAddr, issuer: &Issuer) -> Result<Self, Error> {
+        let (listen, egress) = (free_address()?, free_address()?);
+        let fill = [
+            ("LISTEN", listen.to_string()),
+            ("EGRESS", egress.to_string()),
+            ("UPSTREAM_PORT", upstream.port().to_string()),
+            ("UPSTREAM", upstream.to_string()),
+        ];
+        let directory = directory(&dir, "objects")?;
+        write(&directory.join("objects.yaml"), objects, &fill)?;
+        fs::write(directory.join("jwks.json"), issuer.jwks()?.to_string()).map_err(Error::io("jwks.json"))?;
+        let mut installation = Self { dir, listen, egress, control_plane: None };
+        installation.start_control_plane()?;
+        Ok(installation)
+    }
+
+    fn start_control_plane(&mut self) -> Result<(), Error> {
+        let (objects, sockets) = (self.dir.join("objects"), self.dir.join("sockets"));
         let mut serve = Command::new(beside("ringfence")?);
         let mut process = Process::start(serve.arg("serve").arg(objects).arg("--sockets").arg(sockets).stdout(Stdio::piped()))?;
         while process.line()? != "ready" {}
@@ -57,47 +67,34 @@ impl Installation {
         Ok(())
     }
 
+    /// From then on a sidecar begins with what it knew last.
     pub(crate) fn stop_control_plane(&mut self) -> Result<(), Error> {
         self.control_plane.take().map_or(Ok(()), Process::end)
     }
 
-    /// The sidecar, and the time from its start to the first request that it let pass under its policy.
-    pub(crate) fn start_sidecar(&self) -> Result<(Target, Duration), Error> {
-        let head = self.policy.request("acme", "start")?;
-        let started = Instant::now();
-        let process = self.sidecar_of(WORKLOAD)?;
-        while !ask(self.listen, &head).is_ok_and(|(status, _)| status == 200) {
-            if started.elapsed() > START {
-                return Err(Error::Unexpected(format!("the sidecar gave no right answer within {START:?}")));
-            }
-            thread::sleep(POLL);
-        }
-        Ok((Target { name: "ringfence", address: self.listen, process }, started.elapsed()))
+    pub(crate) fn sidecar(&self) -> Result<Program, Error> {
+        self.sidecar_of(WORKLOAD, "ringfence", self.listen)
     }
 
     /// The sidecar of the workload that only goes out.
-    pub(crate) fn start_outbound(&self) -> Result<Target, Error> {
-        let target = Target::new("ringfence, CONNECT", self.egress, self.sidecar_of(OUTBOUND)?);
-        target.listening()?;
-        Ok(target)
+    pub(crate) fn outbound(&self) -> Result<Program, Error> {
+        self.sidecar_of(OUTBOUND, "ringfence, CONNECT", self.egress)
     }
 
-    fn sidecar_of(&self, workload: &str) -> Result<Process, Error> {
-        let bootstrap = self.dir.path().join(format!("{workload}.json"));
-        Process::start(Command::new(beside("ringfence-proxy")?).arg("run").arg("--bootstrap").arg(bootstrap))
+    fn sidecar_of(&self, workload: &str, name: &str, address: SocketAddr) -> Result<Program, Error> {
+        let (file, log) = (self.dir.join(format!("{workload}.json")), self.dir.join(format!("{workload}.log")));
+        let bootstrap = json!({
+            "workload": workload,
+            "controlPlane": { "unix": self.dir.join("sockets").join(format!("{workload}.ads")) },
+            "admin": format!("unix:{}", self.dir.join(format!("{workload}.admin")).display()),
+            "stateDir": self.dir.join("state"),
+            "accessLog": { "file": log },
+            "drainSeconds": 1,
+        });
+        fs::write(&file, bootstrap.to_string()).map_err(Error::io("bootstrap"))?;
+        let arguments = ["run".into(), "--bootstrap".into(), file.into()].to_vec();
+        let path = beside("ringfence-proxy")?;
+        let name = name.into();
+        Ok(Program { kind: Kind::Ringfence, name, address, http2: address, path, arguments, log: Some(log), logs_to_stdout: false })
     }
-
-    /// Empties the access log, lest it fill the disk.
-    pub(crate) fn forget_log(&self) -> Result<(), Error> {
-        truncate(&self.dir.path().join("access.log"))
-    }
-
-    pub(crate) fn logged(&self) -> Result<usize, Error> {
-        let log = fs::read(self.dir.path().join("access.log")).map_err(Error::io("access.log"))?;
-        Ok(log.iter().filter(|&&octet| octet == b'\n').count())
-    }
-}
-
-fn truncate(path: &Path) -> Result<(), Error> {
-    fs::OpenOptions::new().write(true).truncate(true).open(path).map(drop).map_err(Error::io(path.display().to_string()))
 }

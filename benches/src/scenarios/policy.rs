@@ -1,77 +1,96 @@
-//! The policy's cost in CPU and in latency.
+//! The full tenant policy, beside those who can enforce the same.
 
-use std::{thread, time::Duration};
+use super::{
+    LIMIT, Plan, answered, closed,
+    compare::{Saturated, Steady, Work},
+    field::{Check, Field},
+};
+use crate::{
+    Error,
+    load::{Load, Protocol},
+    peers::{envoy, haproxy, nginx, ringfence::Installation},
+    policy::Algorithm,
+    report::{Report, Table},
+    target::Target,
+};
 
-use super::{Field, Plan, answered, closed, open};
-use crate::{Error, measure, policy::request, report::Report, target::Target};
+/// Callers that ask in turn, each with its own token.
+const CALLERS: usize = 1_000;
+const FRESH: &str = "new tokens";
+/// Requests a second of the open loop.
+const RATE: usize = 1_000;
 
-/// In which the last access-log lines are written.
-const LOGGED: Duration = Duration::from_millis(200);
+/// Requests by how many callers there are; each caller has a token of its own.
+struct Requests {
+    algorithm: Algorithm,
+    one: Vec<String>,
+    some: Vec<String>,
+    /// For each round as many as nobody has seen before.
+    fresh: Vec<Vec<String>>,
+}
+
+impl Requests {
+    fn new(plan: Plan, field: &Field, algorithm: Algorithm) -> Result<Self, Error> {
+        let requests = |series: &str, count| field.policy.requests(algorithm, series, count);
+        let fresh = (0..plan.rounds).map(|round| requests(&format!("fresh-{round}"), plan.fresh)).collect::<Result<_, _>>()?;
+        Ok(Self { algorithm, one: requests("one", 1)?, some: requests("some", CALLERS)?, fresh })
+    }
+
+    fn of(&self, round: usize) -> [(&'static str, &[String]); 3] {
+        [("1 token", &self.one), ("1,000 tokens", &self.some), (FRESH, &self.fresh[round])]
+    }
+
+    fn works<'a>(&'a self, round: usize, targets: &'a [Target]) -> impl Iterator<Item = Work<'a>> {
+        self.of(round).into_iter().flat_map(move |(callers, heads)| targets.iter().map(move |target| self.work(target, callers, heads)))
+    }
+
+    fn work<'a>(&self, target: &'a Target, callers: &str, heads: &'a [String]) -> Work<'a> {
+        let name = format!("{}, {}, {callers}", target.name, self.algorithm);
+        Work { name, target, protocol: Protocol::Http1, heads, once: callers == FRESH }
+    }
+}
 
 pub(super) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
     let field = Field::new()?;
-    cost(plan, &field, report)?;
-    latency(plan, &field, report)
-}
-
-/// CPU of the program under test, at saturation.
-fn cost(plan: Plan, field: &Field, report: &mut Report) -> Result<(), Error> {
-    let table = report.table(
-        "CPU of the program under test, 64 connections, each asking as soon as it is answered",
-        &["us/request", "over the relay", "requests/s", "log lines/request"],
-    );
-    let plain = [request("/public/hello", None)];
-    let spent = [field.installation.policy.request("spent", "cost")?];
-    let warm = closed(field.sidecar.address, plan.requests / 4, &field.cached);
-    answered(&warm, 200)?;
-    thread::sleep(LOGGED);
-    field.installation.forget_log()?;
-    for round in 0..plan.rounds {
-        let fresh = field.installation.policy.requests(&format!("fresh-{round}"), plan.requests / 4)?;
-        let works: [(&str, &Target, &[String], usize, u16); 5] = [
-            ("bare relay, the policy's requests", &field.relay, &field.cached, plan.requests, 200),
-            ("ringfence, public path", &field.sidecar, &plain, plan.requests, 200),
-            ("ringfence, policy, 1,000 tokens in turn", &field.sidecar, &field.cached, plan.requests, 200),
-            ("ringfence, policy, a new token each time", &field.sidecar, &fresh, fresh.len(), 200),
-            ("ringfence, over the limit", &field.sidecar, &spent, plan.requests, 429),
-        ];
-        let mut floor = None;
-        for (name, target, heads, requests, status) in works {
-            let before = measure::cpu(target.pid())?;
-            let outcome = answered(&closed(target.address, requests, heads), status)?;
-            let spent = measure::cpu(target.pid())? - before;
-            let each = spent.as_secs_f64() * 1e6 / outcome.answered() as f64;
-            let floor = *floor.get_or_insert(each);
-            thread::sleep(LOGGED);
-            let logged = field.installation.logged()? as f64 / outcome.answered() as f64;
-            field.installation.forget_log()?;
-            table.add(name, &[each, each - floor, outcome.answered() as f64 / outcome.seconds, logged]);
-        }
-    }
-    Ok(())
-}
-
-/// What the programs add to the time of an answer, at a rate that none of them is busy with.
-fn latency(plan: Plan, field: &Field, report: &mut Report) -> Result<(), Error> {
-    let table = report.table(
-        "Latency at 3,000 requests/s, us; added: over the origin alone in the same round",
-        &["p50", "p99", "p99.9", "p50 added", "p99 added"],
-    );
-    let plain = [request("/public/hello", None)];
-    let works: [(&str, &Target, &[String]); 4] = [
-        ("origin alone", &field.origin, &field.cached),
-        ("bare relay", &field.relay, &field.cached),
-        ("ringfence, public path", &field.sidecar, &plain),
-        ("ringfence, policy, 1,000 tokens in turn", &field.sidecar, &field.cached),
+    let (dir, upstream, issuer) = (field.dir.path(), field.origin.address, &field.policy.issuer);
+    let installation = Installation::policy(dir, upstream, issuer)?;
+    let programs = [
+        ("ringfence", Some(installation.sidecar()?)),
+        ("envoy", envoy::policy(dir, upstream, issuer, false)?),
+        ("envoy", envoy::policy(dir, upstream, issuer, true)?),
+        ("haproxy", haproxy::policy(dir, upstream, issuer)?),
     ];
-    for _ in 0..plan.rounds {
-        let mut alone = None;
-        for (name, target, heads) in works {
-            let latency = answered(&open(target.address, plan.seconds, heads), 200)?.latency;
-            let alone = *alone.get_or_insert(latency);
-            table.add(name, &[latency.p50, latency.p99, latency.p999, latency.p50 - alone.p50, latency.p99 - alone.p99]);
-        }
-        field.installation.forget_log()?;
+    let targets = field.start(programs, Check::Policy, report);
+    let plain = field.start([("nginx", nginx::plain(dir, upstream)?)], Check::Plain, report);
+    let requests = [Requests::new(plan, &field, Algorithm::Es256)?, Requests::new(plan, &field, Algorithm::Rs256)?];
+    let [es256, _] = &requests;
+    let mut saturated = Saturated::new("Tenant policy, 64 requests under way");
+    let mut steady = Steady::new("Tenant policy, 1,000 requests/s", RATE);
+    // Those who remember tokens have seen these once.
+    for (target, requests) in targets.iter().flat_map(|target| requests.iter().map(move |requests| (target, requests))) {
+        let load = closed(target, LIMIT, &requests.some);
+        answered(&target.name, &Load { requests: CALLERS, ..load }, 200)?;
+        target.forget_log()?;
     }
+    for round in 0..plan.rounds {
+        let proxying = plain.iter().map(|target| Work { name: "nginx, plain".into(), ..Work::plain(target, &field) });
+        saturated.round(plan, &field, proxying.chain(requests.iter().flat_map(|requests| requests.works(round, &targets))))?;
+        steady.round(plan, &field, targets.iter().map(|target| es256.work(target, "1,000 tokens", &es256.some)))?;
+    }
+    goals(&saturated.table, &steady.table, report);
+    report.push(saturated.table);
+    report.push(steady.table);
     Ok(())
+}
+
+fn goals(saturated: &Table, steady: &Table, report: &mut Report) {
+    const CACHED: &str = "ringfence, ES256, 1,000 tokens";
+    let cpu = |of, to| saturated.ratio(of, to, "us/request");
+    report.goal("CPU/request, remembered tokens, of Envoy's", 0.12, cpu(CACHED, "envoy, policy, ES256, 1,000 tokens"));
+    report.goal("the same, of Envoy's with its JWT cache", 0.25, cpu(CACHED, "envoy, policy, JWT cache, ES256, 1,000 tokens"));
+    let fresh = cpu("ringfence, ES256, new tokens", "envoy, policy, ES256, new tokens");
+    report.goal("CPU/request, new tokens, of Envoy's", 0.6, fresh);
+    report.goal("CPU/request, remembered tokens, of nginx's without a policy", 1.6, cpu(CACHED, "nginx, plain"));
+    let p99 = steady.ratio(CACHED, "envoy, policy, ES256, 1,000 tokens", "p99 added");
+    report.goal("p99 added at 1,000/s, remembered tokens, of Envoy's", 0.5, p99);
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error,
-    target::{Process, free_address},
+    process::{Process, free_address},
 };
 
 /// What a peer is started with.
