@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report is for whoever reads it")]
 
+mod dns;
 mod load;
 mod measure;
 mod origin;
@@ -47,6 +48,8 @@ enum Role {
     #[command(hide = true)]
     Source,
     #[command(hide = true)]
+    DnsUpstream,
+    #[command(hide = true)]
     Relay { upstream: SocketAddr },
     /// Reads a `Load` from standard input and writes an `Outcome` to standard output, both JSON.
     #[command(hide = true)]
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.role {
         Some(Role::Origin) => origin::run().map_err(Error::io("origin")),
         Some(Role::Source) => scenarios::source().map_err(Error::io("source")),
+        Some(Role::DnsUpstream) => dns::upstream().map_err(Error::io("DNS upstream")),
         Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::io("relay")),
         Some(Role::Load) => load::run(),
         None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }, arguments.only),

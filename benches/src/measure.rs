@@ -55,12 +55,18 @@ impl Sum for Memory {
 
 pub(crate) fn memory(pid: u32) -> Result<Memory, Error> {
     let rollup = read(pid, "smaps_rollup")?;
-    let of = |wanted: &str| {
-        let value = rollup.lines().find_map(|line| line.strip_prefix(wanted)?.strip_prefix(':'));
-        let kib = value.and_then(|value| value.trim().strip_suffix(" kB")?.parse().ok());
-        kib.ok_or_else(|| Error::Unexpected(format!("/proc/{pid}/smaps_rollup has no {wanted}")))
-    };
+    let of = |wanted: &str| kib_of(&rollup, wanted).ok_or_else(|| Error::Unexpected(format!("/proc/{pid}/smaps_rollup has no {wanted}")));
     Ok(Memory { rss: of("Rss")?, pss: of("Pss")?, dirty: of("Private_Dirty")? })
+}
+
+/// What `/proc/PID/NAME` says of `wanted`, in KiB.
+pub(crate) fn kib(pid: u32, name: &str, wanted: &str) -> Result<u64, Error> {
+    kib_of(&read(pid, name)?, wanted).ok_or_else(|| Error::Unexpected(format!("/proc/{pid}/{name} has no {wanted}")))
+}
+
+fn kib_of(text: &str, wanted: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(wanted)?.strip_prefix(':'))?;
+    value.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// How often threads of the process have been given a processor. Over a time of rest: its wake-ups.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub(crate) use self::bulk::source;
 use crate::{
-    Error,
+    Error, dns,
     load::{Load, Outcome, Protocol, Running},
     report::Report,
     target::Target,
@@ -71,6 +71,8 @@ pub(crate) enum Part {
     Policy,
     /// Memory, start, wake-ups.
     Rest,
+    /// D: names through policy zones.
+    Dns,
     /// E: many tenants behind one workload.
     Tenants,
     /// G: one tenant floods.
@@ -82,10 +84,11 @@ pub(crate) enum Part {
 /// Each starts what it needs, fills tables of the report, and ends what it started.
 type Scenario = fn(Plan, &mut Report) -> Result<(), Error>;
 
-const SCENARIOS: [(Part, Scenario); 6] = [
+const SCENARIOS: [(Part, Scenario); 7] = [
     (Part::Plain, plain::run),
     (Part::Policy, policy::run),
     (Part::Rest, rest::run),
+    (Part::Dns, dns::run),
     (Part::Tenants, tenants::run),
     (Part::Flood, flood::run),
     (Part::Bulk, bulk::run),

@@ -4,6 +4,7 @@
 //! it is replaced or removed meanwhile. Never knows who uses which.
 
 mod gather;
+mod heap;
 mod mapping;
 mod place;
 
@@ -80,6 +81,7 @@ impl Zones {
                 let zone = Zone::clone(zone);
                 self.gathering.remove(&manifest.name);
                 self.open.insert(digest, HeldZone { manifest: manifest.clone(), zone: Some(zone.clone()) });
+                heap::trim();
                 return Ok(Some(zone));
             }
             Some(same) if same.manifest.digest == digest => return Ok(None),
