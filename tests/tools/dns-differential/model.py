@@ -16,6 +16,8 @@ from world import A, AAAA, ANY, CNAME, HTTPS, IN, SVCB, TTL_UNIT, Record, canoni
 # `only_some` of them will do; TTLs may be `shorter`.
 Answer = collections.namedtuple("Answer", "dropped rcode truncated records only_some shorter", defaults=[False, False])
 DROPPED = Answer(True, None, None, frozenset())
+# Aliases that Unbound follows.
+RESTARTS = 11
 NOERROR, SERVFAIL, NXDOMAIN, YXDOMAIN = 0, 2, 3, 6
 # `name`: what met the rule; `hop`: its place among the aliases.
 Hit = collections.namedtuple("Hit", "zone rule name hop")
@@ -203,6 +205,8 @@ class Model:
         return any(rule and rule.action == "tcp-only" for rule in rules)
 
     def act(self, query, hit, rcode, records):
+        if sum(record.rtype == CNAME for record in records) > RESTARTS and self.on("chain-given-up"):
+            return self.answered(SERVFAIL, [])
         action = action_of(hit) if hit else "passthru"
         if hit and hit.rule.trigger == "client-ip" and action != hit.rule.action and self.on("client-ip-without-override"):
             action = hit.rule.action
