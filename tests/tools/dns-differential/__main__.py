@@ -29,7 +29,8 @@ from world import A, Query, World, labels, text
 
 CORPORA = pathlib.Path(os.environ.get("RINGFENCE_CORPORA", pathlib.Path(__file__).resolve().parents[4] / "shared" / "corpora"))
 QUERIES_OF_A_WORLD = 5000
-READY = Query(labels("ready.walled.example."), labels("ready.walled.example."), A, "127.0.0.1", False, False, False, None)
+# From an address that no rule is about.
+READY = Query(labels("ready.walled.example."), labels("ready.walled.example."), A, "127.0.0.200", False, False, False, None)
 # Seconds.
 READY_WITHIN = 120
 SHOWN = 20

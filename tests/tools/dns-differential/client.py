@@ -129,5 +129,5 @@ class Client:
     async def ready(self, query):
         """Once all servers answer."""
         for server in PORTS:
-            while await (await self.socket("127.0.0.1", server)).ask(query, 0.2) is None:
+            while await (await self.socket(query.address, server)).ask(query, 0.2) is None:
                 pass

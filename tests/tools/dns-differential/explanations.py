@@ -19,7 +19,9 @@ EXPLANATIONS = {
         "passthru-of-one-name": "goes on, after PASSTHRU, with rules for what the name leads to; it ends the search (section 3.1)",
         "passthru-of-one-rule": "goes on, after PASSTHRU, with rules for the same name too",
         "client-ip-without-override": "takes a CLIENT-IP rule's own action where the zone has an override",
-        "alias-data-lost": "leaves out what a rule puts behind an alias, of chains that the upstream followed; a rule's data are the answer",
+        "chain-given-up": "fails with chains of more than eleven aliases, whatever rule is about one of them",
+        "alias-data-lost": "leaves out what a rule puts behind an alias that the upstream followed; a rule's data are the answer",
+        "alias-without-override": "takes a rule's own CNAME behind an alias where the zone has another as its override",
         "client-ip-alias-unfollowed": "takes the CNAME of a CLIENT-IP rule for data, and other types for absent",
         "wildcard-of-closest-encloser": CLOSEST_ENCLOSER,
         "wildcard-of-neighbour": "misses wildcards when another owner or a label below `*` stands between in its tree",
@@ -36,7 +38,7 @@ EXPLANATIONS = {
     "bind": {
         "address-of-choice": "breaks ties by how the owner is spelled, and misses longer prefixes of other addresses of the same answer",
         "wildcard-of-closest-encloser": CLOSEST_ENCLOSER,
-        "prefix-of-later-zone": "takes a later zone's prefix that is longer, or as long and of another address; zones come first "
+        "prefix-of-later-zone": "takes a later zone's prefix that is as long or longer, or of another address; zones come first "
         "(section 5.1)",
         "disabled-hides-addresses": "where a disabled zone has a rule for an address, of later zones sees but those for the same prefix",
         "rule-before-failure": "applies a rule for a name though the upstream fails, and an earlier zone may have had one for its address",

@@ -10,12 +10,14 @@ import ipaddress
 
 import dns.rdata
 
-from world import A, AAAA, ANY, CNAME, HTTPS, IN, SVCB, TTL_UNIT, Record, canonical, labels, text
+from world import A, AAAA, ANY, CNAME, HTTPS, IN, SVCB, TTL_UNIT, PolicyZone, Record, canonical, labels, text
 
 # `dropped`: nothing came. `records`: of the answer section.
 # `only_some` of them will do; TTLs may be `shorter`.
 Answer = collections.namedtuple("Answer", "dropped rcode truncated records only_some shorter", defaults=[False, False])
 DROPPED = Answer(True, None, None, frozenset())
+# Aliases that Unbound follows.
+RESTARTS = 11
 NOERROR, SERVFAIL, NXDOMAIN, YXDOMAIN = 0, 2, 3, 6
 # `name`: what met the rule; `hop`: its place among the aliases.
 Hit = collections.namedtuple("Hit", "zone rule name hop")
@@ -183,8 +185,9 @@ class Model:
                 return zone, other
         for later in self.zones[self.zones.index(zone) + 1 :] if rule else []:
             for net, other in later.prefixes["ip"].items() if later.override != "disabled" else []:
-                is_met = other.bits >= rule.bits and any(address in net for address in found)
-                if is_met and self.on(f"prefix-of-later-zone/{later.origin}{other.owner}"):
+                met = [number for number, address in enumerate(found) if address in net]
+                is_rival = other.bits >= rule.bits or any(rules[number] is not rule for number in met)
+                if met and is_rival and self.on(f"prefix-of-later-zone/{later.origin}{other.owner}"):
                     return later, other
         return zone, rule
 
@@ -203,9 +206,13 @@ class Model:
         return any(rule and rule.action == "tcp-only" for rule in rules)
 
     def act(self, query, hit, rcode, records):
+        if sum(record.rtype == CNAME for record in records) > RESTARTS and self.on("chain-given-up"):
+            return self.answered(SERVFAIL, [])
         action = action_of(hit) if hit else "passthru"
         if hit and hit.rule.trigger == "client-ip" and action != hit.rule.action and self.on("client-ip-without-override"):
             action = hit.rule.action
+        if hit and hit.zone.override.startswith("cname:") and hit.rule.target and hit.hop and self.on("alias-without-override"):
+            hit = hit._replace(zone=PolicyZone(hit.zone.origin, "given"))
         if hit and hit.rule.trigger == "ip" and action in ("drop", "tcp-only") and self.on("address-neither-drops-nor-truncates"):
             action = "passthru"
         if action == "tcp-only":
