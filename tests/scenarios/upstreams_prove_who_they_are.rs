@@ -41,7 +41,7 @@ fn a_workloads_names_and_the_sidecars_own_go_over_tls_to_who_proves_to_be_the_up
     assert_eq!(look_up(server, "www.test"), "127.0.0.1");
     let connect = |name: &str| {
         let mut raw = Raw::connect(admin.listener("outbound"));
-        raw.send(&format!("CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\n\r\n"));
+        raw.send(format!("CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\n\r\n"));
         raw.head()
     };
     assert!(connect("own.test").starts_with("HTTP/1.1 200 "));
