@@ -14,6 +14,7 @@ mod process;
 mod relay;
 mod report;
 mod scenarios;
+mod sidecars;
 mod target;
 
 use std::{io, net::SocketAddr, process::ExitCode};
@@ -51,6 +52,9 @@ enum Role {
     /// Reads a `Load` from standard input and writes an `Outcome` to standard output, both JSON.
     #[command(hide = true)]
     Load,
+    /// Simulated sidecars, told what to do on standard input.
+    #[command(hide = true)]
+    Sidecars,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         Some(Role::Source) => scenarios::source().map_err(Error::io("source")),
         Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::io("relay")),
         Some(Role::Load) => load::run(),
+        Some(Role::Sidecars) => sidecars::run(),
         None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }, arguments.only),
     };
     match outcome {

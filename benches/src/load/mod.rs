@@ -166,7 +166,7 @@ impl Running {
 }
 
 impl Latency {
-    fn of(mut latencies: Vec<Duration>) -> Self {
+    pub(crate) fn of(mut latencies: Vec<Duration>) -> Self {
         latencies.sort_unstable();
         let at = |quantile: f64| {
             let rank = (latencies.len() as f64 * quantile) as usize;
