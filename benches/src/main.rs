@@ -15,6 +15,7 @@ mod process;
 mod relay;
 mod report;
 mod scenarios;
+mod sidecars;
 mod target;
 
 use std::{io, net::SocketAddr, process::ExitCode};
@@ -54,6 +55,9 @@ enum Role {
     /// Reads a `Load` from standard input and writes an `Outcome` to standard output, both JSON.
     #[command(hide = true)]
     Load,
+    /// Simulated sidecars, told what to do on standard input.
+    #[command(hide = true)]
+    Sidecars,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
         Some(Role::DnsUpstream) => dns::upstream().map_err(Error::io("DNS upstream")),
         Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::io("relay")),
         Some(Role::Load) => load::run(),
+        Some(Role::Sidecars) => sidecars::run(),
         None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }, arguments.only),
     };
     match outcome {

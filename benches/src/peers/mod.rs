@@ -95,7 +95,7 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// Writes `template` with `{{NAME}}` replaced.
-fn write(path: &Path, template: &str, fill: &[(&str, String)]) -> Result<(), Error> {
+pub(crate) fn write(path: &Path, template: &str, fill: &[(&str, String)]) -> Result<(), Error> {
     let text = fill.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value));
     fs::write(path, text).map_err(Error::io(path.display().to_string()))
 }
@@ -118,7 +118,7 @@ fn each_tenant<'a>(template: &str, tenants: impl Iterator<Item = &'a str> + Clon
 }
 
 /// A directory for one program's files.
-fn directory(dir: &Path, name: &str) -> Result<PathBuf, Error> {
+pub(crate) fn directory(dir: &Path, name: &str) -> Result<PathBuf, Error> {
     let dir = dir.join(name);
     fs::create_dir_all(&dir).map_err(Error::io(dir.display().to_string()))?;
     Ok(dir)

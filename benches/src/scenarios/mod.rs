@@ -6,6 +6,7 @@ mod field;
 mod flood;
 mod plain;
 mod policy;
+mod push;
 mod rest;
 mod tenants;
 
@@ -36,6 +37,9 @@ pub(crate) struct Plan {
     /// Octets of one download in bulk, and connections of one octet each.
     bulk: u64,
     short: usize,
+    /// Simulated sidecars on one control plane, in turn, and edits of single tenants that they see.
+    sidecars: &'static [usize],
+    edits: usize,
     /// That an idle program is watched.
     idle: Duration,
 }
@@ -49,6 +53,8 @@ impl Plan {
         tenants: &[1, 100, 1_000, 10_000],
         bulk: 8 << 30,
         short: 8_000,
+        sidecars: &[100, 1_000, 10_000],
+        edits: 50,
         idle: Duration::from_secs(20),
     };
     pub(crate) const QUICK: Self = Self {
@@ -59,6 +65,8 @@ impl Plan {
         tenants: &[1, 1_000],
         bulk: 256 << 20,
         short: 2_000,
+        sidecars: &[100, 1_000],
+        edits: 20,
         idle: Duration::from_secs(3),
     };
 }
@@ -79,6 +87,8 @@ pub(crate) enum Part {
     Flood,
     /// Bytes in bulk.
     Bulk,
+    /// F: configuration push.
+    Push,
 }
 
 /// Each starts what it needs, fills tables of the report, and ends what it started.
@@ -92,6 +102,7 @@ const SCENARIOS: [(Part, Scenario); 7] = [
     (Part::Tenants, tenants::run),
     (Part::Flood, flood::run),
     (Part::Bulk, bulk::run),
+    (Part::Push, push::run),
 ];
 
 /// `only`: all parts where it is `None`.
