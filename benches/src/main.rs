@@ -5,11 +5,12 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report is for whoever reads it")]
 
-mod bulk;
 mod load;
 mod measure;
 mod origin;
+mod peers;
 mod policy;
+mod process;
 mod relay;
 mod report;
 mod scenarios;
@@ -18,6 +19,7 @@ mod target;
 use std::{io, net::SocketAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::{
     report::Report,
@@ -58,11 +60,9 @@ pub enum Error {
     #[error("the load generator failed: {0}")]
     Load(String),
     #[error("{target} does not enforce the policy, so its speed says nothing: {case}: status {got}, body {body:?}, must be {wanted}")]
-    NotEnforced { target: &'static str, case: &'static str, wanted: u16, got: u16, body: String },
+    NotEnforced { target: String, case: &'static str, wanted: u16, got: u16, body: String },
     #[error("{0}")]
     Unexpected(String),
-    #[error(transparent)]
-    Key(#[from] ringfence_control_plane::quickstart::KeyError),
     #[error(transparent)]
     Json(#[from] serde_json::Error),
 }
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.role {
         Some(Role::Origin) => origin::run().map_err(Error::io("origin")),
-        Some(Role::Source) => bulk::source().map_err(Error::io("source")),
+        Some(Role::Source) => scenarios::source().map_err(Error::io("source")),
         Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::io("relay")),
         Some(Role::Load) => load::run(),
         None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }, arguments.only),
@@ -93,10 +93,17 @@ fn main() -> ExitCode {
 }
 
 fn compare(plan: Plan, only: Option<Part>) -> Result<(), Error> {
+    open_many_files()?;
     let mut report = Report::begin(plan);
-    scenarios::run(plan, only, &mut report)?;
+    let measured = scenarios::run(plan, only, &mut report);
+    // What was measured before something failed is told.
     print!("{report}");
-    let path = report.store()?;
-    println!("\n{}", path.display());
-    Ok(())
+    println!("\n{}", report.store()?.display());
+    measured
+}
+
+/// A thousand connections have two ends. What is started from here may have as many.
+fn open_many_files() -> Result<(), Error> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).map_err(|error| Error::io("limit of open files")(error.into()))
 }

@@ -1,24 +1,35 @@
 //! What the kernel tells of a process (proc(5)).
 
-use std::{fs, time::Duration};
+use std::{fs, iter::Sum, ops::Add, time::Duration};
+
+use nix::{
+    time::{ClockId, clock_getcpuclockid},
+    unistd::Pid,
+};
 
 use crate::Error;
 
-/// User and system time of all threads of a process so far, also of those that have ended. In ticks, of 10 ms as a rule: what is
-/// measured must take a second or so.
+/// The process and all that it has started: nginx has one that works and one that watches it.
+pub(crate) fn tree(pid: u32) -> Result<Vec<u32>, Error> {
+    let mut tree = vec![pid];
+    let mut at = 0;
+    while let Some(&pid) = tree.get(at) {
+        let children = read(pid, &format!("task/{pid}/children"))?;
+        tree.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        at += 1;
+    }
+    Ok(tree)
+}
+
+/// User and system time of all threads of a process so far, also of those that have ended, to the nanosecond (clock_getcpuclockid(3);
+/// what /proc tells of it is in steps of 10 ms).
 pub(crate) fn cpu(pid: u32) -> Result<Duration, Error> {
-    let stat = read(pid, "stat")?;
-    // The name, in parentheses, may hold anything. Behind it, utime and stime are the 12th and 13th field.
-    let ticks = stat.rsplit_once(") ").and_then(|(_, rest)| {
-        let mut fields = rest.split(' ').skip(11).map(|field| field.parse::<u64>());
-        Some(fields.next()?.ok()? + fields.next()?.ok()?)
-    });
-    let ticks = ticks.ok_or_else(|| Error::Unexpected(format!("/proc/{pid}/stat: {stat:?}")))?;
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed())).and_then(ClockId::now);
+    clock.map(Duration::from).map_err(|error| Error::io(format!("CPU time of process {pid}"))(error.into()))
 }
 
 /// In KiB.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
     /// Resident, the program's own text and its libraries included.
     pub(crate) rss: u64,
@@ -26,6 +37,20 @@ pub(crate) struct Memory {
     pub(crate) pss: u64,
     /// Written to: what another such process on the same host takes, which shares the rest.
     pub(crate) dirty: u64,
+}
+
+impl Add for Memory {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { rss: self.rss + other.rss, pss: self.pss + other.pss, dirty: self.dirty + other.dirty }
+    }
+}
+
+impl Sum for Memory {
+    fn sum<I: Iterator<Item = Self>>(each: I) -> Self {
+        each.fold(Self::default(), Add::add)
+    }
 }
 
 pub(crate) fn memory(pid: u32) -> Result<Memory, Error> {

@@ -1,23 +1,22 @@
 //! Bytes in bulk, from a source through the program under test: a download that policy has let through and nobody looks at any more.
 
 use std::{
-    fs,
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::Plan;
 use crate::{
-    Error, measure,
+    Error,
     origin::serve,
+    peers::{haproxy, ringfence::Installation},
+    policy::Issuer,
     report::Report,
-    scenarios::Plan,
-    target::{Installation, Process, Target, free_address},
+    target::Target,
 };
 
 /// Downloads under way at a time.
@@ -48,35 +47,34 @@ enum Way {
     Connect(SocketAddr),
 }
 
-pub(crate) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
+pub(super) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
     let source = Target::role("source", &["source"])?;
     let relay = Target::relay(source.address)?;
     let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
-    let plain = haproxy("haproxy", "", source.address, &dir)?;
-    let splicing = haproxy("haproxy, splice", "option splice-auto", source.address, &dir)?;
-    let mut installation = Installation::new(source.address)?;
-    installation.start_control_plane()?;
-    let sidecar = installation.start_outbound()?;
+    let installation = Installation::policy(dir.path(), source.address, &Issuer::generate()?)?;
+    let sidecar = installation.outbound()?.start()?;
+    let mut programs = vec![(relay, Way::Straight)];
+    for splice in [false, true] {
+        match haproxy::bulk(dir.path(), source.address, splice)? {
+            Some(program) => programs.push((program.start()?, Way::Straight)),
+            None => report.leave_out("haproxy is not installed".into()),
+        }
+    }
+    programs.push((sidecar, Way::Connect(source.address)));
     let table = report.table(
         "A download in bulk, 4 connections: CPU of the program under test",
         &["CPU s/GiB", "of the relay's", "GiB/s", "CPU us/connection of 1 octet"],
     );
-    let programs = [
-        (Some(&relay), Way::Straight),
-        (plain.as_ref(), Way::Straight),
-        (splicing.as_ref(), Way::Straight),
-        (Some(&sidecar), Way::Connect(source.address)),
-    ];
     for _ in 0..plan.rounds {
         let mut floor = None;
-        for (target, way) in programs.iter().filter_map(|(target, way)| target.map(|target| (target, *way))) {
-            let (spent, seconds) = timed(target, || download(target.address, way, plan.bulk / CONNECTIONS as u64, 1))?;
+        for (target, way) in &programs {
+            let (spent, seconds) = timed(target, || download(target.address, *way, plan.bulk / CONNECTIONS as u64, 1))?;
             let gib = plan.bulk as f64 / GIB;
             let each = spent.as_secs_f64() / gib;
             let floor = *floor.get_or_insert(each);
-            let (short, _) = timed(target, || download(target.address, way, 1, plan.short / CONNECTIONS))?;
+            let (short, _) = timed(target, || download(target.address, *way, 1, plan.short / CONNECTIONS))?;
             let connection = short.as_secs_f64() * 1e6 / plan.short as f64;
-            table.add(target.name, &[each, each / floor, gib / seconds, connection]);
+            table.add(&target.name, &[each, each / floor, gib / seconds, connection]);
         }
     }
     Ok(())
@@ -84,10 +82,10 @@ pub(crate) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
 
 /// CPU of the program and wall seconds.
 fn timed(target: &Target, work: impl FnOnce() -> Result<(), Error>) -> Result<(Duration, f64), Error> {
-    let (before, started) = (measure::cpu(target.pid())?, Instant::now());
+    let (before, started) = (target.cpu()?, Instant::now());
     work()?;
     let seconds = started.elapsed().as_secs_f64();
-    Ok((measure::cpu(target.pid())? - before, seconds))
+    Ok((target.cpu()? - before, seconds))
 }
 
 /// On each of `CONNECTIONS` threads, `times` connections one after the other, of so many octets each.
@@ -127,24 +125,4 @@ fn established(stream: &mut TcpStream) -> io::Result<()> {
         head.push(octet[0]);
     }
     if head.starts_with(b"HTTP/1.1 200") { Ok(()) } else { Err(io::Error::other(String::from_utf8_lossy(&head).into_owned())) }
-}
-
-/// One thread, `mode tcp`; `None` where it is not installed.
-fn haproxy(name: &'static str, option: &str, upstream: SocketAddr, dir: &TempDir) -> Result<Option<Target>, Error> {
-    let address = free_address()?;
-    let file = dir.path().join(format!("{}.cfg", address.port()));
-    let text = format!(
-        "global\n  nbthread 1\ndefaults\n  mode tcp\n  {option}\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
-         listen bulk\n  bind {address}\n  server source {upstream}\n"
-    );
-    fs::write(&file, text).map_err(Error::io("haproxy.cfg"))?;
-    let mut command = Command::new("haproxy");
-    command.arg("-db").arg("-f").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-    let process = match Process::start(&mut command) {
-        Err(Error::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        started => started?,
-    };
-    let target = Target::new(name, address, process);
-    target.listening()?;
-    Ok(Some(target))
 }

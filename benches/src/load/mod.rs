@@ -1,32 +1,43 @@
-//! The load: HTTP/1.1 requests over keep-alive connections, as many at a time as there are connections (closed loop) or at a fixed rate
-//! (open loop). One thread; bounded in number and time.
+//! The load: requests over connections that are kept, as many at a time as there are callers (closed loop) or at a fixed rate (open loop).
+//! One thread; bounded in number and time.
+
+pub(crate) mod http1;
+mod http2;
 
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     io,
+    io::Write,
     net::SocketAddr,
     rc::Rc,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::Error;
+use crate::{Error, process::Process};
 
-const MAX_FIELDS: usize = 64;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Protocol {
+    /// A connection for each caller.
+    Http1,
+    /// Callers share connections, so many each.
+    Http2 { streams: usize },
+}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Load {
     pub(crate) address: SocketAddr,
-    pub(crate) connections: usize,
+    pub(crate) protocol: Protocol,
+    /// Requests under way at a time, at most.
+    pub(crate) callers: usize,
+    /// Requests in all, at most.
     pub(crate) requests: usize,
-    /// Requests a second, whether they are answered in time or not; `None`: each connection asks as soon as it has been answered.
+    /// After which no further request is sent.
+    pub(crate) duration: Option<Duration>,
+    /// Requests a second, whether they are answered in time or not; `None`: each caller asks as soon as it has been answered.
     pub(crate) rate: Option<f64>,
     /// What is sent: request heads, in turn.
     pub(crate) heads: Vec<String>,
@@ -83,9 +94,9 @@ struct Run {
 }
 
 async fn generate(load: Load) -> Outcome {
-    let connections = load.connections;
+    let (callers, protocol) = (load.callers, load.protocol);
     let run = Rc::new(Run {
-        latencies: RefCell::new(Vec::with_capacity(load.requests)),
+        latencies: RefCell::default(),
         started: Instant::now(),
         load,
         next: Cell::new(0),
@@ -93,38 +104,36 @@ async fn generate(load: Load) -> Outcome {
         errors: Cell::new(0),
     });
     let mut running = tokio::task::JoinSet::new();
-    for _ in 0..connections {
-        running.spawn_local(ask(run.clone()));
+    match protocol {
+        Protocol::Http1 => (0..callers).for_each(|_| drop(running.spawn_local(http1::caller(run.clone())))),
+        Protocol::Http2 { streams } => {
+            (0..callers.div_ceil(streams)).for_each(|_| drop(running.spawn_local(http2::connection(run.clone(), streams))));
+        }
     }
     running.join_all().await;
     let seconds = run.started.elapsed().as_secs_f64();
     Outcome { statuses: run.statuses.take(), errors: run.errors.get(), seconds, latency: Latency::of(run.latencies.take()) }
 }
 
-/// One connection, opened anew where it breaks, until no request is left.
-async fn ask(run: Rc<Run>) {
-    let mut connection = None;
-    loop {
-        let number = run.next.replace(run.next.get() + 1);
-        if number >= run.load.requests {
-            return;
-        }
-        let from = run.turn(number).await;
-        let head = &run.load.heads[number % run.load.heads.len()];
-        match exchange(&mut connection, run.load.address, head.as_bytes()).await {
-            Ok(reply) => {
-                run.latencies.borrow_mut().push(from.elapsed());
-                *run.statuses.borrow_mut().entry(reply.status).or_default() += 1;
-            }
-            Err(_) => {
-                connection = None;
-                run.errors.set(run.errors.get() + 1);
-            }
-        }
-    }
-}
-
 impl Run {
+    /// The next request's number and from when its latency counts; `None`: all have been sent.
+    async fn next(&self) -> Option<(usize, Instant)> {
+        let number = self.next.replace(self.next.get() + 1);
+        if number >= self.load.requests || self.load.duration.is_some_and(|duration| self.started.elapsed() >= duration) {
+            return None;
+        }
+        Some((number, self.turn(number).await))
+    }
+
+    fn answered(&self, from: Instant, status: u16) {
+        self.latencies.borrow_mut().push(from.elapsed());
+        *self.statuses.borrow_mut().entry(status).or_default() += 1;
+    }
+
+    fn failed(&self) {
+        self.errors.set(self.errors.get() + 1);
+    }
+
     /// Waits for the time of the `number`th request and tells from when its latency counts. Where every connection was busy at that
     /// time, it counts from then: what waits for a slow answer is slow too. A timer that fires late is this program's own fault.
     async fn turn(&self, number: usize) -> Instant {
@@ -139,6 +148,23 @@ impl Run {
     }
 }
 
+/// A load that is under way, as a process.
+pub(crate) struct Running(Process);
+
+impl Running {
+    pub(crate) fn start(load: &Load) -> Result<Self, Error> {
+        let mut process = Process::role(&["load"])?;
+        let mut stdin = process.child.stdin.take().ok_or_else(|| Error::Load("no standard input".into()))?;
+        stdin.write_all(&serde_json::to_vec(load)?).map_err(Error::io("load"))?;
+        Ok(Self(process))
+    }
+
+    pub(crate) fn wait(mut self) -> Result<Outcome, Error> {
+        let Some(stdout) = &mut self.0.stdout else { return Err(Error::Load("no standard output".into())) };
+        serde_json::from_reader(stdout).map_err(|error| Error::Load(error.to_string()))
+    }
+}
+
 impl Latency {
     fn of(mut latencies: Vec<Duration>) -> Self {
         latencies.sort_unstable();
@@ -148,48 +174,4 @@ impl Latency {
         };
         Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: at(1.0) }
     }
-}
-
-#[derive(Debug)]
-struct Reply {
-    status: u16,
-    closes: bool,
-}
-
-async fn exchange(connection: &mut Option<(TcpStream, Vec<u8>)>, address: SocketAddr, head: &[u8]) -> io::Result<Reply> {
-    let (stream, octets) = match connection {
-        Some(open) => open,
-        None => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            connection.insert((stream, Vec::with_capacity(4096)))
-        }
-    };
-    stream.write_all(head).await?;
-    loop {
-        if let Some((length, reply)) = reply(octets)?
-            && octets.len() >= length
-        {
-            octets.drain(..length);
-            if reply.closes {
-                *connection = None;
-            }
-            return Ok(reply);
-        }
-        if stream.read_buf(octets).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-}
-
-/// The reply whose head stands in `octets`, and its whole length; `None`: the head is not all there.
-fn reply(octets: &[u8]) -> io::Result<Option<(usize, Reply)>> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut response = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(head) = response.parse(octets).map_err(io::Error::other)? else { return Ok(None) };
-    let field = |name: &str| response.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
-    let length = field("content-length").and_then(|value| std::str::from_utf8(value).ok()?.parse::<usize>().ok());
-    let length = length.ok_or_else(|| io::Error::other("a reply without Content-Length"))?;
-    let closes = field("connection").is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
-    Ok(Some((head + length, Reply { status: response.code.unwrap_or_default(), closes })))
 }
