@@ -7,6 +7,8 @@
 
 mod load;
 mod measure;
+mod names;
+mod namespace;
 mod origin;
 mod peers;
 mod policy;
@@ -14,6 +16,7 @@ mod process;
 mod relay;
 mod report;
 mod scenarios;
+mod site;
 mod target;
 
 use std::{io, net::SocketAddr, process::ExitCode};
@@ -47,6 +50,10 @@ enum Role {
     #[command(hide = true)]
     Source,
     #[command(hide = true)]
+    Site,
+    #[command(hide = true)]
+    Names,
+    #[command(hide = true)]
     Relay { upstream: SocketAddr },
     /// Reads a `Load` from standard input and writes an `Outcome` to standard output, both JSON.
     #[command(hide = true)]
@@ -79,6 +86,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.role {
         Some(Role::Origin) => origin::run().map_err(Error::io("origin")),
         Some(Role::Source) => scenarios::source().map_err(Error::io("source")),
+        Some(Role::Site) => site::run().map_err(Error::io("site")),
+        Some(Role::Names) => names::run(),
         Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::io("relay")),
         Some(Role::Load) => load::run(),
         None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }, arguments.only),

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod compare;
+mod egress;
 mod field;
 mod flood;
 mod plain;
@@ -77,18 +78,21 @@ pub(crate) enum Part {
     Flood,
     /// Bytes in bulk.
     Bulk,
+    /// C: out to a thousand allowed names.
+    Egress,
 }
 
 /// Each starts what it needs, fills tables of the report, and ends what it started.
 type Scenario = fn(Plan, &mut Report) -> Result<(), Error>;
 
-const SCENARIOS: [(Part, Scenario); 6] = [
+const SCENARIOS: [(Part, Scenario); 7] = [
     (Part::Plain, plain::run),
     (Part::Policy, policy::run),
     (Part::Rest, rest::run),
     (Part::Tenants, tenants::run),
     (Part::Flood, flood::run),
     (Part::Bulk, bulk::run),
+    (Part::Egress, egress::run),
 ];
 
 /// `only`: all parts where it is `None`.
