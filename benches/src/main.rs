@@ -8,6 +8,8 @@
 mod dns;
 mod load;
 mod measure;
+mod names;
+mod namespace;
 mod origin;
 mod peers;
 mod policy;
@@ -16,6 +18,7 @@ mod relay;
 mod report;
 mod scenarios;
 mod sidecars;
+mod site;
 mod target;
 
 use std::{io, net::SocketAddr, process::ExitCode};
@@ -50,6 +53,10 @@ enum Role {
     Source,
     #[command(hide = true)]
     DnsUpstream,
+    #[command(hide = true)]
+    Site,
+    #[command(hide = true)]
+    Names,
     #[command(hide = true)]
     Relay { upstream: SocketAddr },
     /// Reads a `Load` from standard input and writes an `Outcome` to standard output, both JSON.
@@ -87,6 +94,8 @@ fn main() -> ExitCode {
         Some(Role::Origin) => origin::run().map_err(Error::io("origin")),
         Some(Role::Source) => scenarios::source().map_err(Error::io("source")),
         Some(Role::DnsUpstream) => dns::upstream().map_err(Error::io("DNS upstream")),
+        Some(Role::Site) => site::run().map_err(Error::io("site")),
+        Some(Role::Names) => names::run(),
         Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::io("relay")),
         Some(Role::Load) => load::run(),
         Some(Role::Sidecars) => sidecars::run(),

@@ -8,6 +8,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use crate::process::until_stdin_ends;
+
 /// The field that tells a workload whose request it is.
 const TENANT: &str = "x-ringfence-tenant";
 const MAX_FIELDS: usize = 64;
@@ -28,7 +30,7 @@ where
         println!("{}", listener.local_addr()?);
         let (ended, mut end) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
-            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            until_stdin_ends();
             let _ = ended.send(());
         });
         let serve_one = Rc::new(serve_one);

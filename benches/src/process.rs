@@ -1,7 +1,7 @@
 //! Processes that end with those who hold them.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
@@ -67,6 +67,11 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// It ends with the process that holds its other end.
+pub(crate) fn until_stdin_ends() {
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
 }
 
 /// A program of this build.

@@ -3,6 +3,7 @@
 
 pub(crate) mod http1;
 mod http2;
+pub(crate) mod tunnel;
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,6 +26,8 @@ pub(crate) enum Protocol {
     Http1,
     /// Callers share connections, so many each.
     Http2 { streams: usize },
+    /// Not of requests: a new connection for each, and `heads` are names.
+    Tunnel(tunnel::Asks),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,7 +83,7 @@ pub(crate) fn run() -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::io("runtime"))?;
     let limit = Duration::from_secs(load.limit);
     let outcome = tokio::task::LocalSet::new().block_on(&runtime, async { timeout(limit, generate(load)).await });
-    let outcome = outcome.map_err(|_| Error::Load(format!("not done within {limit:?}")))?;
+    let outcome = outcome.map_err(|_| Error::Load(format!("not done within {limit:?}")))??;
     Ok(serde_json::to_writer(io::stdout().lock(), &outcome)?)
 }
 
@@ -93,8 +96,13 @@ struct Run {
     errors: Cell<usize>,
 }
 
-async fn generate(load: Load) -> Outcome {
+async fn generate(load: Load) -> Result<Outcome, Error> {
     let (callers, protocol) = (load.callers, load.protocol);
+    // Before the clock starts.
+    let openings: Rc<[_]> = match protocol {
+        Protocol::Tunnel(asks) => tunnel::openings(&load.heads, asks)?.into(),
+        Protocol::Http1 | Protocol::Http2 { .. } => Rc::default(),
+    };
     let run = Rc::new(Run {
         latencies: RefCell::default(),
         started: Instant::now(),
@@ -109,10 +117,11 @@ async fn generate(load: Load) -> Outcome {
         Protocol::Http2 { streams } => {
             (0..callers.div_ceil(streams)).for_each(|_| drop(running.spawn_local(http2::connection(run.clone(), streams))));
         }
+        Protocol::Tunnel(_) => (0..callers).for_each(|_| drop(running.spawn_local(tunnel::caller(run.clone(), openings.clone())))),
     }
     running.join_all().await;
     let seconds = run.started.elapsed().as_secs_f64();
-    Outcome { statuses: run.statuses.take(), errors: run.errors.get(), seconds, latency: Latency::of(run.latencies.take()) }
+    Ok(Outcome { statuses: run.statuses.take(), errors: run.errors.get(), seconds, latency: Latency::of(run.latencies.take()) })
 }
 
 impl Run {

@@ -36,7 +36,7 @@ fn keys(dir: &Path, issuer: &Issuer) -> Result<(), Error> {
     fs::write(dir.join("jwks.json"), issuer.jwks()?.to_string()).map_err(Error::io("jwks.json"))
 }
 
-fn program(name: &str, dir: &Path, template: &str, upstream: SocketAddr, cache: &str) -> Result<Option<Program>, Error> {
+pub(super) fn program(name: &str, dir: &Path, template: &str, upstream: SocketAddr, cache: &str) -> Result<Option<Program>, Error> {
     let Some(path) = find("envoy") else { return Ok(None) };
     let (file, address, log) = (dir.join("envoy.yaml"), free_address()?, dir.join("access.log"));
     let fill = [

@@ -33,7 +33,7 @@ pub(crate) fn bulk(dir: &Path, upstream: SocketAddr, splice: bool) -> Result<Opt
     Ok(program.map(|program| Program { log: None, ..program }))
 }
 
-fn program(name: &str, dir: &Path, template: &str, upstream: SocketAddr, option: &str) -> Result<Option<Program>, Error> {
+pub(super) fn program(name: &str, dir: &Path, template: &str, upstream: SocketAddr, option: &str) -> Result<Option<Program>, Error> {
     let Some(path) = find("haproxy") else { return Ok(None) };
     let (file, listen, http2) = (dir.join("haproxy.cfg"), free_address()?, free_address()?);
     let fill = [

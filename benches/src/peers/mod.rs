@@ -1,9 +1,11 @@
 //! The programs that are measured, a file for each: how it is found, told what to do, and started.
 
+pub(crate) mod egress;
 pub(crate) mod envoy;
 pub(crate) mod haproxy;
 pub(crate) mod nginx;
 pub(crate) mod ringfence;
+mod squid;
 
 use std::{
     env,
@@ -31,6 +33,7 @@ pub(crate) enum Kind {
     Envoy,
     Nginx,
     Haproxy,
+    Squid,
 }
 
 /// A program and what it is told. It can be started as often as one likes.
@@ -96,8 +99,11 @@ fn find(name: &str) -> Option<PathBuf> {
 
 /// Writes `template` with `{{NAME}}` replaced.
 pub(crate) fn write(path: &Path, template: &str, fill: &[(&str, String)]) -> Result<(), Error> {
-    let text = fill.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value));
-    fs::write(path, text).map_err(Error::io(path.display().to_string()))
+    fs::write(path, filled(template, fill)).map_err(Error::io(path.display().to_string()))
+}
+
+fn filled(template: &str, fill: &[(&str, String)]) -> String {
+    fill.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value))
 }
 
 /// Replaces what stands between a line `# each tenant` and a line `# end` by as many copies, `{{TENANT}}` in each replaced by a name.

@@ -42,7 +42,7 @@ impl Installation {
         Self::new(directory(dir, &format!("ringfence-{}", tenants.len()))?, &objects, upstream, issuer)
     }
 
-    fn new(dir: PathBuf, objects: &str, upstream: SocketAddr, issuer: &Issuer) -> Result<Self, Error> {
+    pub(super) fn new(dir: PathBuf, objects: &str, upstream: SocketAddr, issuer: &Issuer) -> Result<Self, Error> {
         let (listen, egress) = (free_address()?, free_address()?);
         let fill = [
             ("LISTEN", listen.to_string()),
@@ -76,6 +76,11 @@ impl Installation {
         self.sidecar_of(WORKLOAD, "ringfence", self.listen)
     }
 
+    /// Where it is said that its workload is captured.
+    pub(crate) fn capture_dir(&self) -> PathBuf {
+        self.dir.join("capture")
+    }
+
     /// The sidecar of the workload that only goes out.
     pub(crate) fn outbound(&self) -> Result<Program, Error> {
         self.sidecar_of(OUTBOUND, "ringfence, CONNECT", self.egress)
@@ -88,6 +93,7 @@ impl Installation {
             "controlPlane": { "unix": self.dir.join("sockets").join(format!("{workload}.ads")) },
             "admin": format!("unix:{}", self.dir.join(format!("{workload}.admin")).display()),
             "stateDir": self.dir.join("state"),
+            "captureDir": self.capture_dir(),
             "accessLog": { "file": log },
             "drainSeconds": 1,
         });

@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// Downloads under way at a time.
-const CONNECTIONS: usize = 4;
-const PIECE: usize = 256 * 1024;
-const GIB: f64 = (1u64 << 30) as f64;
+pub(super) const CONNECTIONS: usize = 4;
+pub(super) const PIECE: usize = 256 * 1024;
+pub(super) const GIB: f64 = (1u64 << 30) as f64;
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Sends as many octets as a connection asks for, in eight octets, big-endian; then ends it.
@@ -81,7 +81,7 @@ pub(super) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
 }
 
 /// CPU of the program and wall seconds.
-fn timed(target: &Target, work: impl FnOnce() -> Result<(), Error>) -> Result<(Duration, f64), Error> {
+pub(super) fn timed(target: &Target, work: impl FnOnce() -> Result<(), Error>) -> Result<(Duration, f64), Error> {
     let (before, started) = (target.cpu()?, Instant::now());
     work()?;
     let seconds = started.elapsed().as_secs_f64();

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod compare;
+mod egress;
 mod field;
 mod flood;
 mod plain;
@@ -89,12 +90,14 @@ pub(crate) enum Part {
     Bulk,
     /// F: configuration push.
     Push,
+    /// C: out to a thousand allowed names.
+    Egress,
 }
 
 /// Each starts what it needs, fills tables of the report, and ends what it started.
 type Scenario = fn(Plan, &mut Report) -> Result<(), Error>;
 
-const SCENARIOS: [(Part, Scenario); 7] = [
+const SCENARIOS: [(Part, Scenario); 9] = [
     (Part::Plain, plain::run),
     (Part::Policy, policy::run),
     (Part::Rest, rest::run),
@@ -103,6 +106,7 @@ const SCENARIOS: [(Part, Scenario); 7] = [
     (Part::Flood, flood::run),
     (Part::Bulk, bulk::run),
     (Part::Push, push::run),
+    (Part::Egress, egress::run),
 ];
 
 /// `only`: all parts where it is `None`.
