@@ -21,6 +21,10 @@ pub(crate) const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The user whose traffic is let out. What programs dial is on loopback, which is left alone, so that none here need be that user.
 const SIDECAR: u32 = 1337;
 
+/// Thousands of new connections a second soon meet their own ports again. On loopback they may have them after a second, and so it is here:
+/// otherwise the load looks for free ports instead (tcp_tw_reuse in ip-sysctl.rst), and conntrack knows the old connection still.
+const PORTS: [&str; 2] = ["net.ipv4.tcp_tw_reuse=1", "net.netfilter.nf_conntrack_tcp_timeout_time_wait=1"];
+
 /// Deleted when dropped.
 pub(crate) struct Namespace {
     name: String,
@@ -46,6 +50,7 @@ impl Namespace {
         ] {
             ip(&[&["-n", &namespace.name][..], &arguments.split(' ').collect::<Vec<_>>()].concat())?;
         }
+        ip(&[&["netns", "exec", &namespace.name, "sysctl", "-qw"][..], &PORTS].concat())?;
         Ok(namespace)
     }
 

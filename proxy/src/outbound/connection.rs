@@ -28,6 +28,8 @@ use crate::{
 
 /// First octet of a TLS record that carries a handshake.
 const HANDSHAKE: u8 = 22;
+/// Holds what clients say first, a ClientHello with a key share for ML-KEM included: else it is read, and looked at, in six pieces.
+const FIRST_READ: usize = 2048;
 
 /// `original`: where a captured connection was going; `None`: an explicit proxy's client asks.
 pub(super) async fn serve(stream: TcpStream, original: Option<SocketAddr>, outbound: Rc<Outbound>, drain: Drain) -> io::Result<()> {
@@ -90,6 +92,7 @@ pub(super) async fn tunnel(mut stream: Stream, initial: Vec<u8>, tunnel: Tunnel,
 /// Reads until it is certain what the connection speaks. `wait`: how long nothing at all may be said.
 async fn first_octets(stream: &mut Stream, mut initial: Vec<u8>, wait: Duration) -> io::Result<(Vec<u8>, Verdict)> {
     let mut sniff = Sniff::new();
+    initial.reserve(FIRST_READ);
     let begun = Instant::now();
     let mut deadline = begun + if initial.is_empty() { wait } else { sniff::TIME };
     loop {

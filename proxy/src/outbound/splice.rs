@@ -90,7 +90,6 @@ pub(super) fn reset(downstream: &Stream, upstream: &TcpStream) {
 fn keep_alive(stream: &TcpStream) {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(PROBE).with_retries(PROBES);
     // What a kernel refuses here must not cost the connection.
-    let _ = stream.set_nodelay(true);
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
