@@ -87,17 +87,7 @@ impl Reply {
         message.metadata.response_code = ResponseCode::from_low(rcode.low());
         let wire = message.to_vec()?;
         let ttls = ttls(&wire).ok_or(ProtoError::Message("a message that was just written cannot be read"))?;
-        Ok(Self {
-            wire: wire.into(),
-            ttls,
-            rcode,
-            lifetime,
-            ede,
-            next: None,
-            bound: Cell::default(),
-            counted: Cell::default(),
-            passed: Cell::default(),
-        })
+        Ok(Self::written(wire, ttls, rcode, lifetime, ede))
     }
 
     /// The question and nothing else.
@@ -105,9 +95,14 @@ impl Reply {
         let mut wire = Vec::with_capacity(HEADER + question_len(query));
         wire.extend_from_slice(&[0, 0, QR, rcode.low(), 0, 1, 0, 0, 0, 0, 0, 0]);
         push_question(query, &mut wire);
+        Self::written(wire, Box::default(), rcode, lifetime, ede)
+    }
+
+    /// As it stands in `wire`; nothing has been done with it yet.
+    fn written(wire: Vec<u8>, ttls: Box<[u16]>, rcode: ResponseCode, lifetime: u32, ede: Option<Ede>) -> Self {
         Self {
             wire: wire.into(),
-            ttls: Box::default(),
+            ttls,
             rcode,
             lifetime,
             ede,

@@ -1,7 +1,5 @@
 //! A reply's records as policy looks at them, and replies made of what policy says.
 
-use std::cell::Cell;
-
 use hickory_proto::{
     ProtoError,
     op::{Message, ResponseCode},
@@ -64,17 +62,7 @@ impl Reply {
             wire.extend_from_slice(&u16::try_from(record.rdata.len()).ok()?.to_be_bytes());
             wire.extend_from_slice(&record.rdata);
         }
-        Some(Self {
-            wire: wire.into(),
-            ttls: ttls.into(),
-            rcode,
-            lifetime,
-            ede,
-            next: None,
-            bound: Cell::default(),
-            counted: Cell::default(),
-            passed: Cell::default(),
-        })
+        Some(Self::written(wire, ttls.into(), rcode, lifetime, ede))
     }
 
     /// `self`, whose aliases lead to what `rest` answers.
