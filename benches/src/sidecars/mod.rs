@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use self::sidecar::Sidecar;
-use crate::{Error, process::Process};
+use crate::{Error, measure, process::Process};
 
 /// After which what is waited for will not come.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -173,6 +173,11 @@ impl Sidecars {
     /// The names of what each holds, sorted: `Tenant/acme`.
     pub(crate) fn held(&mut self) -> Result<Vec<Vec<String>>, Error> {
         self.ask(&Order::Held)
+    }
+
+    /// Of all of them together.
+    pub(crate) fn cpu(&self) -> Result<Duration, Error> {
+        measure::cpu(self.process.pid())
     }
 
     fn ask<A: DeserializeOwned>(&mut self, order: &Order) -> Result<A, Error> {

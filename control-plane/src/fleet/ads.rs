@@ -3,18 +3,15 @@
 //! Which workload a connection speaks for is known before its first byte: each sidecar has a Unix socket of its own, which only the
 //! control plane's user can open. What a node says of itself is compared with that and decides nothing.
 
-use std::{io, os::unix::fs::FileTypeExt, path::Path, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, os::unix::fs::FileTypeExt, path::Path, sync::Arc, time::Duration};
 
+use futures_util::stream::{self, BoxStream, StreamExt};
 use ringfence_xds::generated::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse,
     aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
 };
 use rustix::{fs::Mode, net};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::mpsc,
-};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::net::{TcpListener, UnixListener};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -26,8 +23,6 @@ use super::{
 const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 /// A call's method, path and metadata.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Responses on their way into one connection; more wait in the state machine, where they coalesce.
-const RESPONSES_IN_FLIGHT: usize = 4;
 /// Streams per connection: a sidecar needs one.
 const MAX_STREAMS: u32 = 4;
 /// Connections to one workload's socket at a time: its sidecars, and those that they take over from.
@@ -94,65 +89,71 @@ impl Ads {
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Ads {
-    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+    type DeltaAggregatedResourcesStream = BoxStream<'static, Result<DeltaDiscoveryResponse, Status>>;
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
-        let (fleet, bound_to) = (self.fleet.clone(), self.bound_to.clone());
-        tokio::spawn(async move {
-            let outcome = tokio::select! {
-                outcome = run(&fleet, bound_to, request.into_inner(), &sender) => outcome,
-                () = fleet.closed() => Err(Status::unavailable("the control plane ends")),
-                // Also while nothing is sent: a request that is never finished must not keep the session.
-                () = sender.closed() => Ok(()),
-            };
-            if let Err(status) = outcome {
-                // Not awaited: a client that reads nothing learns nothing.
-                let _ = sender.try_send(Err(status));
-            }
+        let Ads { fleet, bound_to } = self.clone();
+        let exchange = Exchange { fleet, bound_to, requests: request.into_inner(), session: None, due: VecDeque::new() };
+        let responses = stream::try_unfold(exchange, async |mut exchange| {
+            let response = exchange.next().await?;
+            Ok(response.map(|response| (response, exchange)))
         });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(responses.boxed()))
     }
 }
 
-type Sender = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
-
-async fn run(
-    fleet: &Arc<Fleet>,
+/// One stream, driven by whoever sends its responses: it has no task and no queue of its own, and ends with its connection. While the
+/// sidecar does not take what it is sent, nothing more is read from it.
+struct Exchange {
+    fleet: Arc<Fleet>,
     bound_to: Option<Arc<str>>,
-    mut requests: Streaming<DeltaDiscoveryRequest>,
-    sender: &Sender,
-) -> Result<(), Status> {
-    let first =
-        tokio::time::timeout(INTRODUCTION, requests.message()).await.map_err(|_| Status::deadline_exceeded("no request came"))??;
-    let Some(first) = first else { return Ok(()) };
-    let session = fleet.open(bound_to.as_deref(), &first).map_err(|error| match error {
-        OpenError::Stream(_) | OpenError::Node => Status::invalid_argument(error.to_string()),
-        OpenError::Foreign => Status::permission_denied(error.to_string()),
-    })?;
-    answer(&session, first, sender).await?;
-    loop {
-        tokio::select! {
-            request = requests.message() => match request? {
-                Some(request) => answer(&session, request, sender).await?,
-                None => return Ok(()),
-            },
-            () = session.wake.notified() => send(session.due(), sender).await?,
+    requests: Streaming<DeltaDiscoveryRequest>,
+    /// `None`: the first request has not come yet.
+    session: Option<Session>,
+    due: VecDeque<DeltaDiscoveryResponse>,
+}
+
+impl Exchange {
+    /// The next response; `None`: the sidecar ended the stream.
+    async fn next(&mut self) -> Result<Option<DeltaDiscoveryResponse>, Status> {
+        loop {
+            if let Some(response) = self.due.pop_front() {
+                return Ok(Some(response));
+            }
+            match &self.session {
+                None => {
+                    let Some(first) = introduction(&mut self.requests).await? else { return Ok(None) };
+                    let session = self.fleet.open(self.bound_to.as_deref(), &first)?;
+                    self.due.extend(session.receive(first).map_err(OpenError::Stream)?);
+                    self.session = Some(session);
+                }
+                Some(session) => tokio::select! {
+                    request = self.requests.message() => match request? {
+                        Some(request) => self.due.extend(session.receive(request).map_err(OpenError::Stream)?),
+                        None => return Ok(None),
+                    },
+                    () = session.wake.notified() => self.due.extend(session.woken().map_err(OpenError::Closing)?),
+                },
+            }
         }
     }
 }
 
-async fn answer(session: &Session, request: DeltaDiscoveryRequest, sender: &Sender) -> Result<(), Status> {
-    let responses = session.receive(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    send(responses, sender).await
+async fn introduction(requests: &mut Streaming<DeltaDiscoveryRequest>) -> Result<Option<DeltaDiscoveryRequest>, Status> {
+    let first = tokio::time::timeout(INTRODUCTION, requests.message()).await;
+    first.map_err(|_| Status::deadline_exceeded("no request came"))?
 }
 
-async fn send(responses: Vec<DeltaDiscoveryResponse>, sender: &Sender) -> Result<(), Status> {
-    for response in responses {
-        sender.send(Ok(response)).await.map_err(|_| Status::cancelled("the sidecar went away"))?;
+impl From<OpenError> for Status {
+    fn from(error: OpenError) -> Self {
+        let message = error.to_string();
+        match error {
+            OpenError::Stream(_) | OpenError::Node => Status::invalid_argument(message),
+            OpenError::Foreign => Status::permission_denied(message),
+            OpenError::Closing(_) => Status::unavailable(message),
+        }
     }
-    Ok(())
 }

@@ -46,8 +46,6 @@ pub struct Fleet {
     events: mpsc::Sender<FleetEvent>,
     /// Counts changes of what `status` and `in_sync` would say.
     changed: watch::Sender<u64>,
-    /// Whether the streams are to end.
-    closing: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +53,8 @@ struct Inner {
     set: ResourceSet,
     streams: HashMap<u64, Connected>,
     opened: u64,
+    /// Whether the streams are to end.
+    closing: bool,
 }
 
 #[derive(Debug)]
@@ -83,8 +83,7 @@ pub struct NodeStatus {
 impl Fleet {
     pub fn new() -> (Arc<Self>, mpsc::Receiver<FleetEvent>) {
         let (events, receiver) = mpsc::channel(MAX_EVENTS);
-        let fleet = Self { inner: Mutex::default(), events, changed: watch::Sender::new(0), closing: watch::Sender::new(false) };
-        (Arc::new(fleet), receiver)
+        (Arc::new(Self { inner: Mutex::default(), events, changed: watch::Sender::new(0) }), receiver)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -120,18 +119,17 @@ impl Fleet {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Ends every stream, and those that are opened from now on, and returns when they have ended. Sidecars go on with what they have and
-    /// come back to whoever serves next.
+    /// Ends every stream, refuses further ones, and returns when all have ended: never, while a sidecar takes nothing of what it is sent.
+    /// Sidecars go on with what they have and come back to whoever serves next.
     pub async fn close(&self) {
-        self.closing.send_replace(true);
+        {
+            let mut inner = self.lock();
+            inner.closing = true;
+            inner.streams.values().for_each(|connected| connected.wake.notify_one());
+        }
         let mut changes = self.changes();
         // The sender of the changes is our own.
         let _ = changes.wait_for(|_| self.lock().streams.is_empty()).await;
-    }
-
-    async fn closed(&self) {
-        // As above.
-        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     /// Tells of it unless too much waits to be told already.
@@ -152,6 +150,9 @@ impl Fleet {
             return Err(OpenError::Foreign);
         }
         let mut inner = self.lock();
+        if inner.closing {
+            return Err(Closing.into());
+        }
         inner.opened += 1;
         let id = inner.opened;
         let wake = Arc::new(Notify::new());
@@ -197,7 +198,13 @@ enum OpenError {
     Node,
     #[error("this connection belongs to another workload")]
     Foreign,
+    #[error(transparent)]
+    Closing(#[from] Closing),
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the control plane ends")]
+struct Closing;
 
 /// One open stream.
 struct Session {
@@ -243,7 +250,11 @@ impl Session {
         Ok(due)
     }
 
-    /// The responses that are due now.
+    /// After `wake`: the responses that are due now, unless it was for the end.
+    fn woken(&self) -> Result<Vec<DeltaDiscoveryResponse>, Closing> {
+        if self.fleet.lock().closing { Err(Closing) } else { Ok(self.due()) }
+    }
+
     fn due(&self) -> Vec<DeltaDiscoveryResponse> {
         let mut inner = self.fleet.lock();
         let Inner { set, streams, .. } = &mut *inner;

@@ -175,6 +175,8 @@ async fn at_the_end_every_stream_is_ended_and_the_next_control_plane_sends_nothi
     for mut sidecar in sidecars {
         assert_eq!(sidecar.response().await.unwrap_err().code(), Code::Unavailable);
     }
+    let mut late = Sidecar::open(&connect(address).await, request("api", Kind::Tenant, &["acme"])).await;
+    assert_eq!(late.response().await.unwrap_err().code(), Code::Unavailable);
 
     let (fleet, address) = serve().await;
     let version = tenant("acme", 1).version.to_string();
