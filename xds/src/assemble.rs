@@ -17,7 +17,7 @@ use ringfence_policy::{
 
 use crate::{
     decode::Decoded,
-    resource::{Kind, PLATFORM},
+    resource::{Kind, PLATFORM, TRUST_BUNDLE},
 };
 
 /// What is known of a name.
@@ -48,6 +48,7 @@ pub fn wanted(workload: &str, bindings: &BTreeSet<String>, known: &impl Lookup) 
     let mut want = |kind, name: &str| {
         names.entry(kind).or_default().insert(name.to_owned());
     };
+    want(Kind::TrustBundle, TRUST_BUNDLE);
     want(Kind::Platform, PLATFORM);
     want(Kind::Workload, workload);
     if let Some(policy) = workload_of(workload, known) {
@@ -181,6 +182,11 @@ pub fn assemble(workload: &str, known: &impl Lookup, generation: u64, previous: 
             values.remove(&value);
         }
     }
+    // Not awaited: without it no peer is believed, and what needs none goes on.
+    let trust = match known.known(Kind::TrustBundle, TRUST_BUNDLE) {
+        Some(Known::Held(Decoded::TrustBundle(bundle))) => Some(bundle.clone()),
+        _ => None,
+    };
     let zones = zones(&policy, &platform, known)?;
     let budget = budget(&policy, &platform, known);
     let identity_generation = match previous {
@@ -192,6 +198,7 @@ pub fn assemble(workload: &str, known: &impl Lookup, generation: u64, previous: 
         identity_generation,
         workload: policy,
         platform,
+        trust,
         tenants,
         issuers,
         bindings,

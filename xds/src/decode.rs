@@ -9,6 +9,7 @@ mod limits;
 mod tenant;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod workload;
 mod zone;
 
@@ -16,7 +17,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use ringfence_policy::{
-    TenantId,
+    TenantId, TrustBundle,
     identify::IssuerPolicy,
     name::is_dns_label,
     tenant::{PlatformPolicy, TenantPolicy, WorkloadPolicy},
@@ -30,6 +31,7 @@ use crate::{
 
 pub use identity::issuer;
 pub use tenant::tenant;
+pub use trust::trust_bundle;
 pub use workload::workload;
 pub use zone::{policy_zone, zone_chunk};
 
@@ -78,6 +80,7 @@ impl fmt::Display for Rejection {
 /// A resource's meaning.
 #[derive(Clone, Debug)]
 pub enum Decoded {
+    TrustBundle(Arc<TrustBundle>),
     /// The chunk's data.
     ZoneChunk(Bytes),
     PolicyZone(Box<HeldZone>),
@@ -98,6 +101,7 @@ pub fn decode(kind: Kind, name: &str, bytes: &[u8]) -> Result<Decoded, Rejection
         B::decode(bytes).map_err(|error| whole(format!("cannot be decoded: {error}")))
     }
     match kind {
+        Kind::TrustBundle => read(bytes).and_then(|body| trust_bundle(name, &body)).map(|bundle| Decoded::TrustBundle(bundle.into())),
         Kind::ZoneChunk => read(bytes).and_then(|body| zone_chunk(name, body)).map(Decoded::ZoneChunk),
         Kind::PolicyZone => read(bytes).and_then(|body| policy_zone(name, &body)).map(Decoded::from),
         Kind::Platform => read(bytes).and_then(|body| platform(name, &body)).map(Decoded::Platform),

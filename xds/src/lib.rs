@@ -10,6 +10,7 @@ pub mod resource;
 pub mod server;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 pub mod zone;
 
 pub use ringfence_policy as policy;

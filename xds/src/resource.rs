@@ -12,6 +12,7 @@ use crate::{generated::resource as proto, zone::Digest};
 /// (make before break); removals go the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
+    TrustBundle,
     ZoneChunk,
     PolicyZone,
     Platform,
@@ -22,11 +23,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 7] =
-        [Kind::ZoneChunk, Kind::PolicyZone, Kind::Platform, Kind::Issuer, Kind::Tenant, Kind::Binding, Kind::Workload];
+    pub const ALL: [Kind; 8] =
+        [Kind::TrustBundle, Kind::ZoneChunk, Kind::PolicyZone, Kind::Platform, Kind::Issuer, Kind::Tenant, Kind::Binding, Kind::Workload];
 
     pub const fn type_url(self) -> &'static str {
         match self {
+            Kind::TrustBundle => "type.googleapis.com/ringfence.v1.TrustBundle",
             Kind::ZoneChunk => "type.googleapis.com/ringfence.v1.ZoneChunk",
             Kind::PolicyZone => "type.googleapis.com/ringfence.v1.PolicyZone",
             Kind::Platform => "type.googleapis.com/ringfence.v1.Platform",
@@ -41,9 +43,10 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.type_url() == url)
     }
 
-    /// The word an operator writes as `kind:`; a `ZoneChunk` nobody writes.
+    /// The word an operator writes as `kind:`; a `TrustBundle` or a `ZoneChunk` nobody writes.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Kind::TrustBundle => "TrustBundle",
             Kind::ZoneChunk => "ZoneChunk",
             Kind::PolicyZone => "PolicyZone",
             Kind::Platform => "Platform",
@@ -63,6 +66,8 @@ impl fmt::Display for Kind {
 
 /// The one name of the Platform resource.
 pub const PLATFORM: &str = "platform";
+/// The one name of the TrustBundle resource.
+pub const TRUST_BUNDLE: &str = "trust-bundle";
 
 /// The name of a Binding resource.
 pub fn binding_name(issuer: &str, value: &str) -> String {
@@ -77,7 +82,7 @@ pub trait Body: Message + Default {
 macro_rules! body {
     ($($kind:ident),*) => { $(impl Body for proto::$kind { const KIND: Kind = Kind::$kind; })* };
 }
-body!(ZoneChunk, PolicyZone, Platform, Issuer, Tenant, Binding, Workload);
+body!(TrustBundle, ZoneChunk, PolicyZone, Platform, Issuer, Tenant, Binding, Workload);
 
 /// An encoded resource. Its version is a hash of its content: two replicas, or one before and after a restart, give the same
 /// content the same version, and a version says nothing of how often anything else has changed.

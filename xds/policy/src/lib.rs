@@ -17,8 +17,12 @@ pub mod ratelimit;
 pub mod rpz;
 pub mod scope;
 pub mod snapshot;
+pub mod spiffe;
 pub mod tenant;
+pub mod trust;
 
 pub use deny::{Deny, Reason, RuleRef};
 pub use name::{IssuerName, NameError, TenantId, WorkloadName, ZoneName};
 pub use snapshot::Snapshot;
+pub use spiffe::{SpiffeId, TrustDomain};
+pub use trust::TrustBundle;

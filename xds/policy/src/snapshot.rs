@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    Deny, IssuerName, Reason, TenantId,
+    Deny, IssuerName, Reason, TenantId, TrustBundle,
     budget::Budget,
     identify::{IssuerPolicy, VerifiedClaims},
     rpz,
@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub identity_generation: u64,
     pub workload: Arc<WorkloadPolicy>,
     pub platform: PlatformPolicy,
+    /// Who vouches for peers. `None`: nobody, so that none is believed.
+    pub trust: Option<Arc<TrustBundle>>,
     pub tenants: HashMap<TenantId, Arc<TenantPolicy>>,
     pub issuers: Vec<Arc<IssuerPolicy>>,
     /// What was pushed, for people to look at; decides nothing.

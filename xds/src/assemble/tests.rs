@@ -94,26 +94,34 @@ fn bindings(snapshot: &Snapshot) -> Vec<String> {
 fn what_is_wanted_is_the_closure_over_references() {
     let none = BTreeSet::new();
     let met = BTreeSet::from(["sso/org_acme".to_owned(), "sso/org_globex".to_owned()]);
-    let first = ["Platform/platform", "Workload/api"];
+    let first = ["Platform/platform", "TrustBundle/trust-bundle", "Workload/api"];
     assert_eq!(names(&wanted("api", &none, &Knows::default())), first);
     for gone in [Known::Absent, Known::Unusable] {
         assert_eq!(names(&wanted("api", &met, Knows::default().that(Kind::Workload, "api", gone))), first);
     }
-    let listed = ["Issuer/sso", "Platform/platform", "Tenant/acme", "Tenant/globex", "Workload/api"];
+    let listed = ["Issuer/sso", "Platform/platform", "Tenant/acme", "Tenant/globex", "TrustBundle/trust-bundle", "Workload/api"];
     assert_eq!(names(&wanted("api", &none, &knows(&["acme", "globex"]))), listed);
     let mut any = knows(&["*"]);
-    assert_eq!(names(&wanted("api", &none, &any)), ["Issuer/sso", "Platform/platform", "Workload/api"]);
+    assert_eq!(names(&wanted("api", &none, &any)), ["Issuer/sso", "Platform/platform", "TrustBundle/trust-bundle", "Workload/api"]);
     any.binding("sso/org_acme", "acme").binding("sso/org_initech", "initech");
     assert_eq!(
         names(&wanted("api", &met, &any)),
-        ["Binding/sso/org_acme", "Binding/sso/org_globex", "Issuer/sso", "Platform/platform", "Tenant/acme", "Workload/api"],
+        [
+            "Binding/sso/org_acme",
+            "Binding/sso/org_globex",
+            "Issuer/sso",
+            "Platform/platform",
+            "Tenant/acme",
+            "TrustBundle/trust-bundle",
+            "Workload/api"
+        ],
         "a binding that was forgotten brings no tenant"
     );
     let mut listed = knows(&["globex"]);
     listed.binding("sso/org_acme", "acme");
     assert_eq!(
         names(&wanted("api", &met, &listed)),
-        ["Issuer/sso", "Platform/platform", "Tenant/globex", "Workload/api"],
+        ["Issuer/sso", "Platform/platform", "Tenant/globex", "TrustBundle/trust-bundle", "Workload/api"],
         "bindings are for workloads that serve any tenant"
     );
 }

@@ -9,7 +9,7 @@ use prost::Message;
 
 use crate::{
     generated::resource as proto,
-    resource::{Kind, PLATFORM, Resource},
+    resource::{Kind, PLATFORM, Resource, TRUST_BUNDLE},
     zone::Digest,
 };
 
@@ -80,7 +80,7 @@ impl ResourceSet {
                 let chunk = |piece: proto::ZonePiece| piece.digest.as_ref().try_into().ok().map(|digest| Digest(digest).to_string());
                 self.chunks.insert(name, pieces.into_iter().filter_map(chunk).collect());
             }
-            Kind::ZoneChunk | Kind::Issuer | Kind::Binding => {}
+            Kind::TrustBundle | Kind::ZoneChunk | Kind::Issuer | Kind::Binding => {}
         }
     }
 
@@ -90,7 +90,7 @@ impl ResourceSet {
             Kind::Platform => self.platform_zones.clear(),
             Kind::Tenant => drop(self.tenant_zones.remove(name)),
             Kind::PolicyZone => drop(self.chunks.remove(name)),
-            Kind::ZoneChunk | Kind::Issuer | Kind::Binding => {}
+            Kind::TrustBundle | Kind::ZoneChunk | Kind::Issuer | Kind::Binding => {}
         }
     }
 
@@ -130,6 +130,7 @@ impl<'a> View<'a> {
     pub(super) fn sees(&self, kind: Kind, name: &str) -> bool {
         let Some(reach) = self.reach else { return false };
         match kind {
+            Kind::TrustBundle => name == TRUST_BUNDLE,
             Kind::Platform => name == PLATFORM,
             Kind::Workload => name == self.workload,
             Kind::Issuer => reach.issuers.contains(name),
@@ -169,7 +170,10 @@ impl<'a> View<'a> {
         if any_tenant && matches!(kind, Kind::Tenant | Kind::Binding) {
             return self.set.kinds.get(&kind).into_iter().flat_map(HashMap::keys).map(|name| &**name).collect();
         }
-        let listed = self.required().filter(|(of, name)| *of == kind && self.resource(kind, name).is_some());
+        let listed = self
+            .required()
+            .chain([(Kind::TrustBundle, TRUST_BUNDLE)])
+            .filter(|(of, name)| *of == kind && self.resource(kind, name).is_some());
         listed.map(|(_, name)| name).collect()
     }
 

@@ -195,7 +195,7 @@ impl World {
                     Kind::Issuer | Kind::Tenant => TENANTS[*i].to_owned(),
                     Kind::Binding => met(*i),
                     Kind::Workload => NODE.to_owned(),
-                    Kind::ZoneChunk | Kind::PolicyZone => unreachable!("not withdrawn here"),
+                    Kind::TrustBundle | Kind::ZoneChunk | Kind::PolicyZone => unreachable!("not withdrawn here"),
                 };
                 self.withdraw(*kind, &name);
             }

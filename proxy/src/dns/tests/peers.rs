@@ -261,6 +261,7 @@ impl Rig {
             identity_generation: 1,
             workload: Arc::new(workload),
             platform: Default::default(),
+            trust: None,
             tenants: Default::default(),
             issuers: Vec::new(),
             versions: Vec::new(),

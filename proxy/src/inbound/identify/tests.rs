@@ -73,6 +73,7 @@ fn snapshot(generation: u64, issuer: Arc<IssuerPolicy>, tenants: &[&str]) -> Arc
             dns: None,
         }),
         platform: Default::default(),
+        trust: None,
         tenants: tenants.iter().map(|name| (name.parse().unwrap(), Arc::new(tenant(name)))).collect(),
         bindings: HashMap::from([(issuer.name.clone(), values)]),
         issuers: vec![issuer],

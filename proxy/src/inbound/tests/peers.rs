@@ -83,6 +83,7 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
         identity_generation: 1,
         workload: workload.into(),
         platform: Default::default(),
+        trust: None,
         tenants: Default::default(),
         issuers: Vec::new(),
         versions: Vec::new(),

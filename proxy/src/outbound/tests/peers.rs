@@ -159,6 +159,7 @@ impl Sidecar {
             identity_generation: 1,
             workload: workload.into(),
             platform: PlatformPolicy { egress: loopback, ..PlatformPolicy::default() },
+            trust: None,
             tenants: [(acme.id.clone(), Arc::new(acme))].into(),
             issuers: Vec::new(),
             versions: Vec::new(),

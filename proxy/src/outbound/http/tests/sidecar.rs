@@ -170,6 +170,7 @@ impl Sidecar {
             identity_generation: 1,
             workload: workload.into(),
             platform: PlatformPolicy { egress, ..PlatformPolicy::default() },
+            trust: None,
             tenants: rules.into_iter().map(tenant).collect(),
             issuers: Vec::new(),
             versions: Vec::new(),
