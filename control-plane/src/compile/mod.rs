@@ -4,6 +4,7 @@
 //! other objects can tell (references, conflicts); what a field means is the decoder's to judge, the same that the sidecars run.
 
 mod conflicts;
+mod operators;
 mod public_suffix;
 mod references;
 mod resources;
@@ -103,6 +104,7 @@ impl Compiler {
         let index = Index::new(&standing, unread);
         conflicts::identities(&standing, &mut faults);
         conflicts::listeners(&standing, &mut faults);
+        operators::check(&standing, &mut faults);
         let outcomes = objects
             .iter()
             .zip(faults)

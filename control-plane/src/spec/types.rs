@@ -382,6 +382,23 @@ pub struct PlatformSpec {
     pub in_flight: Option<u32>,
     pub egress: Option<PlatformEgressSpec>,
     pub dns: Option<PlatformDnsSpec>,
+    /// Who may ask the control plane over its admin listener. No sidecar is told of them.
+    #[serde(default)]
+    pub operators: Vec<OperatorSpec>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OperatorSpec {
+    /// Name of an Issuer that vouches for operators and for no tenant.
+    pub issuer: String,
+    /// `sub` of their tokens, exactly.
+    #[schemars(length(min = 1))]
+    pub subjects: Vec<String>,
+    /// platform-admin, viewer, or tenant-admin, which sees and does what concerns one tenant.
+    pub role: String,
+    /// Of a tenant-admin: which.
+    pub tenant: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
