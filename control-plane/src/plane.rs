@@ -11,9 +11,10 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use ringfence_xds::{
-    decode::Rejection,
+    decode::{Decoded, Rejection},
     resource::{Kind as ResourceKind, Resource},
 };
 use tokio::{
@@ -24,7 +25,11 @@ use tokio::{
 };
 
 use crate::{
-    admin,
+    admin::{
+        self,
+        remote::{self, AdminConfig, AdminError, Operators},
+        roles::{Operator, Role},
+    },
     compile::Delta,
     feed::{
         self, FeedEvent, Feeds,
@@ -32,7 +37,7 @@ use crate::{
     },
     fleet::{Fleet, FleetEvent, ads},
     say::say,
-    spec::{Kind, Object, ObjectKey},
+    spec::{Kind, Object, ObjectKey, Spec},
     store::{Catalog, Loaded},
 };
 
@@ -55,6 +60,8 @@ pub enum PlaneError {
     Listen { address: SocketAddr, error: io::Error },
     #[error("{}: another control plane serves this directory", dir.display())]
     Served { dir: PathBuf },
+    #[error("admin: {0}")]
+    Admin(#[from] AdminError),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -79,6 +86,8 @@ pub(crate) struct Plane {
     faults: Arc<Mutex<BTreeSet<String>>>,
     /// Of the feeds, by the object that they are for; for `status` too.
     unfed: BTreeMap<ObjectKey, String>,
+    /// For the admin listener.
+    operators: Arc<ArcSwap<Operators>>,
     /// Locked: two control planes on one directory would start its sidecars twice.
     _lock: Option<fs::File>,
     interrupt: Signal,
@@ -143,6 +152,7 @@ impl Plane {
             served: BTreeMap::new(),
             faults: Arc::new(Mutex::new(left_out)),
             unfed: BTreeMap::new(),
+            operators: Arc::default(),
             _lock: lock,
             interrupt,
             terminate,
@@ -183,6 +193,13 @@ impl Plane {
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let bound = listener.local_addr()?;
         tokio::spawn(ads::serve_dangerous_plaintext(self.fleet.clone(), listener).map_err(listen)?);
+        Ok(bound)
+    }
+
+    pub(crate) async fn serve_admin(&self, config: &AdminConfig) -> Result<SocketAddr, PlaneError> {
+        let state = remote::State { fleet: self.fleet.clone(), faults: self.faults.clone(), operators: self.operators.clone() };
+        let (bound, serving) = remote::serve(config, state).await?;
+        tokio::spawn(serving);
         Ok(bound)
     }
 
@@ -258,6 +275,7 @@ impl Plane {
                     let mut upserts = vec![resource.clone()];
                     self.feeds.fill(&mut upserts);
                     self.fleet.publish(Delta { upserts, removed: Vec::new() });
+                    self.take_up_operators();
                 }
             }
             FeedEvent::Failed { issuer, message } => self.on_failed(issuer_key(&issuer), "spec.jwks.uri", message),
@@ -320,6 +338,7 @@ impl Plane {
         self.transfers.reconcile(transfer::wanted(self.catalog.objects()));
         self.feeds.fill(&mut delta.upserts);
         self.fleet.publish(delta);
+        self.take_up_operators();
         let mut errors = Vec::new();
         let Some(sockets) = &self.sockets else { return errors };
         let names: BTreeSet<String> = self.workloads().map(|object| object.key.name.to_string()).collect();
@@ -343,6 +362,28 @@ impl Plane {
             }
         }
         errors
+    }
+
+    /// Operators are known by what their issuers publish at the time.
+    fn take_up_operators(&self) {
+        let platform = self.catalog.objects().find_map(|object| match &object.spec {
+            Spec::Platform(platform) => Some(platform),
+            _ => None,
+        });
+        let written = platform.map(|platform| platform.operators.as_slice()).unwrap_or_default();
+        let names: BTreeSet<&str> = written.iter().map(|operator| operator.issuer.as_str()).collect();
+        let issuer = |name: &str| match self.fleet.issuer(name) {
+            Some(Decoded::Issuer(issuer)) => Some(issuer),
+            _ => None,
+        };
+        let issuers = names.into_iter().filter_map(issuer).collect();
+        let operators = written.iter().flat_map(|operator| {
+            let role = Role::read(&operator.role, operator.tenant.as_deref()).ok();
+            operator.subjects.iter().filter_map(move |subject| {
+                Some(Operator { issuer: operator.issuer.clone(), subject: subject.clone(), role: role.clone()? })
+            })
+        });
+        self.operators.store(Arc::new(Operators { issuers, operators: operators.collect() }));
     }
 
     pub(crate) fn workloads(&self) -> impl Iterator<Item = &Arc<Object>> {

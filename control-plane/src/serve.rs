@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    admin::remote::AdminConfig,
     fleet::FleetEvent,
     plane::{Plane, PlaneError, Step},
     say::say,
@@ -20,6 +21,8 @@ pub struct ServeConfig {
     pub dangerous_plaintext: Option<SocketAddr>,
     /// For the notifications of primaries.
     pub notify: Option<SocketAddr>,
+    /// For operators elsewhere.
+    pub admin: Option<AdminConfig>,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -33,6 +36,9 @@ pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
     }
     if let Some(address) = config.notify {
         say(format_args!("ringfence: notifications on {}", plane.serve_notify(address).await?));
+    }
+    if let Some(admin) = &config.admin {
+        say(format_args!("ringfence: admin on {}", plane.serve_admin(admin).await?));
     }
     say("ready");
     loop {

@@ -1,6 +1,8 @@
 //! What an operator asks a running control plane: over a Unix socket that only its user can open, found through a file in the directory
 //! that it serves.
 
+mod metrics;
+pub mod remote;
 pub mod roles;
 
 use std::{

@@ -10,6 +10,8 @@
 //!
 //! Whoever opens the Unix socket, which is the control plane's own user, is a platform admin.
 
+use std::sync::Arc;
+
 use ringfence_xds::policy::{
     TenantId,
     identify::{self, IssuerPolicy, VerifiedClaims},
@@ -93,12 +95,12 @@ pub struct Operator {
 /// Where one subject was given two roles, the first counts.
 pub fn authenticate<'a>(
     authorization: impl IntoIterator<Item = &'a [u8]>,
-    issuers: &[IssuerPolicy],
+    issuers: &[Arc<IssuerPolicy>],
     operators: &'a [Operator],
     now: u64,
 ) -> Option<&'a Role> {
     let token = identify::bearer(authorization).ok()?;
-    let claims: VerifiedClaims = identify::verify(token, issuers, now).ok()?;
+    let claims: VerifiedClaims = identify::verify(token, issuers.iter().map(|issuer| &**issuer), now).ok()?;
     let subject = claims.subject()?;
     let operator = operators.iter().find(|operator| operator.issuer == claims.issuer().as_str() && operator.subject == subject);
     operator.map(|operator| &operator.role)

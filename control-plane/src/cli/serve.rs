@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 
 use crate::{
+    admin::remote::AdminConfig,
     plane::PlaneError,
     serve::{self, ServeConfig},
 };
@@ -23,6 +24,22 @@ pub(super) struct ServeArgs {
     /// Address, UDP and TCP, at which primaries may notify of policy zones that have changed (RFC 1996)
     #[arg(long, value_name = "ADDR")]
     notify: Option<SocketAddr>,
+    /// Address at which operators ask for /status, /resources/<workload> and /metrics, over TLS, with a token of one whom the Platform's
+    /// `operators` name
+    #[arg(long, value_name = "ADDR", requires_all = ["admin_cert", "admin_key"])]
+    admin: Option<SocketAddr>,
+    /// PEM certificate chain of the admin listener
+    #[arg(long, value_name = "FILE", requires = "admin")]
+    admin_cert: Option<PathBuf>,
+    /// PEM private key of the admin listener
+    #[arg(long, value_name = "FILE", requires = "admin")]
+    admin_key: Option<PathBuf>,
+}
+
+impl ServeArgs {
+    fn admin(&self) -> Option<AdminConfig> {
+        Some(AdminConfig { listen: self.admin?, certificate: self.admin_cert.clone()?, key: self.admin_key.clone()? })
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +51,12 @@ pub(super) enum Error {
 }
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Error> {
-    let config = ServeConfig { sockets: args.sockets.clone(), dangerous_plaintext: args.dangerous_plaintext, notify: args.notify };
+    let config = ServeConfig {
+        sockets: args.sockets.clone(),
+        dangerous_plaintext: args.dangerous_plaintext,
+        notify: args.notify,
+        admin: args.admin(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     Ok(runtime.block_on(serve::serve(&args.dir, &config))?)
 }

@@ -9,14 +9,17 @@ use std::{
 };
 
 use ringfence_xds::{
-    decode::Rejection,
+    decode::{self, Decoded, Rejection},
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
     resource::Kind,
-    server::{Event, ResourceSet, Stream, StreamError},
+    server::{Event, ResourceSet, Stream, StreamError, View},
 };
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::compile::Delta;
+use crate::{
+    admin::{remote::Listed, roles::Extent},
+    compile::Delta,
+};
 
 /// Events that wait for whoever speaks with the operator; more are dropped, `status` keeps what they said.
 const MAX_EVENTS: usize = 1024;
@@ -138,7 +141,7 @@ impl Fleet {
     }
 
     /// A stream opened; closed when the session is dropped.
-    fn open(self: &Arc<Self>, bound_to: Option<&str>, first: &DeltaDiscoveryRequest) -> Result<Session, OpenError> {
+    pub(crate) fn open(self: &Arc<Self>, bound_to: Option<&str>, first: &DeltaDiscoveryRequest) -> Result<Session, OpenError> {
         let mut stream = Stream::default();
         let node = stream.introduce(first)?.ok_or(StreamError::NoNode)?;
         if node.len() > MAX_NODE_BYTES || node.chars().any(char::is_control) {
@@ -172,10 +175,16 @@ impl Fleet {
     }
 
     pub fn status(&self) -> Vec<NodeStatus> {
+        self.status_within(Extent::All)
+    }
+
+    /// The sidecars that `extent` takes in.
+    pub(crate) fn status_within(&self, extent: Extent<'_>) -> Vec<NodeStatus> {
         let inner = self.lock();
         let mut nodes: Vec<NodeStatus> = inner
             .streams
             .values()
+            .filter(|c| takes_in(extent, &inner.set.view(&c.workload)))
             .map(|c| NodeStatus {
                 node: c.node.clone(),
                 workload: c.workload.clone(),
@@ -187,11 +196,65 @@ impl Fleet {
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
         nodes
     }
+
+    /// What the sidecar of `workload` may see, by kind and name. `None`: there is no such workload within `extent`.
+    pub(crate) fn resources(&self, workload: &str, extent: Extent<'_>) -> Option<Vec<Listed>> {
+        let inner = self.lock();
+        let view = inner.set.view(workload);
+        if !view.exists() || !takes_in(extent, &view) {
+            return None;
+        }
+        let mut names: Vec<(Kind, &str)> =
+            Kind::ALL.into_iter().flat_map(|kind| view.names(kind).into_iter().map(move |name| (kind, name))).collect();
+        names.sort_unstable();
+        let listed = names.into_iter().filter_map(|(kind, name)| view.resource(kind, name)).map(|resource| Listed {
+            kind: resource.kind.as_str(),
+            name: resource.name.to_string(),
+            version: resource.version.to_string(),
+            bytes: resource.bytes.len(),
+        });
+        Some(listed.collect())
+    }
+
+    /// A published issuer, as sidecars read it.
+    pub(crate) fn issuer(&self, name: &str) -> Option<Decoded> {
+        let inner = self.lock();
+        let resource = inner.set.get(Kind::Issuer, name)?;
+        decode::decode(resource.kind, &resource.name, &resource.bytes).ok()
+    }
+
+    pub(crate) fn census(&self) -> Census {
+        let inner = self.lock();
+        let in_sync = |c: &&Connected| c.stream.in_sync(&inner.set.view(&c.workload));
+        Census {
+            sidecars: inner.streams.len(),
+            in_sync: inner.streams.values().filter(in_sync).count(),
+            rejections: inner.streams.values().map(|c| c.rejections.len()).sum(),
+            resources: inner.set.counts().collect(),
+        }
+    }
+}
+
+/// Whether a workload is a tenant's own: one that it shares tells of the others too.
+fn takes_in(extent: Extent<'_>, view: &View<'_>) -> bool {
+    match extent {
+        Extent::All => true,
+        Extent::Tenant(tenant) => view.tenant() == Some(tenant.as_str()),
+    }
+}
+
+/// Counts, for the metrics.
+#[derive(Debug)]
+pub(crate) struct Census {
+    pub(crate) sidecars: usize,
+    pub(crate) in_sync: usize,
+    pub(crate) rejections: usize,
+    pub(crate) resources: HashMap<Kind, usize>,
 }
 
 /// Why a stream is not opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum OpenError {
+pub(crate) enum OpenError {
     #[error(transparent)]
     Stream(#[from] StreamError),
     #[error("node.id must be <workload> or <workload>/<instance>, at most {MAX_NODE_BYTES} bytes")]
@@ -204,10 +267,10 @@ enum OpenError {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the control plane ends")]
-struct Closing;
+pub(crate) struct Closing;
 
 /// One open stream.
-struct Session {
+pub(crate) struct Session {
     fleet: Arc<Fleet>,
     id: u64,
     wake: Arc<Notify>,

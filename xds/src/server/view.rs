@@ -104,6 +104,11 @@ impl ResourceSet {
         self.kinds.get(&kind)?.get(name)
     }
 
+    /// How many there are of each kind.
+    pub fn counts(&self) -> impl Iterator<Item = (Kind, usize)> {
+        self.kinds.iter().map(|(kind, names)| (*kind, names.len()))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Resource> {
         self.kinds.values().flat_map(HashMap::values)
     }
@@ -125,6 +130,16 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     pub(super) fn workload(&self) -> &'a str {
         self.workload
+    }
+
+    /// Whether there is such a workload.
+    pub fn exists(&self) -> bool {
+        self.reach.is_some()
+    }
+
+    /// The tenant of a dedicated workload.
+    pub fn tenant(&self) -> Option<&'a str> {
+        self.reach.and_then(|reach| reach.tenant.as_deref())
     }
 
     pub(super) fn sees(&self, kind: Kind, name: &str) -> bool {
