@@ -97,8 +97,13 @@ pub fn client_hello(says: Says<'_>) -> Vec<u8> {
 
 /// The reply to `GET path` over TLS on this connection. Refused with an alert: an error that names it.
 pub fn get(stream: TcpStream, name: &str, path: &str) -> io::Result<String> {
+    get_as(stream, name, path, "")
+}
+
+/// The same with these fields, each `Name: value\r\n`.
+pub fn get_as(stream: TcpStream, name: &str, path: &str, fields: &str) -> io::Result<String> {
     let mut stream = StreamOwned::new(client(Says::Name(name)), stream);
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {name}\r\n{fields}Connection: close\r\n\r\n")?;
     let mut reply = Vec::new();
     match stream.read_to_end(&mut reply) {
         // Whoever closes without close_notify has told all that a Content-Length counts.
