@@ -17,6 +17,7 @@ use ringfence_xds::{
     decode::{Decoded, Rejection},
     resource::{Kind as ResourceKind, Resource},
 };
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -108,6 +109,8 @@ pub(crate) enum Step {
 impl Plane {
     /// Reads the directory, publishes it and serves each workload's socket. Faults are printed, and are an error here.
     pub(crate) async fn open(dir: &Path, sockets: Option<PathBuf>) -> Result<Self, PlaneError> {
+        // Secrets of every tenant: in no core file, and not for whatever else runs as this user (prctl(2), ptrace(2)).
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
         let at = |path: &Path| {
             let path = path.to_owned();
             move |error| PlaneError::Path { path, error }

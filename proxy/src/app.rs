@@ -16,7 +16,7 @@ use std::{
 
 use ringfence_policy::WorkloadName;
 use ringfence_xds::client::Client;
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::{
     runtime::LocalOptions,
     signal::unix::{SignalKind, signal},
@@ -80,6 +80,7 @@ pub enum StartError {
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
+    close_memory()?;
     raise_descriptor_limit();
     let metrics = Arc::new(Metrics::new());
     let workload: WorkloadName = bootstrap.workload.parse()?;
@@ -177,6 +178,12 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         notice(format_args!("{error}"));
     }
     Ok(())
+}
+
+/// Tokens and keys pass through this memory. It goes into no core file, and what runs as the same user can neither trace this process nor
+/// read its memory, descriptors or environment: that takes CAP_SYS_PTRACE (prctl(2), ptrace(2)).
+fn close_memory() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Takes all the file descriptors that it may have. The usual soft limit, 1024, is kept for programs that call select(2); a thousand

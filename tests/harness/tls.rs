@@ -33,10 +33,14 @@ pub fn authority() -> String {
 
 /// A certificate for `name` and its key, both as PEM, for servers that read files.
 pub fn pair(name: &str) -> (String, String) {
-    let key = KeyPair::generate().unwrap();
+    pair_of(name, &KeyPair::generate().unwrap())
+}
+
+/// The same for a key of any kind.
+pub fn pair_of(name: &str, key: &KeyPair) -> (String, String) {
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     params.use_authority_key_identifier_extension = true;
-    (params.signed_by(&key, &AUTHORITY).unwrap().pem(), key.serialize_pem())
+    (params.signed_by(key, &AUTHORITY).unwrap().pem(), key.serialize_pem())
 }
 
 /// What a server needs to be all of `names`, in HTTP/1.1 and HTTP/2.
