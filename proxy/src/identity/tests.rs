@@ -39,6 +39,16 @@ use super::*;
 pub(super) const API: &str = "spiffe://here/tenant/acme/workload/api";
 pub(super) const PLANE: &str = "spiffe://here/ringfence/control-plane";
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Since the Unix epoch.
+pub(super) fn from_now(life: Duration) -> Duration {
+    Clock::SYSTEM.now() + life
+}
+
+pub(super) fn an_hour_ago() -> Duration {
+    Clock::SYSTEM.now() - HOUR
+}
 
 /// The workload `api` of the trust domain `here`.
 pub(super) fn me() -> Me {
@@ -70,10 +80,10 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate }
     }
 
-    /// A certificate of `uri` for this public key, good from a minute ago.
-    pub(super) fn certify(&self, csr: &[u8], uri: &str, life: Duration) -> CertificateDer<'static> {
+    /// A certificate of `uri` for a request's key, from a day ago.
+    pub(super) fn certify(&self, csr: &[u8], uri: &str, until: Duration) -> CertificateDer<'static> {
         let mut request = CertificateSigningRequestParams::from_der(&csr.to_vec().into()).unwrap();
-        request.params = params(uri, Clock::SYSTEM.now() - Duration::from_secs(60), Clock::SYSTEM.now() + life);
+        request.params = params(uri, Clock::SYSTEM.now() - DAY, until);
         request.signed_by(&self.issuer).unwrap().der().clone()
     }
 
@@ -81,17 +91,22 @@ impl Authority {
         params(uri, not_before, not_after).signed_by(key, &self.issuer).unwrap().der().clone()
     }
 
-    /// An SVID for an hour, begun now, with a key of its own.
+    /// An SVID for an hour from now, with a key of its own.
     pub(super) fn svid(&self, uri: &str) -> Svid {
-        self.svid_for(uri, HOUR)
+        self.svid_until(uri, from_now(HOUR))
     }
 
-    pub(super) fn svid_for(&self, uri: &str, life: Duration) -> Svid {
-        let (key, now) = (key(), Clock::SYSTEM.now());
-        let chain = vec![self.certificate(uri, &key, now, now + life)];
+    pub(super) fn svid_until(&self, uri: &str, until: Duration) -> Svid {
+        let (key, whole) = (key(), |time: Duration| Duration::from_secs(time.as_secs()));
+        let not_before = Clock::SYSTEM.now().min(until - HOUR);
+        let chain = vec![self.certificate(uri, &key, not_before, until)];
         let signing = any_supported_type(&private(&key)).unwrap();
-        let (not_before, not_after) = (Duration::from_secs(now.as_secs()), Duration::from_secs((now + life).as_secs()));
-        Svid { id: uri.parse().unwrap(), key: Arc::new(CertifiedKey::new(chain, signing)), not_before, not_after }
+        Svid {
+            id: uri.parse().unwrap(),
+            key: Arc::new(CertifiedKey::new(chain, signing)),
+            not_before: whole(not_before),
+            not_after: whole(until),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::*;
 use crate::identity::{
     Trust,
     clock::tokio_clock,
-    tests::{API, Authority, HOUR, PLANE, bundle, issuer, key, me, publisher, trust},
+    tests::{API, Authority, HOUR, PLANE, an_hour_ago, bundle, from_now, issuer, key, me, publisher, trust},
 };
 
 /// The sidecar's side, with a service account's token for a proof and a state directory.
@@ -50,7 +50,7 @@ async fn generous(authority: Authority, life: Duration) -> (SocketAddr, Arc<Auth
     let (issuing, noted) = (authority.clone(), asked.clone());
     let address = issuer(&authority.svid(PLANE), &bundle(1, &[&authority]), move |peer, request| {
         noted.lock().unwrap().push((peer, request.proof));
-        Ok(vec![issuing.certify(&request.csr, API, life)])
+        Ok(vec![issuing.certify(&request.csr, API, from_now(life))])
     })
     .await;
     (address, authority, asked)
@@ -82,8 +82,8 @@ async fn a_restart_goes_on_with_what_was_issued() {
     let mut schedule = Schedule::new();
     again.restore(&mut schedule);
     assert_eq!(again.publisher.current().unwrap().key.cert, issued.key.cert);
-    let renewal = schedule.due.as_secs_f64() - issued.not_before.as_secs_f64();
-    assert!((0.39..0.61).contains(&(renewal / HOUR.as_secs_f64())), "{renewal}");
+    let share = (schedule.due - issued.not_before).as_secs_f64() / (issued.not_after - issued.not_before).as_secs_f64();
+    assert!((0.39..0.61).contains(&share), "{share}");
     assert_eq!(asked.lock().unwrap().len(), 1);
 }
 
@@ -93,11 +93,15 @@ async fn what_is_no_svid_of_ours_is_not_used() {
     type Issued = fn(&Authority, &[u8]) -> Vec<rustls::pki_types::CertificateDer<'static>>;
     let cases: [(&str, Issued, &str); 7] = [
         ("nothing", |_, _| vec![], "is of 0"),
-        ("another's ID", |a, csr| vec![a.certify(csr, "spiffe://here/tenant/acme/workload/web", HOUR)], "which this sidecar is not"),
-        ("the control plane's ID", |a, csr| vec![a.certify(csr, PLANE, HOUR)], "which this sidecar is not"),
+        (
+            "another's ID",
+            |a, csr| vec![a.certify(csr, "spiffe://here/tenant/acme/workload/web", from_now(HOUR))],
+            "which this sidecar is not",
+        ),
+        ("the control plane's ID", |a, csr| vec![a.certify(csr, PLANE, from_now(HOUR))], "which this sidecar is not"),
         ("another key", |a, _| vec![a.svid(API).key.cert[0].clone()], "cannot be used with this key"),
-        ("a foreign chain", |_, csr| vec![Authority::new().certify(csr, API, HOUR)], "UnknownIssuer"),
-        ("an expired one", |a, csr| vec![a.certify(csr, API, Duration::ZERO)], "Expired"),
+        ("a foreign chain", |_, csr| vec![Authority::new().certify(csr, API, from_now(HOUR))], "UnknownIssuer"),
+        ("an expired one", |a, csr| vec![a.certify(csr, API, an_hour_ago())], "Expired"),
         ("garbage", |_, _| vec![b"garbage".to_vec().into()], "does not vouch"),
     ];
     for (what, issued, wanted) in cases {
@@ -117,7 +121,7 @@ async fn whoever_is_not_the_control_plane_sees_no_proof() {
     for (what, server) in [
         ("a workload", authority.svid(API)),
         ("another's control plane", other.svid(PLANE)),
-        ("one that has expired", authority.svid_for(PLANE, Duration::ZERO)),
+        ("one that has expired", authority.svid_until(PLANE, an_hour_ago())),
     ] {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();

@@ -31,7 +31,7 @@ fn a_token_is_one_line_of_bounded_text() {
     assert!(error.contains("at most 16384 bytes"), "what never ends is read no further: {error}");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn standard_input_is_read_apart_and_used_once() {
     let mut proof = Proof::Stdin(Stdin::Reading(read_apart(|| Ok(&b"s3cret\n"[..]))));
     assert_eq!(join_token(proof.shown().await).unwrap(), "s3cret");
