@@ -5,6 +5,7 @@ pub mod feed;
 pub mod fleet;
 pub mod spec;
 pub mod store;
+pub mod trust;
 pub mod zones;
 
 pub mod admin;
@@ -16,4 +17,5 @@ pub mod cli;
 pub mod demo;
 pub mod quickstart;
 
+mod pem;
 mod say;

@@ -40,6 +40,7 @@ use crate::{
     say::say,
     spec::{Kind, Object, ObjectKey, Spec},
     store::{Catalog, Loaded},
+    trust::{self, Trust, TrustConfig, TrustError},
 };
 
 /// Where a directory's control plane keeps what is its own.
@@ -63,6 +64,10 @@ pub enum PlaneError {
     Served { dir: PathBuf },
     #[error("admin: {0}")]
     Admin(#[from] AdminError),
+    #[error("identities: {0}")]
+    Trust(#[from] TrustError),
+    #[error("{} must be writable: the keys of the certificate authority are kept there", dir.display())]
+    NowhereForKeys { dir: PathBuf },
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -82,6 +87,10 @@ pub(crate) struct Plane {
     pub(crate) state: Option<PathBuf>,
     /// Directory of the workloads' sockets, if they have any.
     sockets: Option<PathBuf>,
+    /// Directory of the socket that operators ask.
+    admin: PathBuf,
+    /// Who vouches for sidecars, where they have identities.
+    pub(crate) trust: Option<Arc<Trust>>,
     served: BTreeMap<String, AbortHandle>,
     /// Faults of the present files, for `status`; each was printed when it came.
     faults: Arc<Mutex<BTreeSet<String>>>,
@@ -93,6 +102,16 @@ pub(crate) struct Plane {
     _lock: Option<fs::File>,
     interrupt: Signal,
     terminate: Signal,
+}
+
+/// How a directory is served.
+#[derive(Clone, Debug)]
+pub(crate) struct PlaneConfig {
+    /// For a Unix socket for each workload.
+    pub(crate) sockets: Option<PathBuf>,
+    /// For the socket that operators ask.
+    pub(crate) admin: PathBuf,
+    pub(crate) trust: Option<TrustConfig>,
 }
 
 /// What happened.
@@ -108,7 +127,7 @@ pub(crate) enum Step {
 
 impl Plane {
     /// Reads the directory, publishes it and serves each workload's socket. Faults are printed, and are an error here.
-    pub(crate) async fn open(dir: &Path, sockets: Option<PathBuf>) -> Result<Self, PlaneError> {
+    pub(crate) async fn open(dir: &Path, config: PlaneConfig) -> Result<Self, PlaneError> {
         // Secrets of every tenant: in no core file, and not for whatever else runs as this user (prctl(2), ptrace(2)).
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
         let at = |path: &Path| {
@@ -125,7 +144,7 @@ impl Plane {
         }
         let left_out: BTreeSet<String> = loaded.left_out.iter().map(ToString::to_string).collect();
         left_out.iter().for_each(say);
-        let sockets = sockets.map(|sockets| make_private(&sockets).map_err(at(&sockets))).transpose()?;
+        let sockets = config.sockets.map(|sockets| make_private(&sockets).map_err(at(&sockets))).transpose()?;
         let state = dir.canonicalize().map_err(at(&dir))?.join(STATE_DIR);
         let (state, lock) = match lock(&state) {
             Ok(lock) => (Some(state), Some(lock)),
@@ -136,6 +155,15 @@ impl Plane {
             }
         };
         let (fleet, events) = Fleet::new();
+        let trust = match (&config.trust, &state) {
+            (None, _) => None,
+            (Some(_), None) => return Err(PlaneError::NowhereForKeys { dir }),
+            (Some(config), Some(state)) => {
+                let trust = Trust::open(trust::dir(state), config, fleet.clone(), trust::since_epoch())?;
+                tokio::spawn(trust.clone().run());
+                Some(trust)
+            }
+        };
         let state_dir = state.clone().unwrap_or_else(|| dir.join(STATE_DIR));
         let (feeds, fed) = Feeds::new(&state_dir);
         let (transfers, transferred) = Transfers::new(&state_dir);
@@ -152,6 +180,8 @@ impl Plane {
             unfilled: BTreeMap::new(),
             state,
             sockets,
+            admin: config.admin,
+            trust,
             served: BTreeMap::new(),
             faults: Arc::new(Mutex::new(left_out)),
             unfed: BTreeMap::new(),
@@ -167,25 +197,29 @@ impl Plane {
         tokio::join!(plane.feeds.tried(), plane.transfers.tried());
         plane.publish(loaded).into_iter().next().map_or(Ok(()), Err)?;
         plane.take_up_first_transfers();
-        plane.serve_status()?;
+        plane.serve_admin()?;
         Ok(plane)
     }
 
-    /// Answers `ringfence status DIR` until the process ends.
-    fn serve_status(&self) -> Result<(), PlaneError> {
-        let (Some(state), Some(sockets)) = (&self.state, &self.sockets) else { return Ok(()) };
-        let socket = status_socket(sockets);
+    /// Answers `ringfence status DIR` and its like until the process ends.
+    fn serve_admin(&self) -> Result<(), PlaneError> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let socket = admin_socket(&self.admin);
         let at = |error| PlaneError::Path { path: socket.clone(), error };
-        tokio::spawn(admin::serve(&socket, state, self.fleet.clone(), self.faults.clone()).map_err(at)?);
+        tokio::spawn(admin::serve(&socket, state, self.running()).map_err(at)?);
         Ok(())
+    }
+
+    fn running(&self) -> admin::Running {
+        admin::Running { fleet: self.fleet.clone(), faults: self.faults.clone(), trust: self.trust.clone() }
     }
 
     /// Ends the streams, so that the sidecars know at once that they have to look for another control plane.
     pub(crate) async fn close(self) {
         // Whoever has not been told by then finds out.
         let _ = tokio::time::timeout(CLOSE, self.fleet.close()).await;
-        let Some(sockets) = &self.sockets else { return };
-        for path in self.served.keys().map(|workload| socket(sockets, workload)).chain([status_socket(sockets)]) {
+        let sockets = self.sockets.iter().flat_map(|sockets| self.served.keys().map(|workload| socket(sockets, workload)));
+        for path in sockets.chain([admin_socket(&self.admin)]) {
             // Gone already, if this fails.
             let _ = fs::remove_file(path);
         }
@@ -199,10 +233,20 @@ impl Plane {
         Ok(bound)
     }
 
-    pub(crate) async fn serve_admin(&self, config: &AdminConfig) -> Result<SocketAddr, PlaneError> {
-        let state = remote::State { fleet: self.fleet.clone(), faults: self.faults.clone(), operators: self.operators.clone() };
+    /// Answers operators elsewhere.
+    pub(crate) async fn serve_operators(&self, config: &AdminConfig) -> Result<SocketAddr, PlaneError> {
+        let state = remote::State { running: self.running(), operators: self.operators.clone() };
         let (bound, serving) = remote::serve(config, state).await?;
         tokio::spawn(serving);
+        Ok(bound)
+    }
+
+    /// Serves sidecars by their SVIDs.
+    pub(crate) async fn serve_tls(&self, trust: Arc<Trust>, address: SocketAddr) -> Result<SocketAddr, PlaneError> {
+        let listen = |error| PlaneError::Listen { address, error };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let bound = listener.local_addr()?;
+        tokio::spawn(ads::serve_tls(self.fleet.clone(), trust, listener));
         Ok(bound)
     }
 
@@ -421,12 +465,12 @@ fn zone_key(name: &str) -> ObjectKey {
 }
 
 /// The socket of a workload's sidecar.
-pub(crate) fn socket(sockets: &Path, workload: &str) -> PathBuf {
+fn socket(sockets: &Path, workload: &str) -> PathBuf {
     sockets.join(format!("{workload}.ads"))
 }
 
-fn status_socket(sockets: &Path) -> PathBuf {
-    sockets.join("status.sock")
+fn admin_socket(dir: &Path) -> PathBuf {
+    dir.join("status.sock")
 }
 
 /// Makes a directory that is ours alone; an error where others may put something into one that is there. Yields its absolute path.

@@ -1,15 +1,18 @@
 //! `ringfence serve`: the control plane alone, for sidecars that are started otherwise.
 
 use std::{
+    fs,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use crate::{
     admin::remote::AdminConfig,
     fleet::FleetEvent,
-    plane::{Plane, PlaneError, Step},
+    plane::{Plane, PlaneConfig, PlaneError, Step},
     say::say,
+    trust::TrustConfig,
 };
 
 /// Where sidecars connect.
@@ -23,22 +26,31 @@ pub struct ServeConfig {
     pub notify: Option<SocketAddr>,
     /// For operators elsewhere.
     pub admin: Option<AdminConfig>,
+    /// For mutual TLS, and who vouches for it.
+    pub tls: Option<(SocketAddr, TrustConfig)>,
 }
 
 /// Runs until SIGINT or SIGTERM.
 pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
-    let mut plane = Plane::open(dir, config.sockets.clone()).await?;
+    let own = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
+    let admin = config.sockets.clone().unwrap_or_else(|| own.path().to_owned());
+    let trust = config.tls.as_ref().map(|(_, trust)| trust.clone());
+    let mut plane = Plane::open(dir, PlaneConfig { sockets: config.sockets.clone(), admin, trust }).await?;
     if let Some(sockets) = &config.sockets {
         say(format_args!("ringfence: sockets in {}", sockets.display()));
     }
     if let Some(address) = config.dangerous_plaintext {
         say(format_args!("ringfence: plaintext on {}", plane.serve_dangerous_plaintext(address).await?));
     }
+    if let (Some((address, _)), Some(trust)) = (&config.tls, plane.trust.clone()) {
+        let bundle = trust.bundle_file();
+        say(format_args!("ringfence: TLS on {}, trust bundle in {}", plane.serve_tls(trust, *address).await?, bundle.display()));
+    }
     if let Some(address) = config.notify {
         say(format_args!("ringfence: notifications on {}", plane.serve_notify(address).await?));
     }
     if let Some(admin) = &config.admin {
-        say(format_args!("ringfence: admin on {}", plane.serve_admin(admin).await?));
+        say(format_args!("ringfence: admin on {}", plane.serve_operators(admin).await?));
     }
     say("ready");
     loop {

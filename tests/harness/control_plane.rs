@@ -124,3 +124,33 @@ impl Serve {
         self.sockets.join(format!("{workload}.ads"))
     }
 }
+
+/// `ringfence serve --tls`: for sidecars that prove who they are.
+pub struct ServeTls {
+    pub process: Process,
+    pub address: SocketAddr,
+    /// PEM: what a sidecar believes at first.
+    pub bundle: PathBuf,
+    dir: PathBuf,
+}
+
+impl ServeTls {
+    /// Ready when this returns. `svid_ttl`: e.g. `1m`, the least.
+    #[track_caller]
+    pub fn start(site: &Site, svid_ttl: &str) -> Self {
+        let mut command = Command::new(binary("ringfence"));
+        command.arg("serve").arg(site.dir()).args(["--tls", "127.0.0.1:0", "--svid-ttl", svid_ttl]);
+        let mut process = Process::start(&mut command);
+        process.line(|line| line == "ready");
+        let line = process.line(|line| line.contains("TLS on"));
+        let (address, bundle) = line.split_once("TLS on ").and_then(|(_, rest)| rest.split_once(", trust bundle in ")).expect(&line);
+        Self { process, address: address.parse().expect(&line), bundle: bundle.into(), dir: site.dir() }
+    }
+
+    /// A join token for one sidecar.
+    pub fn join_token(&self, workload: &str) -> String {
+        let output = ringfence(["join".as_ref(), self.dir.as_os_str(), "--workload".as_ref(), workload.as_ref()]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("a token is text").trim_end().to_owned()
+    }
+}

@@ -51,7 +51,7 @@ pub mod wait;
 
 pub use acme::Acme;
 pub use canary::Canary;
-pub use control_plane::{Serve, Up, ringfence};
+pub use control_plane::{Serve, ServeTls, Up, ringfence};
 pub use dns::Dns;
 pub use echo::Echo;
 pub use egress::Egress;

@@ -24,6 +24,7 @@ mod policy_zones_come_from_primaries;
 mod quickstart_works;
 mod refused_resources_reach_the_author;
 mod seen_from_outside;
+mod sidecars_prove_who_they_are;
 mod stopping_is_graceful;
 mod tenants_are_learnt_on_demand;
 mod the_token_alone_names_the_tenant;

@@ -15,14 +15,14 @@ use ringfence_tests::{Serve, Sidecar, Site, Upstream, eventually, http::get};
 use serde_json::{Value, json};
 
 /// Requests one after another until it is stopped; each must be answered 200.
-struct Traffic {
+pub(super) struct Traffic {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
 
 impl Traffic {
-    fn start(address: SocketAddr, token: String) -> Self {
+    pub(super) fn start(address: SocketAddr, token: String) -> Self {
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (stopped, count) = (stop.clone(), answered.clone());
         let thread = std::thread::spawn(move || {
@@ -37,7 +37,7 @@ impl Traffic {
 
     /// Waits until some more requests were answered.
     #[track_caller]
-    fn goes_on(&self) {
+    pub(super) fn goes_on(&self) {
         let before = self.answered.load(Ordering::SeqCst);
         eventually("traffic goes on", || {
             assert!(!self.thread.is_finished(), "a request failed");
@@ -45,7 +45,7 @@ impl Traffic {
         });
     }
 
-    fn stop(self) {
+    pub(super) fn stop(self) {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("every request was answered");
     }

@@ -15,12 +15,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Full, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     client,
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{CONTENT_TYPE, HOST, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -32,12 +32,14 @@ use tokio::{net::UnixStream, time::timeout};
 use crate::{
     fleet::{Fleet, NodeStatus, ads},
     plane::STATE_DIR,
+    trust::{self, Trust, TrustError, TrustStatus},
 };
 
 /// In the state directory: where the running control plane's socket is.
 const POINTER: &str = "control-plane.json";
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_REQUEST_BYTES: usize = 4096;
 /// Thousands of sidecars with hundreds of bytes each.
 const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
 
@@ -49,6 +51,30 @@ pub struct Status {
     pub sidecars: Vec<NodeStatus>,
     /// Of the files as they are now: what they say where these stand is not in force.
     pub faults: BTreeSet<String>,
+    /// Who vouches for identities; `None`: nobody, sidecars have none.
+    pub trust: Option<TrustStatus>,
+}
+
+/// What a running control plane is asked about.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) faults: Arc<Mutex<BTreeSet<String>>>,
+    pub(crate) trust: Option<Arc<Trust>>,
+}
+
+/// `ringfence join`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JoinRequest {
+    pub workload: String,
+    pub ttl_seconds: u64,
+}
+
+/// A join token.
+#[derive(Serialize, Deserialize)]
+pub struct JoinReply {
+    pub token: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -56,13 +82,8 @@ struct Pointer {
     socket: PathBuf,
 }
 
-/// Serves `GET /status` on `socket`, and leaves word of it in `state`.
-pub(crate) fn serve(
-    socket: &Path,
-    state: &Path,
-    fleet: Arc<Fleet>,
-    faults: Arc<Mutex<BTreeSet<String>>>,
-) -> io::Result<impl Future<Output = ()> + use<>> {
+/// Serves `GET /status`, `POST /join`, `POST /trust/rotate` and `POST /trust/finish` on `socket`, and leaves word of it in `state`.
+pub(crate) fn serve(socket: &Path, state: &Path, running: Running) -> io::Result<impl Future<Output = ()> + use<>> {
     let listener = ads::bind(socket)?;
     let mut pointer = tempfile::NamedTempFile::new_in(state)?; // 0600
     serde_json::to_writer(&mut pointer, &Pointer { socket: socket.into() })?;
@@ -73,12 +94,9 @@ pub(crate) fn serve(
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let (fleet, faults) = (fleet.clone(), faults.clone());
+            let running = running.clone();
             tokio::spawn(async move {
-                let service = service_fn(|request: Request<Incoming>| {
-                    let reply = answer(&request, &fleet, &faults);
-                    async move { Ok::<_, Infallible>(reply) }
-                });
+                let service = service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(running.answer(request).await));
                 let mut server = http1::Builder::new();
                 server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
                 // A connection's failure concerns its client alone.
@@ -88,46 +106,106 @@ pub(crate) fn serve(
     })
 }
 
-fn answer(request: &Request<Incoming>, fleet: &Fleet, faults: &Mutex<BTreeSet<String>>) -> Response<Full<Bytes>> {
-    let mut response = Response::default();
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/status") => {
-            let status = Status { sidecars: fleet.status(), faults: faults.lock().clone() };
-            match serde_json::to_vec(&status) {
-                Ok(body) => *response.body_mut() = Full::from(body),
-                Err(_) => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
-            }
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        (_, "/status") => *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED,
-        _ => *response.status_mut() = StatusCode::NOT_FOUND,
+/// What cannot be done, and why.
+struct Refusal(StatusCode, String);
+
+impl From<TrustError> for Refusal {
+    fn from(error: TrustError) -> Self {
+        Self(StatusCode::CONFLICT, error.to_string())
     }
-    response
+}
+
+impl Running {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let mut response = Response::default();
+        match self.answered(request).await {
+            Ok(body) => {
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                *response.body_mut() = body.into();
+            }
+            Err(Refusal(status, why)) => {
+                *response.status_mut() = status;
+                *response.body_mut() = why.into();
+            }
+        }
+        response
+    }
+
+    async fn answered(&self, request: Request<Incoming>) -> Result<Vec<u8>, Refusal> {
+        let (head, body) = request.into_parts();
+        match (head.method, head.uri.path()) {
+            (Method::GET, "/status") => {
+                let trust = self.trust.as_ref().map(|trust| trust.status());
+                json(&Status { sidecars: self.fleet.status(), faults: self.faults.lock().clone(), trust })
+            }
+            (Method::POST, "/join") => {
+                let bad = |error: &dyn std::fmt::Display| Refusal(StatusCode::BAD_REQUEST, error.to_string());
+                let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|error| bad(&error))?.to_bytes();
+                let JoinRequest { workload, ttl_seconds } = serde_json::from_slice(&body).map_err(|error| bad(&error))?;
+                json(&JoinReply { token: self.trust()?.join_token(&workload, Duration::from_secs(ttl_seconds))? })
+            }
+            (Method::POST, "/trust/rotate") => json(&self.trust()?.rotate(trust::since_epoch())?),
+            (Method::POST, "/trust/finish") => json(&self.trust()?.finish(trust::since_epoch())?),
+            (_, "/status" | "/join" | "/trust/rotate" | "/trust/finish") => Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, String::new())),
+            _ => Err(Refusal(StatusCode::NOT_FOUND, String::new())),
+        }
+    }
+
+    fn trust(&self) -> Result<&Trust, Refusal> {
+        let absent = || Refusal(StatusCode::CONFLICT, "this control plane issues no identities: start it with --tls".into());
+        self.trust.as_deref().ok_or_else(absent)
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(value).map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
 /// Asks the control plane that serves `dir`.
 pub async fn status(dir: &Path) -> io::Result<Status> {
+    Ok(serde_json::from_slice(&get(connect(dir).await?, "/status").await?)?)
+}
+
+/// A join token for a sidecar of the control plane that serves `dir`.
+pub async fn join(dir: &Path, request: &JoinRequest) -> io::Result<JoinReply> {
+    let body = serde_json::to_vec(request)?;
+    Ok(serde_json::from_slice(&ask(connect(dir).await?, Method::POST, "/join", body).await?)?)
+}
+
+/// Begins to rotate the authority of the control plane that serves `dir`, or withdraws the one before.
+pub async fn rotate(dir: &Path, finish: bool) -> io::Result<TrustStatus> {
+    let path = if finish { "/trust/finish" } else { "/trust/rotate" };
+    Ok(serde_json::from_slice(&ask(connect(dir).await?, Method::POST, path, Vec::new()).await?)?)
+}
+
+async fn connect(dir: &Path) -> io::Result<UnixStream> {
     let pointer = dir.join(STATE_DIR).join(POINTER);
     let absent = |_| io::Error::new(io::ErrorKind::NotFound, format!("no control plane serves {}", dir.display()));
     let Pointer { socket } = serde_json::from_slice(&fs::read(&pointer).map_err(absent)?)?;
-    let stream = UnixStream::connect(&socket).await.map_err(absent)?;
-    Ok(serde_json::from_slice(&get(stream, "/status").await?)?)
+    UnixStream::connect(&socket).await.map_err(absent)
 }
 
 /// One GET over a Unix socket.
 pub(crate) async fn get(stream: UnixStream, path: &str) -> io::Result<Bytes> {
-    timeout(REPLY_TIMEOUT, ask(stream, path)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    ask(stream, Method::GET, path, Vec::new()).await
 }
 
-async fn ask(stream: UnixStream, path: &str) -> io::Result<Bytes> {
+async fn ask(stream: UnixStream, method: Method, path: &str, body: Vec<u8>) -> io::Result<Bytes> {
+    timeout(REPLY_TIMEOUT, exchange(stream, method, path, body)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+async fn exchange(stream: UnixStream, method: Method, path: &str, body: Vec<u8>) -> io::Result<Bytes> {
     let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let connection = tokio::spawn(connection);
-    let request = Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
+    let request = Request::builder().method(method).uri(path).header(HOST, "localhost");
+    let request = request.body(Full::<Bytes>::from(body)).map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
-    if response.status() != StatusCode::OK {
-        return Err(io::Error::other(format!("answered {}", response.status())));
-    }
+    let status = response.status();
     let body = Limited::new(response.into_body(), MAX_REPLY_BYTES).collect().await.map_err(io::Error::other)?.to_bytes();
     connection.abort();
-    Ok(body)
+    match status {
+        StatusCode::OK => Ok(body),
+        _ if body.is_empty() => Err(io::Error::other(format!("answered {status}"))),
+        _ => Err(io::Error::other(String::from_utf8_lossy(&body).into_owned())),
+    }
 }

@@ -24,7 +24,6 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use ringfence_xds::policy::identify::IssuerPolicy;
 use rustls::{
     ServerConfig,
@@ -36,10 +35,9 @@ use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Status, metrics,
+    Running, Status, metrics,
     roles::{self, Endpoint, Extent, Operator},
 };
-use crate::fleet::Fleet;
 
 /// Served at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -81,8 +79,7 @@ pub(crate) struct Operators {
 /// What is answered from.
 #[derive(Clone)]
 pub(crate) struct State {
-    pub(crate) fleet: Arc<Fleet>,
-    pub(crate) faults: Arc<Mutex<BTreeSet<String>>>,
+    pub(crate) running: Running,
     pub(crate) operators: Arc<ArcSwap<Operators>>,
 }
 
@@ -183,8 +180,8 @@ impl State {
         match endpoint {
             Endpoint::Health => text("text/plain; charset=utf-8", "ok\n"),
             Endpoint::Status => json(&self.status(extent)),
-            Endpoint::Metrics => text(metrics::CONTENT_TYPE, metrics::render(&self.fleet, self.faults.lock().len())),
-            Endpoint::Resources => match workload.and_then(|workload| self.fleet.resources(workload, extent)) {
+            Endpoint::Metrics => text(metrics::CONTENT_TYPE, metrics::render(&self.running.fleet, self.running.faults.lock().len())),
+            Endpoint::Resources => match workload.and_then(|workload| self.running.fleet.resources(workload, extent)) {
                 Some(listed) => json(&listed),
                 None => empty(StatusCode::NOT_FOUND),
             },
@@ -192,13 +189,14 @@ impl State {
         }
     }
 
-    /// The files' faults name every tenant's objects: they are the platform's to see.
     fn status(&self, extent: Extent<'_>) -> Status {
-        let faults = match extent {
-            Extent::All => self.faults.lock().clone(),
-            Extent::Tenant(_) => BTreeSet::new(),
-        };
-        Status { sidecars: self.fleet.status_within(extent), faults }
+        let Running { fleet, faults, trust } = &self.running;
+        let sidecars = fleet.status_within(extent);
+        match extent {
+            Extent::All => Status { sidecars, faults: faults.lock().clone(), trust: trust.as_ref().map(|trust| trust.status()) },
+            // Faults name every tenant's objects: they are the platform's to see.
+            Extent::Tenant(_) => Status { sidecars, faults: BTreeSet::new(), trust: None },
+        }
     }
 }
 

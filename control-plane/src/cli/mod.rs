@@ -2,9 +2,11 @@
 
 mod explain;
 mod init;
+mod join;
 mod serve;
 mod status;
 mod token;
+mod trust;
 mod up;
 mod validate;
 
@@ -12,7 +14,9 @@ use std::{
     ffi::OsString,
     fmt::Display,
     io::{self, Write},
+    ops::RangeInclusive,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -74,6 +78,12 @@ enum Command {
     /// Say which sidecars enforce what is published, and what they refused
     #[command(after_help = "Example:\n  ringfence status ringfence-quickstart")]
     Status(status::StatusArgs),
+    /// Print a token with which the sidecar of a workload proves once who it is
+    #[command(after_help = "Example:\n  ringfence join ringfence-quickstart --workload acme-api")]
+    Join(join::JoinArgs),
+    /// See to who vouches for identities
+    #[command(after_help = "Example:\n  ringfence trust rotate ringfence-quickstart")]
+    Trust(trust::TrustCommandArgs),
     /// Say why a request was refused, by its id (not built yet)
     #[command(after_help = "Example:\n  ringfence why 0af7651916cd43dd8448eb211c80319c")]
     Why(NotBuiltArgs),
@@ -115,8 +125,17 @@ pub fn run() -> ExitCode {
         Command::Delete(_) => not_built("delete"),
         Command::Diff(_) => not_built("diff"),
         Command::Status(args) => done(status::run(&args, &mut out)),
+        Command::Join(args) => done(join::run(&args, &mut out)),
+        Command::Trust(args) => done(trust::run(&args, &mut out)),
         Command::Why(_) => not_built("why"),
     }
+}
+
+/// N with s, m, h or d.
+fn duration(text: &str, within: RangeInclusive<Duration>) -> Result<Duration, String> {
+    let (least, most) = (within.start().as_secs(), within.end().as_secs());
+    let duration = token::duration(text)?;
+    within.contains(&duration).then_some(duration).ok_or_else(|| format!("must be {least}s to {most}s"))
 }
 
 fn done(result: Result<(), impl Display>) -> ExitCode {

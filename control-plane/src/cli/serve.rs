@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
+use super::trust::TrustArgs;
 use crate::{
     admin::remote::AdminConfig,
     plane::PlaneError,
@@ -18,6 +19,11 @@ pub(super) struct ServeArgs {
     /// Directory for a Unix socket <workload>.ads for each workload, which this user alone can open; made with mode 0700 if it is missing
     #[arg(long, group = "listen")]
     sockets: Option<PathBuf>,
+    /// Address for sidecars by mutual TLS, and for those that join
+    #[arg(long, group = "listen", value_name = "ADDR")]
+    tls: Option<SocketAddr>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Loopback address for sidecars without authentication: whoever can connect reads any workload's policy
     #[arg(long, group = "listen")]
     dangerous_plaintext: Option<SocketAddr>,
@@ -56,6 +62,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Error> {
         dangerous_plaintext: args.dangerous_plaintext,
         notify: args.notify,
         admin: args.admin(),
+        tls: args.tls.map(|address| (address, args.trust.config())),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     Ok(runtime.block_on(serve::serve(&args.dir, &config))?)

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 
-use super::{DEFAULT_DIR, Output};
+use super::{DEFAULT_DIR, Output, trust::write_status};
 use crate::admin;
 
 #[derive(Debug, Args)]
@@ -35,6 +35,9 @@ pub(super) fn run(args: &StatusArgs, out: &mut impl Write) -> io::Result<()> {
         for rejection in &sidecar.rejections {
             writeln!(out, "{:<24} refused  {rejection}", "")?;
         }
+    }
+    if let Some(trust) = &status.trust {
+        write_status(trust, out)?;
     }
     for fault in &status.faults {
         writeln!(out, "{fault}")?;

@@ -127,7 +127,7 @@ fn claims(args: &TokenArgs, issuer: &IssuerSpec, tenant: &str, now: Duration) ->
     Ok(claims)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     const WANTED: &str = "must be a whole number with s, m, h or d, e.g. 1h";
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(WANTED)?;
     let seconds = match unit {

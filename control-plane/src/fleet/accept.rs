@@ -1,7 +1,9 @@
 //! A listener's connections, so many at a time: more wait in the kernel's queue, and cost nothing here.
 
 use std::{
+    collections::HashMap,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -9,10 +11,13 @@ use std::{
 };
 
 use futures_util::stream::{self, Stream};
+use parking_lot::Mutex;
+use ringfence_xds::policy::SpiffeId;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
 };
 use tonic::transport::server::Connected;
 
@@ -40,38 +45,95 @@ impl Accept for TcpListener {
     }
 }
 
-/// A connection that counts until it is dropped.
-pub(super) struct Counted<I> {
-    io: I,
-    _permit: OwnedSemaphorePermit,
+/// A connection that counts until it is dropped. `caller`: what is known of who is at its other end.
+pub(super) struct Connection<I, C> {
+    pub(super) io: I,
+    pub(super) caller: C,
+    /// When it is ended, whatever happens on it.
+    pub(super) until: Option<Pin<Box<Sleep>>>,
+    pub(super) _place: OwnedSemaphorePermit,
+    pub(super) _share: Option<Share>,
 }
 
-pub(super) fn connections<L: Accept>(listener: L, max: usize) -> impl Stream<Item = io::Result<Counted<L::Io>>> {
+pub(super) fn connections<L: Accept>(listener: L, max: usize) -> impl Stream<Item = io::Result<Connection<L::Io, ()>>> {
     let places = Arc::new(Semaphore::new(max));
     stream::unfold((listener, places), |(listener, places)| async {
-        let permit = places.clone().acquire_owned().await.ok()?;
-        loop {
-            match listener.accept().await {
-                Ok(io) => return Some((Ok(Counted { io, _permit: permit }), (listener, places))),
-                // Out of descriptors, most likely: tonic would ask again at once, for ever.
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            }
-        }
+        let place = places.clone().acquire_owned().await.ok()?;
+        let io = accept(&listener).await;
+        Some((Ok(Connection { io, caller: (), until: None, _place: place, _share: None }), (listener, places)))
     })
 }
 
-impl<I> Connected for Counted<I> {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
+pub(super) async fn accept<L: Accept>(listener: &L) -> L::Io {
+    loop {
+        match listener.accept().await {
+            Ok(io) => return io,
+            // Out of descriptors, most likely: to ask again at once would be for ever.
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
+/// Who holds how many of what is shared.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shares(Arc<Mutex<HashMap<Holder, usize>>>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Holder {
+    /// An address, or the /64 network of one (RFC 4291 §2.5.4): its holder has all of that.
+    Address(IpAddr),
+    Id(SpiffeId),
+}
+
+/// Held until it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    shares: Shares,
+    holder: Holder,
+}
+
+impl Shares {
+    /// `None`: it holds as many as it may already.
+    pub(super) fn take(&self, holder: Holder, max: usize) -> Option<Share> {
+        let mut held = self.0.lock();
+        let count = held.entry(holder.clone()).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(Share { shares: self.clone(), holder })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut held = self.shares.0.lock();
+        if let Some(count) = held.get_mut(&self.holder) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.holder);
+            }
+        }
+    }
+}
+
+impl<I, C: Clone + Send + Sync + 'static> Connected for Connection<I, C> {
+    type ConnectInfo = C;
+    fn connect_info(&self) -> C {
+        self.caller.clone()
+    }
+}
+
+impl<I: AsyncRead + Unpin, C: Unpin> AsyncRead for Connection<I, C> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<I> {
+impl<I: AsyncWrite + Unpin, C: Unpin> AsyncWrite for Connection<I, C> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }

@@ -1,26 +1,36 @@
 //! The gRPC service: moves messages between a connection and the stream's state machine.
 //!
-//! Which workload a connection speaks for is known before its first byte: each sidecar has a Unix socket of its own, which only the
-//! control plane's user can open. What a node says of itself is compared with that and decides nothing.
+//! Which workload a connection speaks for is known before its first request: by the SVID of its handshake, or by the Unix socket that each
+//! sidecar has of its own, which only the control plane's user can open. What a node says of itself is compared with that and decides nothing.
 
 use std::{collections::VecDeque, io, os::unix::fs::FileTypeExt, path::Path, sync::Arc, time::Duration};
 
-use futures_util::stream::{self, BoxStream, StreamExt};
-use ringfence_xds::generated::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse,
-    aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+use ringfence_xds::generated::{
+    discovery::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+        aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
+    },
+    resource::certificate_authority_server::CertificateAuthorityServer,
 };
 use rustix::{fs::Mode, net};
-use tokio::net::{TcpListener, UnixListener};
-use tonic::{Request, Response, Status, Streaming};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::{
-    Fleet, OpenError, Session,
-    accept::{self, Accept},
+    Bound, Fleet, OpenError, Session,
+    accept::{self, Connection},
+    tls,
 };
+use crate::trust::{Caller, Issuing, Trust};
 
 /// A request subscribes to at most 65,536 names of at most 512 bytes; ordinary ones have hundreds of bytes.
 const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
+/// A request for a certificate.
+const MAX_ISSUE_BYTES: usize = 16 * 1024;
 /// A call's method, path and metadata.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// Streams per connection: a sidecar needs one.
@@ -32,18 +42,37 @@ const MAX_PLAINTEXT_CONNECTIONS: usize = 16_384;
 /// How long a new stream may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(10);
 
+/// A connection's window (RFC 9113 §6.9): what may come before it is read.
+const WINDOW_BYTES: u32 = 65_535;
+
 /// The service as one listener offers it.
 #[derive(Clone)]
 struct Ads {
     fleet: Arc<Fleet>,
-    /// The workload whose socket this is; `None` on a plaintext TCP listener, where a node is believed.
-    bound_to: Option<Arc<str>>,
+    callers: Callers,
+}
+
+/// How a listener knows its callers.
+#[derive(Clone)]
+enum Callers {
+    /// Only they can open it.
+    Known(Bound),
+    /// By their SVIDs.
+    Proven(Arc<Trust>),
 }
 
 /// Serves the sidecar of `workload` on the Unix socket `path`, until the task is dropped.
 pub fn serve_unix(fleet: Arc<Fleet>, workload: &str, path: &Path) -> io::Result<impl Future<Output = ()> + use<>> {
-    let ads = Ads { fleet, bound_to: Some(workload.into()) };
-    Ok(ads.serve(bind(path)?, MAX_CONNECTIONS))
+    let ads = Ads { fleet, callers: Callers::Known(Bound::Workload(workload.into())) };
+    let connections = accept::connections(bind(path)?, MAX_CONNECTIONS);
+    Ok(ads.serve(None, connections))
+}
+
+/// Serves whoever connects by TLS 1.3: the sidecars by their SVIDs, and whoever proves to be one with an SVID.
+pub async fn serve_tls(fleet: Arc<Fleet>, trust: Arc<Trust>, listener: TcpListener) {
+    let connections = tls::connections(listener, trust.credentials());
+    let authority = CertificateAuthorityServer::new(Issuing::new(trust.clone())).max_decoding_message_size(MAX_ISSUE_BYTES);
+    Ads { fleet, callers: Callers::Proven(trust) }.serve(Some(authority), connections).await;
 }
 
 /// Serves every sidecar without authentication: any process that can connect can read any workload's policy. Loopback only.
@@ -51,7 +80,8 @@ pub fn serve_dangerous_plaintext(fleet: Arc<Fleet>, listener: TcpListener) -> io
     if !listener.local_addr()?.ip().is_loopback() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "plaintext ADS is for loopback addresses only"));
     }
-    Ok(Ads { fleet, bound_to: None }.serve(listener, MAX_PLAINTEXT_CONNECTIONS))
+    let connections = accept::connections(listener, MAX_PLAINTEXT_CONNECTIONS);
+    Ok(Ads { fleet, callers: Callers::Known(Bound::Nothing) }.serve(None, connections))
 }
 
 /// Binds a socket that this user alone can open, in place of one that nobody serves any more.
@@ -74,16 +104,38 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     UnixListener::from_std(socket.into())
 }
 
+fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(16))
+}
+
 impl Ads {
-    async fn serve(self, listener: impl Accept, max_connections: usize) {
+    async fn serve<I, C>(
+        self,
+        authority: Option<CertificateAuthorityServer<Issuing>>,
+        connections: impl Stream<Item = io::Result<Connection<I, C>>>,
+    ) where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C: Clone + Send + Sync + Unpin + 'static,
+    {
         let service = AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES);
-        let server = tonic::transport::Server::builder()
-            .max_concurrent_streams(MAX_STREAMS)
-            .http2_max_header_list_size(MAX_HEADER_BYTES)
-            .http2_max_pending_accept_reset_streams(Some(16))
-            .add_service(service);
         // The connections never end, and each keeps its errors to itself.
-        let _ = server.serve_with_incoming(accept::connections(listener, max_connections)).await;
+        let _ = server().add_service(service).add_optional_service(authority).serve_with_incoming(connections).await;
+    }
+
+    /// What the caller's stream is bound to.
+    fn bound(&self, request: &Request<Streaming<DeltaDiscoveryRequest>>) -> Result<Bound, Status> {
+        match &self.callers {
+            Callers::Known(bound) => Ok(bound.clone()),
+            Callers::Proven(trust) => {
+                let peer = request.extensions().get::<Caller>().and_then(|caller| trust.live(caller));
+                peer.map(Bound::Peer).ok_or_else(|| Status::unauthenticated("a live X.509-SVID must be shown"))
+            }
+        }
     }
 }
 
@@ -95,8 +147,8 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let Ads { fleet, bound_to } = self.clone();
-        let exchange = Exchange { fleet, bound_to, requests: request.into_inner(), session: None, due: VecDeque::new() };
+        let (fleet, bound) = (self.fleet.clone(), self.bound(&request)?);
+        let exchange = Exchange { fleet, bound, requests: request.into_inner(), session: None, due: VecDeque::new() };
         let responses = stream::try_unfold(exchange, async |mut exchange| {
             let response = exchange.next().await?;
             Ok(response.map(|response| (response, exchange)))
@@ -109,7 +161,7 @@ impl AggregatedDiscoveryService for Ads {
 /// sidecar does not take what it is sent, nothing more is read from it.
 struct Exchange {
     fleet: Arc<Fleet>,
-    bound_to: Option<Arc<str>>,
+    bound: Bound,
     requests: Streaming<DeltaDiscoveryRequest>,
     /// `None`: the first request has not come yet.
     session: Option<Session>,
@@ -126,7 +178,7 @@ impl Exchange {
             match &self.session {
                 None => {
                     let Some(first) = introduction(&mut self.requests).await? else { return Ok(None) };
-                    let session = self.fleet.open(self.bound_to.as_deref(), &first)?;
+                    let session = self.fleet.open(&self.bound, &first)?;
                     self.due.extend(session.receive(first).map_err(OpenError::Stream)?);
                     self.session = Some(session);
                 }
@@ -135,7 +187,7 @@ impl Exchange {
                         Some(request) => self.due.extend(session.receive(request).map_err(OpenError::Stream)?),
                         None => return Ok(None),
                     },
-                    () = session.wake.notified() => self.due.extend(session.woken().map_err(OpenError::Closing)?),
+                    () = session.wake.notified() => self.due.extend(session.woken()?),
                 },
             }
         }
@@ -153,7 +205,7 @@ impl From<OpenError> for Status {
         match error {
             OpenError::Stream(_) | OpenError::Node => Status::invalid_argument(message),
             OpenError::Foreign => Status::permission_denied(message),
-            OpenError::Closing(_) => Status::unavailable(message),
+            OpenError::Closing => Status::unavailable(message),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod accept;
 pub mod ads;
+mod tls;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,7 +12,8 @@ use std::{
 use ringfence_xds::{
     decode::{self, Decoded, Rejection},
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
-    resource::Kind,
+    policy::spiffe::Member,
+    resource::{Kind, TRUST_BUNDLE},
     server::{Event, ResourceSet, Stream, StreamError, View},
 };
 use tokio::sync::{Notify, mpsc, watch};
@@ -19,6 +21,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::{
     admin::{remote::Listed, roles::Extent},
     compile::Delta,
+    trust::Peer,
 };
 
 /// Events that wait for whoever speaks with the operator; more are dropped, `status` keeps what they said.
@@ -65,10 +68,37 @@ struct Connected {
     /// The workload that this stream is bound to, and the node as it named itself.
     workload: String,
     node: String,
+    /// What it is bound by, where that is an SVID.
+    peer: Option<Arc<Peer>>,
+    /// The stream is to end: nobody vouches for its peer any more, or for another.
+    disowned: bool,
     stream: Stream,
     wake: Arc<Notify>,
     /// Refusals that no newer version has mended yet.
     rejections: BTreeMap<(Kind, String), Rejection>,
+}
+
+impl Connected {
+    /// The responses that are due now.
+    fn due(&mut self, set: &ResourceSet) -> Vec<DeltaDiscoveryResponse> {
+        self.stream.due(&set.view(&self.workload))
+    }
+
+    fn disown(&mut self) {
+        self.disowned = true;
+        self.wake.notify_one();
+    }
+}
+
+/// What a stream is bound to before its first request.
+#[derive(Clone, Debug)]
+pub(crate) enum Bound {
+    /// A workload, by its socket.
+    Workload(Arc<str>),
+    /// Whom an SVID names, for as long as that is a published workload.
+    Peer(Arc<Peer>),
+    /// Nothing: what the node says of itself is believed.
+    Nothing,
 }
 
 /// One sidecar as `status` shows it.
@@ -114,6 +144,10 @@ impl Fleet {
                 set.insert(resource);
             }
             for connected in streams.values_mut() {
+                let concerns = changed.get(&Kind::Workload).is_some_and(|names| names.contains(&*connected.workload));
+                if concerns && connected.peer.as_ref().is_some_and(|peer| !peer.is(member(set, &connected.workload).as_ref())) {
+                    connected.disown();
+                }
                 if connected.stream.touch_each(&changed, &set.view(&connected.workload)) {
                     connected.wake.notify_one();
                 }
@@ -141,7 +175,7 @@ impl Fleet {
     }
 
     /// A stream opened; closed when the session is dropped.
-    pub(crate) fn open(self: &Arc<Self>, bound_to: Option<&str>, first: &DeltaDiscoveryRequest) -> Result<Session, OpenError> {
+    pub(crate) fn open(self: &Arc<Self>, bound: &Bound, first: &DeltaDiscoveryRequest) -> Result<Session, OpenError> {
         let mut stream = Stream::default();
         let node = stream.introduce(first)?.ok_or(StreamError::NoNode)?;
         if node.len() > MAX_NODE_BYTES || node.chars().any(char::is_control) {
@@ -149,17 +183,24 @@ impl Fleet {
         }
         // `<workload>` or `<workload>/<instance>`.
         let workload = node.split_once('/').map_or(node.as_str(), |(workload, _)| workload).to_owned();
-        if bound_to.is_some_and(|bound| bound != workload) {
+        let mut inner = self.lock();
+        let (is_theirs, peer) = match bound {
+            Bound::Workload(bound) => (**bound == *workload, None),
+            // Asked in one breath with what follows: who is disowned meanwhile is told by `publish`.
+            Bound::Peer(peer) => (peer.is_of(&workload) && peer.is(member(&inner.set, &workload).as_ref()), Some(peer.clone())),
+            Bound::Nothing => (true, None),
+        };
+        if !is_theirs {
             return Err(OpenError::Foreign);
         }
-        let mut inner = self.lock();
         if inner.closing {
-            return Err(Closing.into());
+            return Err(OpenError::Closing);
         }
         inner.opened += 1;
         let id = inner.opened;
         let wake = Arc::new(Notify::new());
-        inner.streams.insert(id, Connected { workload, node, stream, wake: wake.clone(), rejections: BTreeMap::new() });
+        let (disowned, rejections) = Default::default();
+        inner.streams.insert(id, Connected { workload, node, peer, disowned, stream, wake: wake.clone(), rejections });
         Ok(Session { fleet: self.clone(), id, wake })
     }
 
@@ -167,6 +208,34 @@ impl Fleet {
     pub fn in_sync(&self, workload: &str) -> bool {
         let inner = self.lock();
         inner.streams.values().any(|c| c.workload == workload && c.stream.in_sync(&inner.set.view(&c.workload)))
+    }
+
+    /// Whom the SVID of `workload`'s sidecar names; `None`: no such workload is published.
+    pub(crate) fn member(&self, workload: &str) -> Option<Member> {
+        member(&self.lock().set, workload)
+    }
+
+    /// Ends the streams of the peers that are not `live` any more.
+    pub(crate) fn retain_peers(&self, live: impl Fn(&Peer) -> bool) {
+        let peers = |(id, connected): (&u64, &Connected)| Some((*id, connected.peer.clone()?));
+        let peers: Vec<(u64, Arc<Peer>)> = self.lock().streams.iter().filter_map(peers).collect();
+        // Without the lock: it may take signatures to tell.
+        let disowned: Vec<u64> = peers.into_iter().filter(|(_, peer)| !live(peer)).map(|(id, _)| id).collect();
+        let mut inner = self.lock();
+        for id in disowned {
+            inner.streams.get_mut(&id).into_iter().for_each(Connected::disown);
+        }
+    }
+
+    /// Whether every connected sidecar has acknowledged the trust bundle in its present version.
+    pub(crate) fn has_trust_bundle_everywhere(&self) -> bool {
+        let inner = self.lock();
+        let Some(bundle) = inner.set.get(Kind::TrustBundle, TRUST_BUNDLE) else { return false };
+        let holds = |connected: &Connected| {
+            let mut acked = connected.stream.acked();
+            acked.any(|(kind, _, version)| kind == Kind::TrustBundle && *version == *bundle.version)
+        };
+        inner.streams.values().all(holds)
     }
 
     /// Wakes whenever a sidecar came, went or answered.
@@ -252,7 +321,14 @@ pub(crate) struct Census {
     pub(crate) resources: HashMap<Kind, usize>,
 }
 
-/// Why a stream is not opened.
+fn member(set: &ResourceSet, workload: &str) -> Option<Member> {
+    let tenant = set.tenant_of(workload)?;
+    // Names that are published were decoded once.
+    let tenant = tenant.map(str::parse).transpose().ok()?;
+    Some(Member::Workload { tenant, workload: workload.parse().ok()? })
+}
+
+/// Why a stream is not opened, or does not go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OpenError {
     #[error(transparent)]
@@ -261,13 +337,9 @@ pub(crate) enum OpenError {
     Node,
     #[error("this connection belongs to another workload")]
     Foreign,
-    #[error(transparent)]
-    Closing(#[from] Closing),
+    #[error("the control plane ends")]
+    Closing,
 }
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the control plane ends")]
-pub(crate) struct Closing;
 
 /// One open stream.
 pub(crate) struct Session {
@@ -280,7 +352,8 @@ impl Session {
     /// Takes a request in; the responses that are due then.
     fn receive(&self, request: DeltaDiscoveryRequest) -> Result<Vec<DeltaDiscoveryResponse>, StreamError> {
         let mut inner = self.fleet.lock();
-        let Some(connected) = inner.streams.get_mut(&self.id) else { return Ok(Vec::new()) };
+        let Inner { set, streams, .. } = &mut *inner;
+        let Some(connected) = streams.get_mut(&self.id).filter(|connected| !connected.disowned) else { return Ok(Vec::new()) };
         let events = connected.stream.receive(request)?;
         for event in events {
             match event {
@@ -306,22 +379,23 @@ impl Session {
                 }
             }
         }
+        let due = connected.due(set);
         drop(inner);
-        let due = self.due();
         // Also where nothing is due: a sidecar that comes with all that is published is in sync by that alone.
         self.fleet.changed.send_modify(|count| *count += 1);
         Ok(due)
     }
 
     /// After `wake`: the responses that are due now, unless it was for the end.
-    fn woken(&self) -> Result<Vec<DeltaDiscoveryResponse>, Closing> {
-        if self.fleet.lock().closing { Err(Closing) } else { Ok(self.due()) }
-    }
-
-    fn due(&self) -> Vec<DeltaDiscoveryResponse> {
+    fn woken(&self) -> Result<Vec<DeltaDiscoveryResponse>, OpenError> {
         let mut inner = self.fleet.lock();
-        let Inner { set, streams, .. } = &mut *inner;
-        streams.get_mut(&self.id).map(|c| c.stream.due(&set.view(&c.workload))).unwrap_or_default()
+        let Inner { set, streams, closing, .. } = &mut *inner;
+        let Some(connected) = streams.get_mut(&self.id) else { return Ok(Vec::new()) };
+        match (*closing, connected.disowned) {
+            (true, _) => Err(OpenError::Closing),
+            (false, true) => Err(OpenError::Foreign),
+            (false, false) => Ok(connected.due(set)),
+        }
     }
 }
 

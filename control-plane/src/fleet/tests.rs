@@ -25,6 +25,8 @@ use tonic::{
 
 use super::*;
 
+mod tls;
+
 /// A test that waits for longer waits for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -1,13 +1,14 @@
 //! The development issuer's signing key: ES256 (RFC 7518 §3.4), PKCS #8 in PEM on disk, its public half as a JWK set.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use jsonwebtoken::{
     Algorithm, EncodingKey, Header, encode,
     jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash},
 };
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::{Map, Value};
+
+use crate::pem::pem;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -55,17 +56,7 @@ impl DevKey {
     }
 
     pub fn to_pem(&self) -> String {
-        let text = STANDARD.encode(&self.pkcs8);
-        let mut pem = String::from("-----BEGIN PRIVATE KEY-----\n");
-        for (i, character) in text.chars().enumerate() {
-            // RFC 7468 §2: lines of 64.
-            if i > 0 && i % 64 == 0 {
-                pem.push('\n');
-            }
-            pem.push(character);
-        }
-        pem.push_str("\n-----END PRIVATE KEY-----\n");
-        pem
+        pem("PRIVATE KEY", &self.pkcs8)
     }
 
     /// The public half, as JSON text.

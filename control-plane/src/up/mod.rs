@@ -6,7 +6,7 @@ mod sidecar;
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,11 +18,12 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::{
     demo,
     fleet::FleetEvent,
-    plane::{Plane, PlaneError, Step},
+    plane::{Plane, PlaneConfig, PlaneError, Step},
     say::say,
     spec::{Object, Spec},
+    trust::{DEFAULT_SVID_TTL, DEFAULT_TRUST_DOMAIN, TrustConfig},
 };
-use sidecar::{Paths, Sidecar};
+use sidecar::{Joining, Paths, Sidecar};
 
 /// Sidecars acknowledge within milliseconds; one that has not by then never will.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -44,9 +45,10 @@ pub enum UpError {
 struct Up {
     plane: Plane,
     program: PathBuf,
+    joining: Joining,
     /// What sidecars keep between runs.
     state: PathBuf,
-    /// Unix sockets, in a directory that ends with this process.
+    /// Unix sockets of operators, in a directory that ends with this process.
     sockets: tempfile::TempDir,
     sidecars: BTreeMap<String, Sidecar>,
     /// Draining; the next of the same name waits for it.
@@ -57,13 +59,21 @@ struct Up {
 /// Runs until SIGINT or SIGTERM. `notify`: for the notifications of primaries.
 pub async fn up(dir: &Path, notify: Option<SocketAddr>) -> Result<(), UpError> {
     let sockets = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
-    let plane = Plane::open(dir, Some(sockets.path().to_owned())).await?;
-    let Some(state) = plane.state.clone() else { return Err(UpError::NotReady(format!("{} must be writable", dir.display()))) };
+    let trust_domain = DEFAULT_TRUST_DOMAIN.parse().map_err(|error| UpError::NotReady(format!("trust domain: {error}")))?;
+    let trust = TrustConfig { trust_domain, svid_ttl: DEFAULT_SVID_TTL, given: None };
+    let config = PlaneConfig { sockets: None, admin: sockets.path().to_owned(), trust: Some(trust) };
+    let plane = Plane::open(dir, config).await?;
+    let (Some(state), Some(trust)) = (plane.state.clone(), plane.trust.clone()) else {
+        return Err(UpError::NotReady(format!("{} must be writable", dir.display())));
+    };
+    let control_plane = plane.serve_tls(trust.clone(), (Ipv4Addr::LOCALHOST, 0).into()).await?;
+    let joining = Joining { control_plane, trust };
     if let Some(address) = notify {
         say(format_args!("ringfence: notifications on {}", plane.serve_notify(address).await?));
     }
     let program = std::env::current_exe()?.with_file_name("ringfence-proxy");
-    let mut up = Up { plane, program, state, sockets, sidecars: BTreeMap::new(), stopping: BTreeMap::new(), demos: BTreeMap::new() };
+    let (sidecars, stopping, demos) = Default::default();
+    let mut up = Up { plane, program, joining, state, sockets, sidecars, stopping, demos };
     let outcome = up.run().await;
     up.stop().await;
     outcome
@@ -117,7 +127,7 @@ impl Up {
                     let _ = predecessor.await;
                 }
                 let paths = Paths::new(&self.state, self.sockets.path(), name);
-                match Sidecar::start(&self.program, name, paths).await {
+                match Sidecar::start(&self.program, name, paths, self.joining.clone()).await {
                     Ok(sidecar) => drop(self.sidecars.insert(name.into(), sidecar)),
                     Err(error) => failed = Some(UpError::Start { workload: name.into(), program: self.program.clone(), error }),
                 }

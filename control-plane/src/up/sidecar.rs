@@ -3,20 +3,25 @@
 use std::{
     fs, io,
     io::Write,
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
 use serde_json::json;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
     sync::watch,
 };
 
-use crate::{plane::socket, say::say};
+use crate::{
+    say::say,
+    trust::{DEFAULT_JOIN_TTL, Trust},
+};
 
 /// Waits between restarts double from the first to the last of these.
 const RESTART_FIRST: Duration = Duration::from_millis(500);
@@ -30,19 +35,26 @@ const STOP: Duration = Duration::from_secs(8);
 pub(super) struct Paths {
     /// Survives restarts: bootstrap, last known good, access log.
     pub(super) state: PathBuf,
-    /// Unix sockets; short, because their paths may have 107 bytes only.
-    pub(super) ads: PathBuf,
+    /// A Unix socket; short, because its path may have 107 bytes only.
     pub(super) admin: PathBuf,
 }
 
 impl Paths {
     pub(super) fn new(state: &Path, sockets: &Path, workload: &str) -> Self {
-        Self { state: state.join(workload), ads: socket(sockets, workload), admin: sockets.join(format!("{workload}.admin")) }
+        Self { state: state.join(workload), admin: sockets.join(format!("{workload}.admin")) }
     }
 
     pub(super) fn access_log(&self) -> PathBuf {
         self.state.join("access.log")
     }
+}
+
+/// How sidecars come to the control plane, and become who they are.
+#[derive(Clone, Debug)]
+pub(super) struct Joining {
+    /// Where it listens for TLS.
+    pub(super) control_plane: SocketAddr,
+    pub(super) trust: Arc<Trust>,
 }
 
 /// A running sidecar and the task that keeps it running.
@@ -54,13 +66,14 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(super) async fn start(program: &Path, workload: &str, paths: Paths) -> io::Result<Self> {
-        let bootstrap = write_bootstrap(workload, &paths)?;
+    pub(super) async fn start(program: &Path, workload: &str, paths: Paths, joining: Joining) -> io::Result<Self> {
+        let bootstrap = write_bootstrap(workload, &paths, &joining)?;
         end_orphan(&paths.state).await?;
         let (stop, stopped) = watch::channel(false);
         // The first start must succeed: a missing program is the operator's to mend.
-        let child = spawn(program, &bootstrap)?;
-        let task = tokio::spawn(keep(program.to_owned(), workload.to_owned(), bootstrap, child, stopped));
+        let start = Start { program: program.to_owned(), workload: workload.to_owned(), bootstrap, trust: joining.trust };
+        let child = start.spawn().await?;
+        let task = tokio::spawn(start.keep(child, stopped));
         Ok(Self { paths, stop, task })
     }
 
@@ -71,12 +84,17 @@ impl Sidecar {
     }
 }
 
-fn write_bootstrap(workload: &str, paths: &Paths) -> io::Result<PathBuf> {
+fn write_bootstrap(workload: &str, paths: &Paths, joining: &Joining) -> io::Result<PathBuf> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&paths.state)?;
     let path = paths.state.join("bootstrap.json");
     let bootstrap = json!({
         "workload": workload,
-        "controlPlane": { "unix": paths.ads },
+        "controlPlane": { "tls": joining.control_plane },
+        "identity": {
+            "trustDomain": joining.trust.trust_domain().as_str(),
+            "bundle": joining.trust.bundle_file(),
+            "source": { "controlPlane": { "joinToken": "stdin" } },
+        },
         "admin": format!("unix:{}", paths.admin.display()),
         "stateDir": paths.state,
         "accessLog": { "file": paths.access_log() },
@@ -87,46 +105,64 @@ fn write_bootstrap(workload: &str, paths: &Paths) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn spawn(program: &Path, bootstrap: &Path) -> io::Result<Child> {
-    Command::new(program)
-        .arg("run")
-        .arg("--bootstrap")
-        .arg(bootstrap)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        // Ctrl-C in a terminal goes to the whole process group; the sidecars are stopped by us, in order.
-        .process_group(0)
-        .spawn()
+/// What it takes to start a sidecar, again and again.
+struct Start {
+    program: PathBuf,
+    workload: String,
+    bootstrap: PathBuf,
+    trust: Arc<Trust>,
 }
 
-async fn keep(program: PathBuf, workload: String, bootstrap: PathBuf, mut child: Child, mut stopped: watch::Receiver<bool>) {
-    let mut pause = RESTART_FIRST;
-    loop {
-        let started = tokio::time::Instant::now();
-        pass_on(&workload, &mut child);
-        tokio::select! {
-            status = child.wait() => match status {
-                Ok(status) => say(format_args!("{workload}: the sidecar ended ({status}); it is started again")),
-                Err(error) => say(format_args!("{workload}: cannot wait for the sidecar: {error}")),
-            },
-            _ = stopped.changed() => return end(&mut child).await,
+impl Start {
+    async fn spawn(&self) -> io::Result<Child> {
+        let token = self.trust.join_token(&self.workload, DEFAULT_JOIN_TTL).map_err(io::Error::other)?;
+        let mut child = Command::new(&self.program)
+            .arg("run")
+            .arg("--bootstrap")
+            .arg(&self.bootstrap)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // Ctrl-C in a terminal goes to the whole process group; the sidecars are stopped by us, in order.
+            .process_group(0)
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // Through a pipe, which others cannot look into as they can into arguments and environment. It holds more than this: nothing
+            // waits for the sidecar, and one that has ended already has no use for it.
+            let _ = stdin.write_all(format!("{token}\n").as_bytes()).await;
         }
-        if started.elapsed() > RESTART_LAST {
-            pause = RESTART_FIRST;
-        }
+        Ok(child)
+    }
+
+    async fn keep(self, mut child: Child, mut stopped: watch::Receiver<bool>) {
+        let workload = &self.workload;
+        let mut pause = RESTART_FIRST;
         loop {
+            let started = tokio::time::Instant::now();
+            pass_on(workload, &mut child);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = stopped.changed() => return,
+                status = child.wait() => match status {
+                    Ok(status) => say(format_args!("{workload}: the sidecar ended ({status}); it is started again")),
+                    Err(error) => say(format_args!("{workload}: cannot wait for the sidecar: {error}")),
+                },
+                _ = stopped.changed() => return end(&mut child).await,
             }
-            pause = (pause * 2).min(RESTART_LAST);
-            match spawn(&program, &bootstrap) {
-                Ok(next) => {
-                    child = next;
-                    break;
+            if started.elapsed() > RESTART_LAST {
+                pause = RESTART_FIRST;
+            }
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = stopped.changed() => return,
                 }
-                Err(error) => say(format_args!("{workload}: cannot start the sidecar: {error}")),
+                pause = (pause * 2).min(RESTART_LAST);
+                match self.spawn().await {
+                    Ok(next) => {
+                        child = next;
+                        break;
+                    }
+                    Err(error) => say(format_args!("{workload}: cannot start the sidecar: {error}")),
+                }
             }
         }
     }

@@ -109,6 +109,11 @@ impl ResourceSet {
         self.kinds.iter().map(|(kind, names)| (*kind, names.len()))
     }
 
+    /// The tenant of a workload, none of a shared one; `None`: no such workload is published.
+    pub fn tenant_of(&self, workload: &str) -> Option<Option<&str>> {
+        self.reach.get(workload).map(|reach| reach.tenant.as_deref())
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Resource> {
         self.kinds.values().flat_map(HashMap::values)
     }
@@ -174,8 +179,9 @@ impl<'a> View<'a> {
     }
 
     pub fn resource(&self, kind: Kind, name: &str) -> Option<&'a Resource> {
-        // Looked up before it is decided whether it may be seen: both ways of not being there take the same work.
-        self.set.get(kind, name).filter(|_| self.sees(kind, name))
+        // Both are asked always: both ways of not being there take the same work.
+        let (resource, sees) = (self.set.get(kind, name), self.sees(kind, name));
+        resource.filter(|_| sees)
     }
 
     /// The visible names of a kind, but for chunks, which nobody asks for without their names. Costs as much as this node may see, not as

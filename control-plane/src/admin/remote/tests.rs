@@ -10,7 +10,13 @@ use ringfence_xds::{
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::{admin::roles::Role, compile::Delta, quickstart::DevKey};
+use crate::{
+    admin::roles::Role,
+    compile::Delta,
+    fleet::{Bound, Fleet},
+    quickstart::DevKey,
+};
+use parking_lot::Mutex;
 
 const ISSUER: &str = "https://staff.test/";
 
@@ -61,7 +67,7 @@ impl Served {
         let connect = |name: &str| {
             let node = Some(Node { id: name.into(), ..Node::default() });
             let request = DeltaDiscoveryRequest { node, type_url: Kind::Workload.type_url().into(), ..DeltaDiscoveryRequest::default() };
-            fleet.open(Some(name), &request).unwrap()
+            fleet.open(&Bound::Workload(name.into()), &request).unwrap()
         };
         let connected = ["acme-api", "globex-api", "shared"].map(connect).into();
         let operator = |subject: &str, role| Operator { issuer: "staff".into(), subject: subject.into(), role };
@@ -72,7 +78,7 @@ impl Served {
         ];
         let operators = Arc::new(ArcSwap::from_pointee(Operators { issuers: vec![issuer(&key)], operators }));
         let faults = Arc::new(Mutex::new(BTreeSet::from(["globex.yaml:1:1: Tenant/globex: a fault".to_owned()])));
-        Self { state: State { fleet, faults, operators }, key, _connected: connected }
+        Self { state: State { running: Running { fleet, faults, trust: None }, operators }, key, _connected: connected }
     }
 
     fn token(&self, subject: &str, edit: impl FnOnce(&mut Map<String, Value>)) -> String {

@@ -56,6 +56,7 @@ impl Sidecar {
             forget_after: Duration::from_secs(60),
             unready: Some(readiness.delay("configuration")),
             learning: Learning::default(),
+            trust: None,
         };
         apply.restore(restored);
         let (outbound, requests) = mpsc::channel(64);
@@ -167,7 +168,7 @@ fn binding(tenant: &str) -> Resource {
 #[test]
 fn policy_is_in_force_when_all_that_it_refers_to_has_come() {
     let mut sidecar = Sidecar::new();
-    assert_eq!(sidecar.asked(), ["Workload +api", "Platform +platform"]);
+    assert_eq!(sidecar.asked(), ["Workload +api", "Platform +platform", "TrustBundle +trust-bundle"]);
     sidecar.give(Resource::new(PLATFORM, &proto::Platform::default()));
     sidecar.give(workload("127.0.0.1:0", "acme"));
     assert_eq!(sidecar.asked(), ["Issuer +sso", "Tenant +acme"]);

@@ -1,0 +1,74 @@
+//! An authority of the operator's own: an intermediate with its key, and the roots that vouch for it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+use super::{
+    TrustConfig, TrustError,
+    authority::Authority,
+    rotation::{Member, Phase, Rotation},
+    state::{StateError, read_private},
+};
+
+/// Files in PEM.
+#[derive(Clone, Debug)]
+pub struct GivenCa {
+    /// The certificate of `key`, then those between it and the roots.
+    pub certificate: PathBuf,
+    /// PKCS#8; its owner's alone.
+    pub key: PathBuf,
+    pub roots: PathBuf,
+}
+
+impl GivenCa {
+    /// Where what was `kept` had keys of its own, sidecars are believed by them until the last SVID of theirs has expired.
+    pub(super) fn take_over(&self, config: &TrustConfig, kept: Option<Rotation>, now: Duration) -> Result<Rotation, TrustError> {
+        let roots = certificates(&self.roots)?;
+        let mut chain = certificates(&self.certificate)?;
+        let key = read_private(&self.key)?.ok_or_else(|| bad(&self.key, "is missing"))?;
+        let key = String::from_utf8(key).map_err(|_| bad(&self.key, "must be PEM"))?;
+        let certificate = chain[0].clone();
+        // A root in its place needs no chain: it is in the bundle.
+        chain.retain(|certificate| !roots.contains(certificate));
+        let authority = Authority::read(&certificate, &key, chain)?;
+        let (sequence, longest_ttl, before) = match kept {
+            Some(kept) => (kept.sequence, kept.longest_ttl.max(config.svid_ttl), kept.members),
+            None => (0, config.svid_ttl, Vec::new()),
+        };
+        let until = (now + longest_ttl).as_secs();
+        let own = |member: &Member| match member.phase {
+            _ if member.authority.is_none() => None,
+            Phase::Announced { .. } => None,
+            Phase::Issuing => Some(Member { phase: Phase::Retiring { until }, ..member.clone() }),
+            Phase::Retiring { .. } => Some(member.clone()),
+        };
+        let root = |certificate: CertificateDer<'static>| Member { certificate, authority: None, phase: Phase::Issuing };
+        let members: Vec<Member> = before.iter().filter_map(own).chain(roots.into_iter().map(root)).collect();
+        let same = before.iter().map(|member| &member.certificate).eq(members.iter().map(|member| &member.certificate));
+        Ok(Rotation {
+            trust_domain: config.trust_domain.clone(),
+            sequence: sequence + u64::from(!same),
+            members,
+            given: Some(Arc::new(authority)),
+            longest_ttl,
+        })
+    }
+}
+
+/// At least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StateError> {
+    let text = fs::read(path).map_err(|error| StateError::Io { path: path.into(), error })?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let read = read.map_err(|error| bad(path, &format!("must be certificates in PEM: {error}")))?;
+    if read.is_empty() { Err(bad(path, "has no certificate in PEM")) } else { Ok(read) }
+}
+
+fn bad(path: &Path, message: &str) -> StateError {
+    StateError::Bad { path: path.into(), message: message.into() }
+}

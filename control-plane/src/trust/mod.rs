@@ -1,0 +1,313 @@
+//! The certificate authority of a trust domain: makes members of those who prove who they are, and tells everybody whom to believe.
+//!
+//! `csr` -> proof (`tokens`, or a live SVID) -> `authority` certifies. `rotation` decides which authority that is, `state` keeps it.
+
+mod authority;
+mod csr;
+mod given;
+mod issue;
+mod peer;
+mod rotation;
+mod state;
+mod tokens;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use parking_lot::Mutex;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use ringfence_xds::{
+    generated::resource as proto,
+    policy::{SpiffeId, TrustBundle, TrustDomain, spiffe::Member as SpiffeMember},
+    resource::{Resource, TRUST_BUNDLE},
+    trust::{Svid, client_id, server_config},
+};
+use rustls::{ServerConfig, crypto::aws_lc_rs::sign::any_supported_type, sign::CertifiedKey};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::{compile::Delta, fleet::Fleet, say::say};
+use authority::{Authority, AuthorityError};
+use rotation::{Member, Rotation};
+use state::StateDir;
+use tokens::JoinTokens;
+
+pub use csr::{CsrError, public_key};
+pub use given::GivenCa;
+pub(crate) use issue::Issuing;
+pub(crate) use peer::{Caller, Peer};
+pub use rotation::{Phase, RotationError};
+pub use state::StateError;
+pub use tokens::{DEFAULT_TTL as DEFAULT_JOIN_TTL, MAX_TTL as MAX_JOIN_TTL, TokenError};
+
+/// Of an X.509-SVID.
+pub const DEFAULT_SVID_TTL: Duration = Duration::from_secs(3600);
+pub const MIN_SVID_TTL: Duration = Duration::from_secs(60);
+pub const MAX_SVID_TTL: Duration = Duration::from_secs(24 * 3600);
+pub const DEFAULT_TRUST_DOMAIN: &str = "ringfence.internal";
+/// How often what has expired is looked for …
+const LOOK: Duration = Duration::from_secs(5);
+/// … and, during a rotation, whether everybody has the new bundle.
+const LOOK_WHILE_ANNOUNCING: Duration = Duration::from_secs(1);
+const ALPN: &[&[u8]] = &[b"h2"];
+
+/// What an operator decides of identities.
+#[derive(Clone, Debug)]
+pub struct TrustConfig {
+    pub trust_domain: TrustDomain,
+    /// Lifetime of SVIDs.
+    pub svid_ttl: Duration,
+    /// The operator's own authority.
+    pub given: Option<GivenCa>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
+    #[error("the state is of trust domain {0}: give --trust-domain {0}")]
+    OtherDomain(TrustDomain),
+    #[error("the authorities of the state are the operator's own: give --ca-cert, --ca-key and --ca-roots")]
+    NotGiven,
+    #[error("the certificate authority's certificate, key and roots do not go together: {0}")]
+    NotVouchedFor(rustls::Error),
+    #[error("there is no authority that certifies")]
+    NoIssuer,
+    #[error("there is no Workload named {0:?}")]
+    NoWorkload(String),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Whom the control plane believes, and who it is itself; replaced whole.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    pub(crate) bundle: Arc<TrustBundle>,
+    pub(crate) server: Arc<ServerConfig>,
+    /// Since the Unix epoch: when the control plane's own certificate is half through.
+    renew_at: Duration,
+}
+
+/// `ringfence status`: the bundle and its authorities.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustStatus {
+    pub trust_domain: String,
+    pub sequence: u64,
+    /// The oldest first.
+    pub authorities: Vec<Phase>,
+}
+
+#[derive(Debug)]
+pub struct Trust {
+    dir: StateDir,
+    ttl: Duration,
+    fleet: Arc<Fleet>,
+    tokens: JoinTokens,
+    rotation: Mutex<Rotation>,
+    credentials: watch::Sender<Arc<Credentials>>,
+}
+
+impl Trust {
+    /// The authorities kept in the directory `dir`, or new ones where nothing was ever kept there; their bundle is published.
+    pub fn open(dir: PathBuf, config: &TrustConfig, fleet: Arc<Fleet>, now: Duration) -> Result<Arc<Self>, TrustError> {
+        let dir = StateDir::open(dir)?;
+        let kept = dir.load()?;
+        if let Some(other) = kept.as_ref().filter(|kept| kept.trust_domain != config.trust_domain) {
+            return Err(TrustError::OtherDomain(other.trust_domain.clone()));
+        }
+        let mut rotation = match (&config.given, kept) {
+            (Some(given), kept) => given.take_over(config, kept, now)?,
+            (None, Some(kept)) if kept.members.iter().any(|member| member.authority.is_none()) => return Err(TrustError::NotGiven),
+            (None, Some(kept)) => kept,
+            (None, None) => first(config, now)?,
+        };
+        rotation.longest_ttl = rotation.longest_ttl.max(config.svid_ttl);
+        rotation.advance(now, false);
+        let credentials = Credentials::new(&rotation, config.svid_ttl, now)?;
+        dir.save(&rotation)?;
+        publish(&fleet, &credentials.bundle);
+        let (tokens, credentials) = (JoinTokens::default(), watch::Sender::new(Arc::new(credentials)));
+        Ok(Arc::new(Self { dir, ttl: config.svid_ttl, fleet, tokens, rotation: Mutex::new(rotation), credentials }))
+    }
+
+    /// PEM: the present authorities, for sidecars that have none yet.
+    pub(crate) fn bundle_file(&self) -> PathBuf {
+        self.dir.bundle()
+    }
+
+    pub(crate) fn trust_domain(&self) -> TrustDomain {
+        self.credentials.borrow().bundle.trust_domain.clone()
+    }
+
+    pub(crate) fn credentials(&self) -> watch::Receiver<Arc<Credentials>> {
+        self.credentials.subscribe()
+    }
+
+    /// The caller's SVID, if it is valid now and its authority still believed.
+    pub(crate) fn live(&self, caller: &Caller) -> Option<Arc<Peer>> {
+        let bundle = self.credentials.borrow().bundle.clone();
+        caller.peer().filter(|peer| peer.is_live(&bundle, since_epoch())).cloned()
+    }
+
+    /// A join token for the sidecar of `workload`: good once, and for `ttl`.
+    pub fn join_token(&self, workload: &str, ttl: Duration) -> Result<String, TrustError> {
+        let member = self.fleet.member(workload).ok_or_else(|| TrustError::NoWorkload(workload.into()))?;
+        Ok(self.tokens.issue(member, Instant::now(), ttl)?)
+    }
+
+    /// Begins to replace the present authority by a new one.
+    pub fn rotate(&self, now: Duration) -> Result<TrustStatus, TrustError> {
+        self.change(now, |rotation| Ok(rotation.begin(now)?))?;
+        Ok(self.status())
+    }
+
+    /// Withdraws the authority that is retiring, before the last of its certificates has expired.
+    pub fn finish(&self, now: Duration) -> Result<TrustStatus, TrustError> {
+        self.change(now, |rotation| Ok(rotation.finish()?))?;
+        Ok(self.status())
+    }
+
+    pub fn status(&self) -> TrustStatus {
+        let rotation = self.rotation.lock();
+        TrustStatus {
+            trust_domain: rotation.trust_domain.to_string(),
+            sequence: rotation.sequence,
+            authorities: rotation.members.iter().map(|member| member.phase).collect(),
+        }
+    }
+
+    /// Renews, rotates and ends what time brings, until it is dropped.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut told = String::new();
+        loop {
+            let look = if self.rotation.lock().is_announcing() { LOOK_WHILE_ANNOUNCING } else { LOOK };
+            tokio::time::sleep(look).await;
+            let failed = self.step(since_epoch()).err().map(|error| format!("ringfence: identities: {error}")).unwrap_or_default();
+            if failed != told && !failed.is_empty() {
+                say(&failed);
+            }
+            told = failed;
+        }
+    }
+
+    /// What is due at `now`.
+    pub fn step(&self, now: Duration) -> Result<(), TrustError> {
+        let (is_announcing, due) = {
+            let rotation = self.rotation.lock();
+            (rotation.is_announcing(), rotation.clone().advance(now, false))
+        };
+        let acknowledged = is_announcing && self.fleet.has_trust_bundle_everywhere();
+        let mut outcome = Ok(());
+        if due || acknowledged || now >= self.credentials.borrow().renew_at {
+            outcome = self.change(now, |rotation| {
+                rotation.advance(now, acknowledged);
+                Ok(())
+            });
+        }
+        let bundle = self.credentials.borrow().bundle.clone();
+        self.fleet.retain_peers(|peer| peer.is_live(&bundle, now));
+        outcome
+    }
+
+    /// Written down before it is so; unchanged where that fails.
+    fn change(&self, now: Duration, edit: impl FnOnce(&mut Rotation) -> Result<(), TrustError>) -> Result<(), TrustError> {
+        let mut rotation = self.rotation.lock();
+        let mut next = rotation.clone();
+        edit(&mut next)?;
+        let credentials = Arc::new(Credentials::new(&next, self.ttl, now)?);
+        self.dir.save(&next)?;
+        *rotation = next;
+        publish(&self.fleet, &credentials.bundle);
+        self.credentials.send_replace(credentials);
+        drop(rotation);
+        let bundle = self.credentials.borrow().bundle.clone();
+        self.fleet.retain_peers(|peer| peer.is_live(&bundle, now));
+        Ok(())
+    }
+
+    /// An SVID for `member`, whose `key` it is; its intermediates behind it.
+    fn certify(&self, member: &SpiffeMember, key: &impl PublicKeyData, now: Duration) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+        let (issuer, domain) = {
+            let rotation = self.rotation.lock();
+            (rotation.issuer().cloned().ok_or(TrustError::NoIssuer)?, rotation.trust_domain.clone())
+        };
+        let id = match member {
+            SpiffeMember::ControlPlane => SpiffeId::control_plane(&domain),
+            SpiffeMember::Workload { tenant, workload } => SpiffeId::workload(&domain, tenant.as_ref(), workload),
+        };
+        Ok(issuer.certify(&id, key, now, self.ttl)?)
+    }
+}
+
+#[cfg(test)]
+impl Trust {
+    /// Whatever our authority might certify, good or not.
+    pub(crate) fn svid(&self, id: &SpiffeId, now: Duration, ttl: Duration) -> Svid {
+        let issuer = self.rotation.lock().issuer().cloned().unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let chain = issuer.certify(id, &key, now, ttl).unwrap();
+        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let key = Arc::new(CertifiedKey::new(chain, any_supported_type(&private).unwrap()));
+        Svid { id: id.clone(), key, not_before: now, not_after: now + ttl }
+    }
+}
+
+impl Credentials {
+    /// With a new key of the control plane's own, which is in memory alone.
+    fn new(rotation: &Rotation, ttl: Duration, now: Duration) -> Result<Self, TrustError> {
+        let bundle = rotation.bundle();
+        let id = SpiffeId::control_plane(&bundle.trust_domain);
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Certify)?;
+        let chain = rotation.own_issuer().ok_or(TrustError::NoIssuer)?.certify(&id, &key, now, ttl)?;
+        // What sidecars will say of it is known here already.
+        client_id(&bundle, &chain, now).map_err(TrustError::NotVouchedFor)?;
+        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let certified = CertifiedKey::new(chain, any_supported_type(&private)?);
+        let svid = Svid { id, key: Arc::new(certified), not_before: now, not_after: now + ttl };
+        let server = Arc::new(server_config(&bundle, &svid, false, ALPN)?);
+        Ok(Self { bundle: Arc::new(bundle), server, renew_at: now + ttl / 2 })
+    }
+}
+
+fn first(config: &TrustConfig, now: Duration) -> Result<Rotation, TrustError> {
+    let (authority, certificate) = Authority::generate(&config.trust_domain, now)?;
+    let members = vec![Member { certificate, authority: Some(authority.into()), phase: Phase::Issuing }];
+    let (trust_domain, longest_ttl) = (config.trust_domain.clone(), config.svid_ttl);
+    Ok(Rotation { trust_domain, sequence: 1, members, given: None, longest_ttl })
+}
+
+fn proto(bundle: &TrustBundle) -> proto::TrustBundle {
+    proto::TrustBundle {
+        trust_domain: bundle.trust_domain.to_string(),
+        sequence: bundle.sequence,
+        authorities: bundle.authorities.iter().map(|authority| authority.to_vec().into()).collect(),
+    }
+}
+
+fn publish(fleet: &Fleet, bundle: &TrustBundle) {
+    fleet.publish(Delta { upserts: vec![Resource::new(TRUST_BUNDLE, &proto(bundle))], removed: Vec::new() });
+}
+
+/// Where a control plane with the state directory `state` keeps its keys.
+pub(crate) fn dir(state: &Path) -> PathBuf {
+    state.join("trust")
+}
+
+/// The clock's time; a clock before 1970 is at 1970.
+pub(crate) fn since_epoch() -> Duration {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;
