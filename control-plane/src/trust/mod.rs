@@ -201,23 +201,37 @@ impl Trust {
         }
     }
 
-    /// What is due at `now`.
+    /// What is due at `now`. Who is not vouched for any more is ended, whatever fails.
     pub fn step(&self, now: Duration) -> Result<(), TrustError> {
+        let outcome = self.advance(now);
+        self.end_streams(now);
+        outcome
+    }
+
+    fn advance(&self, now: Duration) -> Result<(), TrustError> {
         let (is_announcing, due) = {
             let rotation = self.rotation.lock();
             (rotation.is_announcing(), rotation.clone().advance(now, false))
         };
         let acknowledged = is_announcing && self.fleet.has_trust_bundle_everywhere();
-        let mut outcome = Ok(());
-        if due || acknowledged || now >= self.credentials.borrow().renew_at {
-            outcome = self.change(now, |rotation| {
+        if due || acknowledged {
+            self.change(now, |rotation| {
                 rotation.advance(now, acknowledged);
                 Ok(())
-            });
+            })
+        } else if now >= self.credentials.borrow().renew_at {
+            let renewed = Credentials::new(&self.rotation.lock(), self.ttl, now)?;
+            self.credentials.send_replace(Arc::new(renewed));
+            Ok(())
+        } else {
+            Ok(())
         }
+    }
+
+    /// Ends the streams of those that nobody vouches for any more.
+    fn end_streams(&self, now: Duration) {
         let bundle = self.credentials.borrow().bundle.clone();
         self.fleet.retain_peers(|peer| peer.is_live(&bundle, now));
-        outcome
     }
 
     /// Written down before it is so; unchanged where that fails.
@@ -231,8 +245,7 @@ impl Trust {
         publish(&self.fleet, &credentials.bundle);
         self.credentials.send_replace(credentials);
         drop(rotation);
-        let bundle = self.credentials.borrow().bundle.clone();
-        self.fleet.retain_peers(|peer| peer.is_live(&bundle, now));
+        self.end_streams(now);
         Ok(())
     }
 

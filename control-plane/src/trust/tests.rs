@@ -164,6 +164,7 @@ fn what_cannot_be_written_down_is_not_begun() {
 
 #[test]
 fn the_control_planes_own_certificate_is_renewed_at_half_its_life() {
+    // Also where nothing can be written any more.
     let trust = Kept::new().open().unwrap();
     let mut credentials = trust.credentials();
     credentials.mark_unchanged();

@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::trust::{DEFAULT_SVID_TTL, MIN_SVID_TTL, Trust, TrustConfig, since_epoch};
 
+mod cost;
 mod distinguisher;
 
 pub(super) struct Secured {
@@ -62,12 +63,13 @@ impl Secured {
             let connector = TlsConnector::from(config.clone());
             async move {
                 let io = TcpStream::connect(address).await?;
+                io.set_nodelay(true)?;
                 let name = ServerName::from(address.ip());
                 connector.connect(name, io).await.map(TokioIo::new)
             }
         };
-        let endpoint = Endpoint::from_static("http://x").connect_with_connector(tower::service_fn(open));
-        soon("a connection", endpoint).await.map_err(|error| format!("{error:?}"))
+        let endpoint = Endpoint::from_static("http://x");
+        soon("a connection", endpoint.connect_with_connector(tower::service_fn(open))).await.map_err(|error| format!("{error:?}"))
     }
 
     pub(super) async fn sidecar(&self, svid: &Svid, first: DeltaDiscoveryRequest) -> Result<(Channel, Sidecar), Status> {
