@@ -38,6 +38,7 @@ use crate::{
     },
     context::Contexts,
     data::{self, Shared},
+    identity::{Identity, IdentityError},
     limiter::{Bounds, Limiter},
     listeners::Listeners,
     outbound::own::Own,
@@ -70,6 +71,8 @@ pub enum StartError {
     State(LastGoodError),
     #[error("accessLog: {0}")]
     AccessLog(io::Error),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("the system has no random numbers")]
     Random,
     #[error("workload: {0}")]
@@ -112,9 +115,14 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
     let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own, bootstrap.capture_dir);
+    let identity = match &bootstrap.identity {
+        Some(config) => Some(Identity::new(config, &bootstrap.control_plane, &workload, bootstrap.state_dir.as_deref(), &metrics)?),
+        None => None,
+    };
+    let membership = identity.as_ref().map(|identity| identity.membership.clone());
     let readiness = Readiness::default();
     let admin = admin.map(|listener| {
-        let config = dump::config(shared.current.clone(), listeners.bound());
+        let config = dump::config(shared.current.clone(), listeners.bound(), membership.clone());
         (listener, Admin { readiness: readiness.clone(), metrics: metrics.clone(), config })
     });
     let last_good =
@@ -139,13 +147,16 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         forget_after: Duration::from_secs(bootstrap.forget_seconds),
         unready: Some(readiness.delay("configuration")),
         learning: Default::default(),
+        trust: identity.as_ref().map(|identity| identity.trust.clone()),
     };
     drop(shared);
 
     runtime.block_on(async {
         apply.restore(restored.unwrap_or_default());
         let (events, stream) = mpsc::channel(STREAM_EVENTS);
-        let connecting = tokio::spawn(stream::run(bootstrap.control_plane, events));
+        let connecting = tokio::spawn(stream::run(bootstrap.control_plane, membership, events));
+        // After the last known good: its trust bundle may be later than the bootstrap's.
+        let identifying = identity.map(|identity| tokio::spawn(identity.run()));
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let mut admin = std::pin::pin!(serve_admin(admin));
         tokio::select! {
@@ -155,6 +166,9 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
             _ = terminate.recv() => {}
         }
         connecting.abort();
+        if let Some(identifying) = identifying {
+            identifying.abort();
+        }
         readiness.drain();
         let cut = tokio::time::Instant::now() + Duration::from_secs(bootstrap.drain_seconds);
         let drained = async {

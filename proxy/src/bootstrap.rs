@@ -1,5 +1,7 @@
 //! What a sidecar is told at its start, once: where its control plane is, where it keeps things. Policy never stands here.
 
+mod identity;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -8,6 +10,8 @@ use std::{
 };
 
 use serde::Deserialize;
+
+pub use identity::{Identity, IdentitySource, JoinToken, ProofSource};
 
 use crate::telemetry::access_log::DEFAULT_QUERY_RATIO;
 
@@ -18,9 +22,11 @@ pub struct Bootstrap {
     /// `metadata.name` of the Workload that this sidecar serves.
     pub workload: String,
     pub control_plane: ControlPlane,
+    /// Without it this sidecar has no name of its own; required to reach the control plane over TLS.
+    pub identity: Option<Identity>,
     /// Where `/readyz`, `/healthz`, `/metrics` and `/config` are served: `unix:/path` or a loopback address; default: nowhere.
     pub admin: Option<String>,
-    /// Holds the last known good; made with mode 0700 if it is missing. Without it a restart begins without policy.
+    /// Holds the last known good and the SVID with its key; made with mode 0700 if it is missing. Without it a restart begins without policy.
     pub state_dir: Option<PathBuf>,
     #[serde(default)]
     pub access_log: AccessLogSink,
@@ -50,6 +56,8 @@ pub enum ControlPlane {
     Unix(PathBuf),
     /// A loopback address, without authentication of either side.
     DangerousPlaintext(SocketAddr),
+    /// `<host>:<port>`, over TLS, each side by its SVID. A name is looked up for every connection.
+    Tls(String),
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -117,6 +125,7 @@ impl Bootstrap {
         {
             return Err(("controlPlane.dangerousPlaintext", format!("{address} is not a loopback address")));
         }
+        identity::check(self)?;
         if self.forget_seconds == 0 {
             return Err(("forgetSeconds", "must be at least 1".into()));
         }

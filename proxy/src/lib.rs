@@ -23,7 +23,11 @@ pub mod in_flight;
 pub mod limiter;
 
 pub mod config;
+pub mod identity;
 pub mod listeners;
+
+pub mod backoff;
+pub mod private_file;
 
 pub mod admin;
 pub mod readiness;

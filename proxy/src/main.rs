@@ -17,7 +17,7 @@ enum Command {
     /// Serve one workload until SIGTERM, which drains.
     #[command(after_help = "Example:\n  ringfence-proxy run --bootstrap bootstrap.json")]
     Run {
-        /// JSON: workload, controlPlane, admin, stateDir, accessLog, tracing, threads, drainSeconds, captureDir.
+        /// JSON: workload, controlPlane, identity, admin, stateDir, accessLog, tracing, threads, drainSeconds, captureDir.
         #[arg(long, value_name = "FILE")]
         bootstrap: PathBuf,
     },

@@ -7,3 +7,7 @@ pub mod discovery {
 pub mod resource {
     tonic::include_proto!("ringfence.v1");
 }
+pub mod workload_api {
+    // Its file names no package.
+    tonic::include_proto!("_");
+}

@@ -23,10 +23,10 @@ use ringfence_xds::{
     generated::resource as proto,
     policy::{SpiffeId, TrustBundle, TrustDomain, spiffe::Member as SpiffeMember},
     resource::{Resource, TRUST_BUNDLE},
-    trust::{Svid, client_id, server_config},
+    trust::{Svid, server_config, verify},
 };
 use rustls::{ServerConfig, crypto::aws_lc_rs::sign::any_supported_type, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -284,7 +284,7 @@ impl Credentials {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Certify)?;
         let chain = rotation.own_issuer().ok_or(TrustError::NoIssuer)?.certify(&id, &key, now, ttl)?;
         // What sidecars will say of it is known here already.
-        client_id(&bundle, &chain, now).map_err(TrustError::NotVouchedFor)?;
+        verify(&bundle, &chain, UnixTime::since_unix_epoch(now)).map_err(TrustError::NotVouchedFor)?;
         let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let certified = CertifiedKey::new(chain, any_supported_type(&private)?);
         let svid = Svid { id, key: Arc::new(certified), not_before: now, not_after: now + ttl };

@@ -14,7 +14,7 @@ use ringfence_xds::{
     client::{Client, Update},
     decode::{Decoded, Rejection},
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
-    resource::{Kind, Resource, binding_name},
+    resource::{Kind, Resource, TRUST_BUNDLE, binding_name},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -33,6 +33,7 @@ mod parked;
 pub use parked::Parked;
 
 use crate::{
+    identity::Trust,
     listeners::Listeners,
     readiness::Pending,
     telemetry::{metrics::Metrics, notice},
@@ -75,6 +76,8 @@ pub struct Apply {
     /// Released when the first policy is in force.
     pub unready: Option<Pending>,
     pub learning: Learning,
+    /// None: this sidecar has no identity, and no use for a trust bundle.
+    pub trust: Option<Arc<Trust>>,
 }
 
 /// What was asked on behalf of tokens.
@@ -204,6 +207,7 @@ impl Apply {
                 }
             }
         }
+        self.refuse_earlier_trust(&mut update);
         let failures = self.take_chunks(&update);
         let is_good = self.finish_or_park(update);
         self.unpark(failures) || is_good
@@ -227,6 +231,18 @@ impl Apply {
         // What is held but does not make a policy (its references are still on their way, or the control plane has lost the workload)
         // would be no good one.
         complete
+    }
+
+    fn refuse_earlier_trust(&self, update: &mut Update) {
+        let Some(trust) = &self.trust else { return };
+        for upsert in &update.upserts {
+            if let Decoded::TrustBundle(bundle) = &upsert.decoded
+                && let Err(fault) = trust.check(bundle)
+            {
+                let name = upsert.resource.name.to_string();
+                update.rejections.push(Rejection { kind: Kind::TrustBundle, name, faults: vec![fault] });
+            }
+        }
     }
 
     fn store(&mut self) {
@@ -256,8 +272,13 @@ impl Apply {
         }
     }
 
-    /// Makes what is known the policy in force, if it is complete; else the old one stays.
+    /// Makes what is known the policy in force, if it is complete; else the old one stays. Trust waits for no policy.
     fn swap(&mut self) -> bool {
+        if let Some(trust) = &self.trust
+            && let Some(Known::Held(Decoded::TrustBundle(bundle))) = self.client.known(Kind::TrustBundle, TRUST_BUNDLE)
+        {
+            trust.take(bundle);
+        }
         let previous = self.current.pin();
         let generation = self.learning.generation + 1;
         let Some(snapshot) = assemble::assemble(&self.workload, &self.client, generation, previous.as_deref()) else { return false };

@@ -12,18 +12,23 @@ use ringfence_policy::{
 use serde_json::{Value, json};
 
 use super::Current;
-use crate::listeners::{Bound, BoundAddress};
+use crate::{
+    identity::{self, Membership},
+    listeners::{Bound, BoundAddress},
+};
 
 /// Tenants shown in full; of more, only the number is told.
 const MAX_TENANTS: usize = 1000;
 
-pub fn config(current: Arc<Current>, bound: Bound) -> Box<dyn Fn() -> Value + Send + Sync> {
+pub fn config(current: Arc<Current>, bound: Bound, membership: Option<Membership>) -> Box<dyn Fn() -> Value + Send + Sync> {
     Box::new(move || {
         let listeners = bound.lock().iter().map(listener_value).collect();
-        match current.pin() {
+        let mut shown = match current.pin() {
             Some(snapshot) => snapshot_value(&snapshot, listeners),
             None => json!({ "generation": 0, "listeners": Value::Array(listeners) }),
-        }
+        };
+        shown["identity"] = membership.as_ref().map(identity::shown).into();
+        shown
     })
 }
 

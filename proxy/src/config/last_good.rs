@@ -5,8 +5,8 @@
 
 use std::{
     fs,
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,8 @@ use ringfence_xds::{
     resource::{Kind, Resource},
 };
 use sha2::{Digest, Sha256};
+
+use crate::private_file::{self, PrivateFileError};
 
 /// Ends in the version of the format.
 const MAGIC: &[u8; 8] = b"RFLKG\0\0\x01";
@@ -51,32 +53,12 @@ impl LastGood {
 
     /// `Ok(None)`: there is none yet.
     pub fn load(&self) -> Result<Option<Vec<Resource>>, LastGoodError> {
-        let io = |error| LastGoodError::Io { path: self.path.clone(), error };
-        let file = fs::OpenOptions::new().read(true).custom_flags(open_flags()).open(&self.path);
-        let mut file = match file {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io(error)),
-        };
-        let metadata = file.metadata().map_err(io)?;
-        self.check_owner(&metadata)?;
-        let mut bytes = Vec::new();
-        Read::by_ref(&mut file).take(MAX_BYTES).read_to_end(&mut bytes).map_err(io)?;
-        decode(&bytes, &self.workload).map(Some).map_err(|reason| self.unusable(reason))
-    }
-
-    /// Whoever else could have written the file could have written any policy.
-    fn check_owner(&self, metadata: &fs::Metadata) -> Result<(), LastGoodError> {
-        if !metadata.is_file() {
-            return Err(self.unusable("it is not a regular file"));
-        }
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
-            return Err(self.unusable("it belongs to another user"));
-        }
-        if metadata.permissions().mode() & 0o077 != 0 {
-            return Err(self.unusable("others than its owner may read or write it"));
-        }
-        Ok(())
+        let bytes = private_file::read(&self.path, MAX_BYTES).map_err(|error| match error {
+            PrivateFileError::Io(error) => LastGoodError::Io { path: self.path.clone(), error },
+            // Whoever else could have written the file could have written any policy.
+            PrivateFileError::Exposed(reason) => self.unusable(reason),
+        })?;
+        bytes.map(|bytes| decode(&bytes, &self.workload).map_err(|reason| self.unusable(reason))).transpose()
     }
 
     fn unusable(&self, reason: &'static str) -> LastGoodError {
@@ -86,24 +68,7 @@ impl LastGood {
     /// Replaces the file; a crash leaves the old one or the new one.
     pub fn store<'a>(&self, resources: impl Iterator<Item = &'a Resource>) -> Result<(), LastGoodError> {
         let bytes = encode(&self.workload, resources);
-        self.write(&bytes).map_err(|error| LastGoodError::Io { path: self.path.clone(), error })
-    }
-
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.path.with_extension("new");
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
-        // The rename itself is durable only with its directory.
-        match self.path.parent() {
-            Some(dir) => fs::File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
+        private_file::replace(&self.path, &bytes).map_err(|error| LastGoodError::Io { path: self.path.clone(), error })
     }
 }
 
@@ -120,11 +85,6 @@ fn lock(path: &Path) -> io::Result<fs::File> {
     file.set_len(0)?;
     writeln!(file, "{}", std::process::id())?;
     Ok(file)
-}
-
-/// `O_NOFOLLOW`: a link could lead to a file that somebody else chose. `O_NONBLOCK`: opening a pipe would wait for its writer.
-fn open_flags() -> i32 {
-    (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32
 }
 
 fn encode<'a>(workload: &str, resources: impl Iterator<Item = &'a Resource>) -> Vec<u8> {
@@ -163,6 +123,8 @@ fn decode(bytes: &[u8], workload: &str) -> Result<Vec<Resource>, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
     use proptest::prelude::*;
 

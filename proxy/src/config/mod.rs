@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod current;
+pub mod dial;
 pub mod dump;
 pub mod last_good;
 pub mod learn;

@@ -63,6 +63,10 @@ pub struct Metrics {
     pub config_in_force: Gauge,
     /// 1 while the stream to the control plane stands.
     pub control_plane_connected: Gauge,
+    /// Unix time; 0: there is no SVID.
+    pub identity_svid_expiry: Gauge,
+    /// Attempts to obtain or renew an SVID.
+    pub identity_renewal_failures: Counter,
 }
 
 impl Default for Metrics {
@@ -93,6 +97,8 @@ impl Metrics {
             config_rejections: Counter::default(),
             config_in_force: Gauge::default(),
             control_plane_connected: Gauge::default(),
+            identity_svid_expiry: Gauge::default(),
+            identity_renewal_failures: Counter::default(),
         };
         metrics.registered()
     }
@@ -133,6 +139,12 @@ impl Metrics {
             "1 while the stream to the control plane stands",
             self.control_plane_connected.clone(),
         );
+        r.register(
+            "ringfence_identity_svid_expiry_timestamp_seconds",
+            "Unix time at which the SVID expires, 0 without one",
+            self.identity_svid_expiry.clone(),
+        );
+        r.register("ringfence_identity_renewal_failures", "Attempts at an SVID that brought none", self.identity_renewal_failures.clone());
         r.register("process_resident_memory_bytes", "Resident memory", self.resident_memory.clone());
         self
     }

@@ -56,6 +56,7 @@ impl Sidecar {
             forget_after: Duration::from_secs(60),
             unready: Some(readiness.delay("configuration")),
             learning: Learning::default(),
+            trust: None,
         };
         apply.restore(restored);
         let (outbound, requests) = mpsc::channel(64);

@@ -1,0 +1,190 @@
+//! The control plane's CA as the source: a new key for each SVID, issued on proof the first time and on the SVID itself from then on.
+
+use std::{sync::Arc, time::Duration};
+
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use ringfence_policy::TrustBundle;
+use ringfence_xds::{
+    generated::resource::{IssueRequest, certificate_authority_client::CertificateAuthorityClient, issue_request},
+    trust::Svid,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::time::timeout;
+use tonic::Code;
+
+use super::{
+    CurrentTrust, Me, Publisher,
+    clock::Clock,
+    kept::Kept,
+    proof::{Proof, ProofError},
+    schedule::Schedule,
+    svid::{self, SvidError},
+};
+use crate::{
+    backoff::random,
+    config::dial::{self, DialError},
+    telemetry::notice,
+};
+
+const ISSUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A chain and a bundle.
+const MAX_RESPONSE_BYTES: usize = 256 * 1024;
+/// A fleet whose SVIDs' authority is withdrawn comes within this time, not at once.
+const WITHDRAWN_SPREAD: Duration = Duration::from_secs(5);
+
+/// Why no SVID was issued.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum IssueError {
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    #[error("the control plane cannot be asked: {0}")]
+    Dial(#[from] DialError),
+    #[error("the control plane did not answer within {} s", ISSUE_TIMEOUT.as_secs())]
+    Slow,
+    #[error("the control plane does not take {shown} for a proof of who this sidecar is")]
+    Refused { shown: &'static str },
+    #[error("the control plane answers {0}")]
+    Status(String),
+    #[error("what the control plane issued is not used: {0}")]
+    Svid(#[from] SvidError),
+    #[error("no key can be made: {0}")]
+    Key(#[from] rcgen::Error),
+}
+
+#[derive(Debug)]
+pub(super) struct Issuance {
+    pub(super) address: String,
+    pub(super) me: Me,
+    pub(super) proof: Proof,
+    /// None: a restart begins anew.
+    pub(super) kept: Option<Kept>,
+    pub(super) trust: CurrentTrust,
+    pub(super) publisher: Publisher,
+    pub(super) clock: Clock,
+}
+
+impl Issuance {
+    pub(super) async fn run(mut self) {
+        let mut schedule = Schedule::new();
+        self.restore(&mut schedule);
+        let mut failure = Failure::default();
+        loop {
+            let current = self.publisher.current();
+            let expiry = current.as_ref().map_or(Duration::MAX, |svid| svid.not_after);
+            tokio::select! {
+                () = self.clock.sleep_until(schedule.due) => {}
+                () = self.clock.sleep_until(expiry) => {
+                    notice("identity: the SVID has expired and is shown to nobody any more");
+                    self.publisher.publish(None);
+                    continue;
+                }
+                Ok(()) = self.trust.changed() => {
+                    self.hurry_if_withdrawn(current.as_deref(), &mut schedule);
+                    continue;
+                }
+            }
+            match self.obtain(current.as_deref(), failure.by_proof).await {
+                Ok(svid) => {
+                    schedule.obtained(&svid, self.clock.now(), random());
+                    failure = Failure::default();
+                    self.publisher.publish(Some(Arc::new(svid)));
+                }
+                Err(error) => {
+                    schedule.failed(self.clock.now(), random());
+                    self.publisher.metrics.identity_renewal_failures.inc();
+                    failure.tell(&error.to_string());
+                    failure.by_proof = !failure.by_proof;
+                }
+            }
+        }
+    }
+
+    /// Goes on with what an earlier run was issued, if that is still good.
+    fn restore(&self, schedule: &mut Schedule) {
+        let (Some(kept), Some(bundle)) = (&self.kept, self.trust.borrow().clone()) else { return };
+        match kept.load(&bundle, &self.me, self.clock.now()) {
+            Ok(None) => {}
+            Ok(Some(svid)) => {
+                schedule.obtained(&svid, svid.not_before, random());
+                self.publisher.publish(Some(Arc::new(svid)));
+            }
+            Err(error) => notice(format_args!("identity: {error}")),
+        }
+    }
+
+    fn hurry_if_withdrawn(&self, current: Option<&Svid>, schedule: &mut Schedule) {
+        let now = self.clock.now();
+        let is_withdrawn = |svid: &Svid, bundle: &TrustBundle| !svid::is_vouched_for(svid, bundle, now);
+        if let (Some(svid), Some(bundle)) = (current, self.trust.borrow().as_ref())
+            && is_withdrawn(svid, bundle)
+        {
+            schedule.hurry(now + WITHDRAWN_SPREAD.mul_f64(random()));
+        }
+    }
+
+    /// As `current`, or on proof: always where there is none, and by turns where showing it has failed, for the control plane may have lost
+    /// the authority that issued it.
+    async fn obtain(&mut self, current: Option<&Svid>, by_proof: bool) -> Result<Svid, IssueError> {
+        match current {
+            Some(svid) if !by_proof => self.ask(Some(svid), None).await,
+            _ => {
+                let proof = self.proof.shown().await?;
+                let issued = self.ask(None, Some(proof)).await;
+                match &issued {
+                    Ok(_) => self.proof.accepted(),
+                    Err(IssueError::Refused { .. }) => self.proof.refused(),
+                    // Not looked at, or it cannot be told.
+                    Err(_) => {}
+                }
+                issued
+            }
+        }
+    }
+
+    async fn ask(&self, svid: Option<&Svid>, proof: Option<issue_request::Proof>) -> Result<Svid, IssueError> {
+        let bundle = self.trust.borrow().clone().ok_or(SvidError::Untrusted(rustls::Error::General("there is none".into())))?;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let csr = params.serialize_request(&key)?.der().to_vec().into();
+        let (channel, _) = dial::tls(&self.address, &bundle, svid).await?;
+        let mut client = CertificateAuthorityClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        let answer = timeout(ISSUE_TIMEOUT, client.issue(IssueRequest { csr, proof })).await.map_err(|_| IssueError::Slow)?;
+        let answer = answer.map_err(|status| match status.code() {
+            Code::Unauthenticated => IssueError::Refused { shown: if svid.is_some() { "the SVID" } else { "what was shown" } },
+            _ => IssueError::Status(dial::describe(&status)),
+        })?;
+        // Its bundle is left alone: bundles come with the policy, where their signature and their sequence are looked at.
+        let chain: Vec<_> = answer.into_inner().chain.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+        let key = PrivatePkcs8KeyDer::from(key);
+        // Under the bundle of now: it may have changed meanwhile.
+        let bundle = self.trust.borrow().clone().unwrap_or(bundle);
+        let svid = svid::verified(chain, &PrivateKeyDer::Pkcs8(key.clone_key()), &bundle, &self.me, self.clock.now())?;
+        if let Some(kept) = &self.kept
+            && let Err(error) = kept.store(&svid.key.cert, &key)
+        {
+            // It is as good while this process lives.
+            notice(format_args!("identity: the SVID cannot be kept for a restart: {error}"));
+        }
+        Ok(svid)
+    }
+}
+
+/// What keeps going wrong is told when it begins and when it changes, not at each attempt.
+#[derive(Debug, Default)]
+pub(super) struct Failure {
+    told: String,
+    by_proof: bool,
+}
+
+impl Failure {
+    pub(super) fn tell(&mut self, message: &str) {
+        if self.told != message {
+            notice(format_args!("identity: {message}"));
+            message.clone_into(&mut self.told);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
