@@ -60,15 +60,6 @@ pub fn spiffe_id(certificate: &CertificateDer<'_>) -> Result<SpiffeId, PeerError
     }
 }
 
-/// Who shows `chain` as a client, looked at again after its handshake: whether the authorities of `bundle` vouch for it at `now`, since
-/// the Unix epoch.
-pub fn client_id(bundle: &TrustBundle, chain: &[CertificateDer<'_>], now: Duration) -> Result<SpiffeId, Error> {
-    let (end_entity, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
-    let verifier = Verifier::new(bundle, Expected::Member, true)?;
-    verifier.verify(end_entity, intermediates, UnixTime::since_unix_epoch(now), KeyUsage::client_auth())?;
-    spiffe_id(end_entity).map_err(|_| Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
-}
-
 /// Whom a connection is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {

@@ -23,10 +23,10 @@ use ringfence_xds::{
     generated::resource as proto,
     policy::{SpiffeId, TrustBundle, TrustDomain, spiffe::Member as SpiffeMember},
     resource::{Resource, TRUST_BUNDLE},
-    trust::{Svid, client_id, server_config},
+    trust::{Svid, server_config, verify},
 };
 use rustls::{ServerConfig, crypto::aws_lc_rs::sign::any_supported_type, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -201,23 +201,37 @@ impl Trust {
         }
     }
 
-    /// What is due at `now`.
+    /// What is due at `now`. Who is not vouched for any more is ended, whatever fails.
     pub fn step(&self, now: Duration) -> Result<(), TrustError> {
+        let outcome = self.advance(now);
+        self.end_streams(now);
+        outcome
+    }
+
+    fn advance(&self, now: Duration) -> Result<(), TrustError> {
         let (is_announcing, due) = {
             let rotation = self.rotation.lock();
             (rotation.is_announcing(), rotation.clone().advance(now, false))
         };
         let acknowledged = is_announcing && self.fleet.has_trust_bundle_everywhere();
-        let mut outcome = Ok(());
-        if due || acknowledged || now >= self.credentials.borrow().renew_at {
-            outcome = self.change(now, |rotation| {
+        if due || acknowledged {
+            self.change(now, |rotation| {
                 rotation.advance(now, acknowledged);
                 Ok(())
-            });
+            })
+        } else if now >= self.credentials.borrow().renew_at {
+            let renewed = Credentials::new(&self.rotation.lock(), self.ttl, now)?;
+            self.credentials.send_replace(Arc::new(renewed));
+            Ok(())
+        } else {
+            Ok(())
         }
+    }
+
+    /// Ends the streams of those that nobody vouches for any more.
+    fn end_streams(&self, now: Duration) {
         let bundle = self.credentials.borrow().bundle.clone();
         self.fleet.retain_peers(|peer| peer.is_live(&bundle, now));
-        outcome
     }
 
     /// Written down before it is so; unchanged where that fails.
@@ -231,8 +245,7 @@ impl Trust {
         publish(&self.fleet, &credentials.bundle);
         self.credentials.send_replace(credentials);
         drop(rotation);
-        let bundle = self.credentials.borrow().bundle.clone();
-        self.fleet.retain_peers(|peer| peer.is_live(&bundle, now));
+        self.end_streams(now);
         Ok(())
     }
 
@@ -271,7 +284,7 @@ impl Credentials {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Certify)?;
         let chain = rotation.own_issuer().ok_or(TrustError::NoIssuer)?.certify(&id, &key, now, ttl)?;
         // What sidecars will say of it is known here already.
-        client_id(&bundle, &chain, now).map_err(TrustError::NotVouchedFor)?;
+        verify(&bundle, &chain, UnixTime::since_unix_epoch(now)).map_err(TrustError::NotVouchedFor)?;
         let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let certified = CertifiedKey::new(chain, any_supported_type(&private)?);
         let svid = Svid { id, key: Arc::new(certified), not_before: now, not_after: now + ttl };

@@ -10,9 +10,9 @@ use std::{
 
 use ringfence_xds::{
     policy::{SpiffeId, TrustBundle, spiffe::Member},
-    trust::{client_id, spiffe_id},
+    trust::{spiffe_id, verify},
 };
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{Credentials, authority::not_after};
 
@@ -97,7 +97,7 @@ impl Peer {
         if self.vouched.load(Ordering::Relaxed) == bundle.sequence {
             return true;
         }
-        let vouched = client_id(bundle, &self.chain, now).is_ok();
+        let vouched = verify(bundle, &self.chain, UnixTime::since_unix_epoch(now)).is_ok();
         if vouched {
             self.vouched.store(bundle.sequence, Ordering::Relaxed);
         }

@@ -60,8 +60,12 @@ impl Trust {
     }
 
     fn vouches(&self, chain: &[CertificateDer<'_>], now: Duration) -> bool {
-        client_id(&self.bundle(), chain, now).is_ok()
+        believed(&self.bundle(), chain, now).is_ok()
     }
+}
+
+fn believed(bundle: &TrustBundle, chain: &[CertificateDer<'_>], now: Duration) -> Result<SpiffeId, rustls::Error> {
+    verify(bundle, chain, UnixTime::since_unix_epoch(now))
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn a_certificate_says_who_it_is_and_nothing_more() {
         let extended = svid.extended_key_usage().unwrap().unwrap().value;
         assert!(extended.server_auth && extended.client_auth && !extended.any && extended.other.is_empty() && !extended.code_signing);
         assert!(!svid.is_ca());
-        assert_eq!(client_id(&bundle, &chain, NOW).unwrap().to_string(), id);
+        assert_eq!(believed(&bundle, &chain, NOW).unwrap().to_string(), id);
         assert!(authority.is_ca() && authority.key_usage().unwrap().unwrap().value.key_cert_sign());
     }
     for _ in 0..100 {
@@ -129,14 +133,14 @@ fn a_restart_changes_nothing_and_a_rotation_goes_on() {
     assert!(second.rotate(NOW).unwrap_err().to_string().contains("under way"));
     // The new one is believed, and certifies nobody yet.
     let old_alone = bundle;
-    assert!(client_id(&old_alone, &second.chain_for("api", NOW), NOW).is_ok());
+    assert!(believed(&old_alone, &second.chain_for("api", NOW), NOW).is_ok());
     drop(second);
     let third = kept.open().unwrap();
-    assert!(client_id(&old_alone, &third.chain_for("api", NOW), NOW).is_ok());
+    assert!(believed(&old_alone, &third.chain_for("api", NOW), NOW).is_ok());
     // Nobody is connected who would have to be waited for.
     third.step(NOW).unwrap();
     let by_the_new = third.chain_for("api", NOW);
-    assert!(client_id(&old_alone, &by_the_new, NOW).is_err() && third.vouches(&by_the_new, NOW));
+    assert!(believed(&old_alone, &by_the_new, NOW).is_err() && third.vouches(&by_the_new, NOW));
     drop(third);
     let fourth = kept.open().unwrap();
     let late = NOW + HOUR + 3 * 60 * Duration::from_secs(1);
@@ -164,6 +168,7 @@ fn what_cannot_be_written_down_is_not_begun() {
 
 #[test]
 fn the_control_planes_own_certificate_is_renewed_at_half_its_life() {
+    // Also where nothing can be written any more.
     let trust = Kept::new().open().unwrap();
     let mut credentials = trust.credentials();
     credentials.mark_unchanged();

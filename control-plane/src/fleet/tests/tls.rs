@@ -6,15 +6,16 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use ringfence_xds::{
     generated::resource::{IssueRequest, IssueResponse, certificate_authority_client::CertificateAuthorityClient, issue_request::Proof},
     policy::{SpiffeId, TrustBundle},
-    trust::{Expected, Svid, client_config, spiffe_id},
+    trust::{Expected, Svid, client_config, spiffe_id, verify},
 };
 use rustls::{crypto::aws_lc_rs::sign::any_supported_type, pki_types::ServerName, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::trust::{DEFAULT_SVID_TTL, MIN_SVID_TTL, Trust, TrustConfig, since_epoch};
 
+mod cost;
 mod distinguisher;
 
 pub(super) struct Secured {
@@ -62,12 +63,13 @@ impl Secured {
             let connector = TlsConnector::from(config.clone());
             async move {
                 let io = TcpStream::connect(address).await?;
+                io.set_nodelay(true)?;
                 let name = ServerName::from(address.ip());
                 connector.connect(name, io).await.map(TokioIo::new)
             }
         };
-        let endpoint = Endpoint::from_static("http://x").connect_with_connector(tower::service_fn(open));
-        soon("a connection", endpoint).await.map_err(|error| format!("{error:?}"))
+        let endpoint = Endpoint::from_static("http://x");
+        soon("a connection", endpoint.connect_with_connector(tower::service_fn(open))).await.map_err(|error| format!("{error:?}"))
     }
 
     pub(super) async fn sidecar(&self, svid: &Svid, first: DeltaDiscoveryRequest) -> Result<(Channel, Sidecar), Status> {
@@ -278,7 +280,7 @@ async fn an_authority_is_rotated_under_live_streams() {
     let bundle = <proto::TrustBundle as prost::Message>::decode(body.value.as_slice()).unwrap();
     assert_eq!((bundle.sequence, bundle.authorities.len()), (2, 2));
     let believed_before = TrustBundle { sequence: 1, authorities: served.bundle().authorities[..1].to_vec(), ..(*served.bundle()).clone() };
-    let issuer_is_old = |svid: &Svid| ringfence_xds::trust::client_id(&believed_before, &svid.key.cert, now).is_ok();
+    let issuer_is_old = |svid: &Svid| verify(&believed_before, &svid.key.cert, UnixTime::since_unix_epoch(now)).is_ok();
     served.trust.step(now).unwrap();
     assert!(issuer_is_old(&served.svid(API)), "not everybody has the bundle");
     before.answer(&second, None).await;
