@@ -232,7 +232,8 @@ where
 /// overtake the reply that says why.
 pub(crate) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, limit: Duration) -> io::Result<()> {
     let _ = stream.shutdown().await;
-    let mut scratch = [0; 4 * 1024];
+    // Not in the future, which each connection would hold from its beginning.
+    let mut scratch = vec![0; 4 * 1024];
     let read_on = async {
         let mut octets = 0;
         while octets < LINGER_OCTETS {

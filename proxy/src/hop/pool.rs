@@ -7,9 +7,11 @@
 //! pingora-pool was considered: it shares its map between threads behind locks and keys it by a hash, neither of which
 //! a pool of one address on one thread needs.
 
+mod idle;
+
 use std::{
     cell::RefCell,
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -28,10 +30,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use self::idle::{Idle, Rested};
 use super::{
     body::RequestBody,
     connection::LocalExecutor,
-    limits::{BUFFER, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, MAX_IDLE_UPSTREAM, UPSTREAM_IDLE},
+    limits::{BUFFER, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, UPSTREAM_IDLE},
 };
 use crate::{in_flight::InFlightGuard, telemetry::access_log};
 
@@ -58,14 +61,37 @@ pub(crate) struct Http1 {
     tenant: Option<TenantId>,
     pub(crate) peer: SocketAddr,
     pub(crate) sender: http1::SendRequest<RequestBody>,
-    /// `None`: it lives on as a tunnel.
-    task: Option<JoinHandle<hyper::Result<()>>>,
+    /// Yields the socket when hyper was made to let go of it. `None`: it lives on as a tunnel, or as that socket.
+    task: Option<JoinHandle<Option<Connected>>>,
 }
 
 impl Http1 {
+    /// `stream`: nothing was asked on it, or all that was is answered.
+    async fn begin(stream: Connected, tenant: Option<TenantId>, may_upgrade: bool) -> hyper::Result<Self> {
+        let peer = stream.peer();
+        let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
+        let task = if may_upgrade {
+            tokio::task::spawn_local(async {
+                let _ = connection.with_upgrades().await;
+                None
+            })
+        } else {
+            tokio::task::spawn_local(async {
+                let parts = connection.without_shutdown().await.ok()?;
+                parts.read_buf.is_empty().then(|| parts.io.into_inner())
+            })
+        };
+        Ok(Self { tenant, peer, sender, task: Some(task) })
+    }
+
     /// Leaves the connection to what `hyper::upgrade` makes of it.
     pub(crate) fn detach(mut self) {
         self.task = None;
+    }
+
+    /// Ends what hyper keeps of a connection on which nothing is under way.
+    fn let_go(mut self) -> Option<JoinHandle<Option<Connected>>> {
+        self.task.take()
     }
 }
 
@@ -172,8 +198,7 @@ impl Dial for Workload {
 pub struct Upstream {
     dial: Box<dyn Dial>,
     connect: Duration,
-    /// The longest at rest first.
-    idle: RefCell<VecDeque<Idle>>,
+    idle: RefCell<Idle>,
     /// The streams of a connection share its window and the workload's bound on streams, and who reads none of its responses uses both up.
     http2: RefCell<HashMap<Option<TenantId>, Shared>>,
 }
@@ -189,18 +214,6 @@ impl Shared {
     }
 }
 
-struct Idle {
-    connection: Http1,
-    since: Instant,
-}
-
-impl Idle {
-    fn is_fit(&self, tenant: Option<&TenantId>) -> bool {
-        // Not ready: it was closed, or the end of its last exchange is still being written.
-        self.connection.tenant.as_ref() == tenant && self.connection.sender.is_ready()
-    }
-}
-
 impl Upstream {
     /// The workload's. `connect`: how long to wait for a connection.
     pub fn new(address: SocketAddr, connect: Duration) -> Self {
@@ -212,36 +225,26 @@ impl Upstream {
         Self { dial, connect, idle: RefCell::default(), http2: RefCell::default() }
     }
 
-    /// An idle HTTP/1 connection of the tenant's, the one used last: the others grow old and are dropped in turn. Age is looked at here
-    /// and not by a timer, so that an idle sidecar sleeps; the upstream may close a connection whenever it likes.
-    pub(crate) fn reuse(&self, tenant: Option<&TenantId>) -> Option<Http1> {
-        let mut idle = self.idle.borrow_mut();
-        let now = Instant::now();
-        while idle.front().is_some_and(|oldest| now - oldest.since >= UPSTREAM_IDLE) {
-            idle.pop_front();
+    /// An idle HTTP/1 connection of the tenant's. Age is looked at here and not by a timer, so that an idle sidecar sleeps; the upstream may
+    /// close a connection whenever it likes.
+    pub(crate) async fn reuse(&self, tenant: Option<&TenantId>) -> Option<Http1> {
+        let rested = self.idle.borrow_mut().take(tenant, Instant::now())?;
+        match rested {
+            Rested::Warm(connection) => Some(connection),
+            Rested::Bare(bare) => Box::pin(Http1::begin(bare.socket.await.ok()??, tenant.cloned(), false)).await.ok(),
         }
-        let at = idle.iter().rposition(|idle| idle.is_fit(tenant))?;
-        idle.remove(at).map(|idle| idle.connection)
     }
 
     fn keep(&self, connection: Http1) {
-        if connection.sender.is_closed() {
-            return;
+        if !connection.sender.is_closed() {
+            self.idle.borrow_mut().keep(connection, Instant::now());
         }
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() == MAX_IDLE_UPSTREAM {
-            idle.pop_front();
-        }
-        idle.push_back(Idle { connection, since: Instant::now() });
     }
 
-    /// A new HTTP/1 connection.
-    pub(crate) async fn connect_http1(&self, tenant: Option<TenantId>) -> Result<Http1, ConnectError> {
+    /// A new HTTP/1 connection. Where it `may_upgrade`, its socket is not kept without hyper.
+    pub(crate) async fn connect_http1(&self, tenant: Option<TenantId>, may_upgrade: bool) -> Result<Http1, ConnectError> {
         let stream = self.dial.dial().await?;
-        let peer = stream.peer();
-        let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
-        let task = tokio::task::spawn_local(connection.with_upgrades());
-        Ok(Http1 { tenant, peer, sender, task: Some(task) })
+        Ok(Http1::begin(stream, tenant, may_upgrade).await?)
     }
 
     /// The tenant's HTTP/2 connection, made anew when it has died or rested too long. Requests that find none at the same time each make

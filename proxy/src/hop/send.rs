@@ -102,7 +102,10 @@ pub(crate) async fn http1(mut parts: Parts, body: RequestBody, is_upgrade: bool,
         }
     }
     let written = body.progress();
-    let (mut response, connection) = send_http1(Request::from_parts(parts, body), to).await?;
+    let request = Request::from_parts(parts, body);
+    // One whose socket may be kept without hyper cannot become a tunnel.
+    let (mut response, connection) =
+        if is_upgrade { Box::pin(send_fresh(request, written.clone(), true, to)).await? } else { send_http1(request, to).await? };
     match (response.status(), is_upgrade) {
         (StatusCode::SWITCHING_PROTOCOLS, true) => {
             connection.detach();
@@ -174,7 +177,7 @@ fn address_http1(parts: &mut Parts) -> Result<(), Deny> {
 
 async fn send_http1(mut request: Request<RequestBody>, to: To<'_>) -> Result<(Response<Incoming>, Http1), Failed> {
     let progress = request.body().progress();
-    if let Some(mut connection) = to.upstream.reuse(to.tenant) {
+    if let Some(mut connection) = to.upstream.reuse(to.tenant).await {
         to.goes_to(connection.peer);
         let copy = is_repeatable(&request).then(|| copy(&request));
         match within(connection.sender.try_send_request(request), progress.clone(), to).await? {
@@ -189,11 +192,16 @@ async fn send_http1(mut request: Request<RequestBody>, to: To<'_>) -> Result<(Re
         }
     }
     // Boxed, so that a request on a connection that is there does not carry its state about.
-    Box::pin(send_fresh(request, progress, to)).await
+    Box::pin(send_fresh(request, progress, false, to)).await
 }
 
-async fn send_fresh(request: Request<RequestBody>, progress: Progress, to: To<'_>) -> Result<(Response<Incoming>, Http1), Failed> {
-    let mut connection = to.upstream.connect_http1(to.tenant.cloned()).await?;
+async fn send_fresh(
+    request: Request<RequestBody>,
+    progress: Progress,
+    may_upgrade: bool,
+    to: To<'_>,
+) -> Result<(Response<Incoming>, Http1), Failed> {
+    let mut connection = to.upstream.connect_http1(to.tenant.cloned(), may_upgrade).await?;
     to.goes_to(connection.peer);
     let response = within(connection.sender.send_request(request), progress, to).await?;
     Ok((response.map_err(|error| failed(&error, to))?, connection))

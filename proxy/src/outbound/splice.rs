@@ -30,6 +30,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 const KEEPALIVE: Duration = Duration::from_secs(120);
 const PROBE: Duration = Duration::from_secs(20);
 const PROBES: u32 = 3;
+/// The kernel is asked to watch a connection that has lasted so long, by eight system calls; most end sooner. Before the first probe is due.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// Octets of the buffer that a thread's connections share: a read that fills it is bulk.
 const SCRATCH: usize = 32 * 1024;
@@ -44,32 +46,44 @@ thread_local! {
 
 /// Joins the two ends; `initial` was read from the workload already. An error is that of the end which broke: tell the other by [`reset`].
 pub(super) async fn splice(downstream: &mut Stream, upstream: &mut TcpStream, initial: Vec<u8>, octets: &Octets) -> io::Result<()> {
-    keep_alive(upstream);
-    let moved = || octets.sent.get() + octets.received.get();
-    let both = async {
-        match downstream {
-            Stream::Tcp(downstream) => {
-                keep_alive(downstream);
+    match downstream {
+        Stream::Tcp(downstream) => {
+            let (downstream, upstream) = (&*downstream, &*upstream);
+            let both = async {
                 let sent = pump(downstream, upstream, initial, &octets.sent);
                 let received = pump(upstream, downstream, Vec::new(), &octets.received);
                 tokio::try_join!(sent, received)
-            }
-            Stream::Http2(downstream) => {
+            };
+            let settled = || [downstream, upstream].into_iter().for_each(keep_alive);
+            until_idle(both, octets, settled).await
+        }
+        Stream::Http2(downstream) => {
+            keep_alive(upstream);
+            let both = async {
                 let (from, to) = tokio::io::split(downstream);
                 let (answers, requests) = upstream.split();
                 let sent = copy(from, requests, initial, &octets.sent);
                 let received = copy(answers, to, Vec::new(), &octets.received);
                 tokio::try_join!(sent, received)
-            }
+            };
+            until_idle(both, octets, || ()).await
         }
-    };
+    }
+}
+
+/// `settled` is called when `both` have lasted for a while.
+async fn until_idle(both: impl Future<Output = io::Result<((), ())>>, octets: &Octets, settled: impl FnOnce()) -> io::Result<()> {
+    let moved = || octets.sent.get() + octets.received.get();
     let idle = async {
+        let (mut before, mut rest) = (moved(), IDLE - SETTLED);
+        sleep(SETTLED).await;
+        settled();
         loop {
-            let before = moved();
-            sleep(IDLE).await;
+            sleep(rest).await;
             if moved() == before {
                 return;
             }
+            (before, rest) = (moved(), IDLE);
         }
     };
     tokio::select! {

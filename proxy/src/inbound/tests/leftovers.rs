@@ -96,8 +96,8 @@ fn a_connection_is_one_tenants() {
         let tenants = ["acme".parse().ok(), "globex".parse().ok(), None];
         let mut workloads = Vec::new();
         for tenant in &tenants {
-            assert!(upstream.reuse(tenant.as_ref()).is_none(), "those of others are not for {tenant:?}");
-            let mut connection = upstream.connect_http1(tenant.clone()).await.unwrap();
+            assert!(upstream.reuse(tenant.as_ref()).await.is_none(), "those of others are not for {tenant:?}");
+            let mut connection = upstream.connect_http1(tenant.clone(), false).await.unwrap();
             let mut workload = origin.accept().await;
             let answer = spawn_local(connection.sender.send_request(Request::new(RequestBody::empty())));
             workload.head().await;
@@ -108,7 +108,8 @@ fn a_connection_is_one_tenants() {
             workloads.push(workload);
         }
         for tenant in &tenants {
-            assert!(upstream.reuse(tenant.as_ref()).is_some() && upstream.reuse(tenant.as_ref()).is_none(), "{tenant:?} has one");
+            let has = async || upstream.reuse(tenant.as_ref()).await.is_some();
+            assert!(has().await && !has().await, "{tenant:?} has one");
         }
     });
 }
