@@ -32,7 +32,7 @@ pub(super) struct Sidecar {
 
 pub(super) async fn run(sidecar: Rc<RefCell<Sidecar>>, socket: PathBuf) {
     let (events, mut stream) = mpsc::channel(STREAM_EVENTS);
-    spawn_local(stream::run(ControlPlane::Unix(socket), events));
+    spawn_local(stream::run(ControlPlane::Unix(socket), None, events));
     sidecar.borrow_mut().want();
     while let Some(event) = stream.recv().await {
         sidecar.borrow_mut().on(event);
