@@ -16,7 +16,7 @@ mod proof;
 mod schedule;
 mod svid;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trust;
 mod workload_api;
 

@@ -63,13 +63,13 @@ pub(super) fn private(key: &KeyPair) -> PrivateKeyDer<'static> {
     PrivateKeyDer::try_from(key.serialize_der()).unwrap()
 }
 
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pub(super) certificate: CertificateDer<'static>,
+    pub(crate) certificate: CertificateDer<'static>,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let key = key();
@@ -119,13 +119,13 @@ fn params(uri: &str, not_before: Duration, not_after: Duration) -> CertificatePa
     params
 }
 
-pub(super) fn bundle(sequence: u64, authorities: &[&Authority]) -> Arc<TrustBundle> {
+pub(crate) fn bundle(sequence: u64, authorities: &[&Authority]) -> Arc<TrustBundle> {
     let authorities = authorities.iter().map(|authority| Arc::from(&*authority.certificate)).collect();
     Arc::new(TrustBundle { trust_domain: "here".parse().unwrap(), sequence, authorities })
 }
 
 /// Begins with this one, and takes those of the stream.
-pub(super) fn trust(bundle: Arc<TrustBundle>) -> Trust {
+pub(crate) fn trust(bundle: Arc<TrustBundle>) -> Trust {
     let trust = Trust::new(&bundle.trust_domain, true, None);
     trust.take(&bundle);
     trust

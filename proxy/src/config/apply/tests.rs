@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     config::learn::Learner,
+    identity::tests::{Authority, bundle, trust},
     listeners::Serve,
     readiness::{Readiness, Status},
 };
@@ -181,6 +182,37 @@ fn policy_is_in_force_when_all_that_it_refers_to_has_come() {
     assert!(sidecar.served.try_recv().is_ok(), "the door opens after the policy is there");
     assert_eq!(sidecar.stored().len(), 4);
     assert_eq!(sidecar.asked(), [""; 0], "acknowledged, and nothing else");
+}
+
+#[test]
+fn a_trust_bundle_is_taken_without_any_policy_kept_with_one_and_never_followed_by_an_earlier() {
+    let authorities = [Authority::new(), Authority::new()];
+    let resource = |sequence, authority: &Authority| {
+        let authorities = vec![authority.certificate.to_vec().into()];
+        Resource::new(TRUST_BUNDLE, &proto::TrustBundle { trust_domain: "here".into(), sequence, authorities })
+    };
+    let mut sidecar = Sidecar::new();
+    let trust = Arc::new(trust(bundle(0, &[&authorities[0]])));
+    sidecar.apply.trust = Some(trust.clone());
+    let current = trust.subscribe();
+    let sequence = || current.borrow().as_ref().unwrap().sequence;
+    sidecar.give(resource(4, &authorities[1]));
+    assert_eq!((sidecar.in_force(), sequence()), (None, 4));
+    sidecar.settle();
+    sidecar.asked();
+
+    sidecar.give(resource(3, &authorities[0]));
+    assert_eq!(sidecar.asked(), ["NACK TrustBundle/trust-bundle: sequence: must be at least 4: an earlier bundle is not believed again"]);
+    assert_eq!(sequence(), 4);
+    assert_eq!(sidecar.apply.current.pin().unwrap().trust.as_ref().unwrap().sequence, 4);
+
+    let restored = sidecar.stored();
+    assert!(restored.iter().any(|resource| resource.kind == Kind::TrustBundle));
+    let mut restarted = Sidecar::new();
+    let trust = Arc::new(self::trust(bundle(0, &[&authorities[0]])));
+    restarted.apply.trust = Some(trust.clone());
+    restarted.apply.restore(restored);
+    assert_eq!(trust.subscribe().borrow().as_ref().unwrap().sequence, 4, "later than the bootstrap's");
 }
 
 #[test]
