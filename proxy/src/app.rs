@@ -196,11 +196,13 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
         let cut = tokio::time::Instant::now() + Duration::from_secs(bootstrap.drain_seconds);
         match late_charges {
             Some(late_charges) => {
-                succession.leave();
+                let limiter = succession.leave();
                 // The directory and the endpoint are the other process's: who asks there asks that one.
                 drop((apply.last_good.take(), admin));
                 apply.listeners.leave(cut);
                 joined(threads).await;
+                // Nothing is charged here any more: the other process has heard all when this has ended.
+                limiter.keep();
                 joined(vec![late_charges]).await;
             }
             None => {

@@ -11,6 +11,7 @@ use crate::{
     config::{apply::Apply, last_good::LastGood},
     context::Contexts,
     handover::{self, Begun, Channel, Estate, Handover, HandoverError, Offer, Predecessor, Refusal, Successor},
+    limiter::Limiter,
     telemetry::notice,
 };
 
@@ -143,11 +144,12 @@ impl Succession {
         })
     }
 
-    /// The socket of the next handover and the admin endpoint's are another process's.
-    pub(super) fn leave(self) {
+    /// The socket of the next handover and the admin endpoint's are another process's. Yields what goes on counting here.
+    pub(super) fn leave(self) -> Arc<Limiter> {
         if let Some((_, socket)) = &self.admin {
             socket.belongs_to_us(false);
         }
+        self.handover.limiter
     }
 
     /// Nobody can take over any more.

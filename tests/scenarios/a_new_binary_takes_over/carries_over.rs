@@ -14,21 +14,21 @@ use super::World;
 fn a_limit_has_left_what_it_had() {
     let mut world = World::with("limits: [{ name: all, rate: 6/h }]", &json!({}));
     for left in [5, 4, 3] {
-        assert_eq!(world.status(), 200, "{left} left");
+        assert_eq!(world.clients.status(), 200, "{left} left");
         assert!(world.take_over().success());
     }
-    let statuses: Vec<u16> = (0..4).map(|_| world.status()).collect();
+    let statuses: Vec<u16> = (0..4).map(|_| world.clients.status()).collect();
     assert_eq!(statuses, [200, 200, 200, 429]);
     assert!(world.take_over().success());
-    assert_eq!(world.status(), 429);
+    assert_eq!(world.clients.status(), 429);
 }
 
 /// Both processes answer for a while, and count together.
 #[test]
 fn what_is_still_asked_of_the_old_process_counts_in_the_new_one() {
     let mut world = World::with("limits: [{ name: all, rate: 5/h }]", &json!({}));
-    let mut kept: Vec<Raw> = (0..3).map(|_| Raw::connect(world.inbound)).collect();
-    let request = world.head("/kept") + "\r\n";
+    let mut kept: Vec<Raw> = (0..3).map(|_| Raw::connect(world.clients.inbound)).collect();
+    let request = world.clients.head("/kept") + "\r\n";
     kept[0].send(&request);
     assert!(kept[0].response().starts_with("HTTP/1.1 200 "));
     let successor = world.sidecar.take_over();
@@ -40,15 +40,15 @@ fn what_is_still_asked_of_the_old_process_counts_in_the_new_one() {
     drop(kept);
     // It tells all before it ends.
     assert!(old.ended().success());
-    let last = ringfence_tests::eventually("the last of five is counted", || Some(world.status()).filter(|status| *status == 200));
-    assert_eq!((last, world.status()), (200, 429));
+    let last = ringfence_tests::eventually("the last of five is counted", || Some(world.clients.status()).filter(|status| *status == 200));
+    assert_eq!((last, world.clients.status()), (200, 429));
 }
 
 #[test]
 fn a_spent_dns_budget_stays_spent_and_names_asked_for_stay_known() {
     let mut world = World::with("dns: { limits: [{ name: names, count: names, rate: 1/h }] }", &json!({}));
     world.dns.set("more.test", &["127.0.0.1"]);
-    let answers = |world: &World, name: &str| dns::answer(world.names, name, RecordType::A).answers.len();
+    let answers = |world: &World, name: &str| dns::answer(world.clients.names, name, RecordType::A).answers.len();
     assert_eq!((answers(&world, "echo.test"), answers(&world, "more.test")), (1, 0));
     assert!(world.take_over().success());
     assert_eq!((answers(&world, "echo.test"), answers(&world, "more.test")), (1, 0));

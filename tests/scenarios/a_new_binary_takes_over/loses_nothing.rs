@@ -7,7 +7,6 @@ use std::{
 };
 
 use ringfence_tests::{
-    Sidecar,
     dns::{self, RecordType},
     echo, eventually,
     http::get,
@@ -15,7 +14,7 @@ use ringfence_tests::{
 };
 use serde_json::json;
 
-use super::World;
+use super::{Clients, World};
 
 const TAKE_OVERS: usize = 100;
 
@@ -43,8 +42,8 @@ impl Done {
 }
 
 /// Requests one after another on one connection, and on the next where the reply says that this one ends.
-fn keep_alive(world: &World, done: &Done) -> impl FnMut() {
-    let (address, request) = (world.inbound, world.head("/kept") + "\r\n");
+fn keep_alive(clients: &Clients, done: &Done) -> impl FnMut() {
+    let (address, request) = (clients.inbound, clients.head("/kept") + "\r\n");
     let mut connection = Raw::connect(address);
     move || {
         done.once(|| {
@@ -58,18 +57,18 @@ fn keep_alive(world: &World, done: &Done) -> impl FnMut() {
     }
 }
 
-fn of_kind<'a>(world: &'a World, kind: &str, done: &'a Done) -> Box<dyn FnMut() + 'a> {
+fn of_kind<'a>(clients: &'a Clients, kind: &str, done: &'a Done) -> Box<dyn FnMut() + 'a> {
     match kind {
-        "HTTP/1.1, kept" => Box::new(keep_alive(world, done)),
-        "HTTP/1.1, new" => Box::new(|| done.once(|| assert_eq!(world.status(), 200))),
-        "HTTP/2, new" => Box::new(|| done.once(|| assert_eq!(get(world.inbound, "/").bearer(&world.token).send_h2().status, 200))),
+        "HTTP/1.1, kept" => Box::new(keep_alive(clients, done)),
+        "HTTP/1.1, new" => Box::new(|| done.once(|| assert_eq!(clients.status(), 200))),
+        "HTTP/2, new" => Box::new(|| done.once(|| assert_eq!(get(clients.inbound, "/").bearer(&clients.token).send_h2().status, 200))),
         "DNS" => Box::new(|| {
             done.once(|| {
-                let answer = dns::answer(world.names, "echo.test", RecordType::A);
+                let answer = dns::answer(clients.names, "echo.test", RecordType::A);
                 assert_eq!(answer.answers.len(), 1, "{answer}");
             });
         }),
-        _ => Box::new(|| done.once(|| echo::ping(&mut world.tunnel()))),
+        _ => Box::new(|| done.once(|| echo::ping(&mut clients.tunnel()))),
     }
 }
 
@@ -77,13 +76,13 @@ const KINDS: [&str; 5] = ["HTTP/1.1, kept", "HTTP/1.1, new", "HTTP/2, new", "DNS
 
 /// Load of every kind while `work` goes on, which is given what waits until each kind has done some more. Each request, query or connection
 /// must come to its good end, or the test fails.
-fn under_load(world: &World, done: &[Done; KINDS.len()], work: impl FnOnce(&dyn Fn())) {
+fn under_load(clients: &Clients, done: &[Done; KINDS.len()], work: impl FnOnce(&dyn Fn())) {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for (kind, done) in KINDS.iter().zip(done) {
             let is_over = &is_over;
             scope.spawn(move || {
-                let mut once = of_kind(world, kind, done);
+                let mut once = of_kind(clients, kind, done);
                 while !is_over.load(Ordering::SeqCst) {
                     once();
                 }
@@ -110,19 +109,17 @@ fn under_load(world: &World, done: &[Done; KINDS.len()], work: impl FnOnce(&dyn 
 #[test]
 fn a_hundred_in_a_row_lose_no_request_query_or_connection() {
     let mut world = World::with("", &json!({ "threads": 2 }));
-    // Who serves changes; what the load looks at does not.
-    let mut sidecar = std::mem::replace(&mut world.sidecar, nobody(&world));
     let (quiet, done) = (<[Done; KINDS.len()]>::default(), <[Done; KINDS.len()]>::default());
-    under_load(&world, &quiet, |goes_on| (0..10).for_each(|_| goes_on()));
+    under_load(&world.clients, &quiet, |goes_on| (0..10).for_each(|_| goes_on()));
     let (mut took, mut before) = (Vec::new(), Vec::new());
     let begun = Instant::now();
-    under_load(&world, &done, |goes_on| {
+    under_load(&world.clients, &done, |goes_on| {
         for _ in 0..TAKE_OVERS {
             let asked = Instant::now();
-            let successor = sidecar.take_over();
-            before.push(sidecar.succeeded_by(successor));
+            let successor = world.sidecar.take_over();
+            before.push(world.sidecar.succeeded_by(successor));
             took.push(asked.elapsed());
-            assert_eq!(sidecar.admin.get("/readyz").map(|reply| reply.status), Some(200));
+            assert_eq!(world.sidecar.admin.get("/readyz").map(|reply| reply.status), Some(200));
         }
         goes_on();
     });
@@ -139,26 +136,19 @@ fn a_hundred_in_a_row_lose_no_request_query_or_connection() {
         );
     }
     assert!(before.iter_mut().all(|process| process.ended().success()), "each drains and ends well");
-    world.sidecar = sidecar;
-}
-
-/// In the place of a sidecar that is elsewhere.
-fn nobody(world: &World) -> Sidecar {
-    Sidecar {
-        process: ringfence_tests::process::Process::start(&mut std::process::Command::new("true")),
-        admin: world.sidecar.admin.clone(),
-        log: world.sidecar.log.clone(),
-        state: world.sidecar.state.clone(),
-    }
 }
 
 /// Of an HTTP/1.1 connection on which nothing is asked, and of what is under way.
 #[test]
 fn what_is_open_ends_where_it_is() {
     let mut world = World::start();
-    let request = |target: &str| world.head(target) + "\r\n";
-    let (mut held, mut idle, mut unused, mut tunnel) =
-        (Raw::connect(world.inbound), Raw::connect(world.inbound), Raw::connect(world.inbound), world.tunnel());
+    let request = |target: &str| world.clients.head(target) + "\r\n";
+    let (mut held, mut idle, mut unused, mut tunnel) = (
+        Raw::connect(world.clients.inbound),
+        Raw::connect(world.clients.inbound),
+        Raw::connect(world.clients.inbound),
+        world.clients.tunnel(),
+    );
     held.send(request("/hold"));
     world.upstream.begun("/hold");
     idle.send(request("/first"));
@@ -175,7 +165,7 @@ fn what_is_open_ends_where_it_is() {
     }
     assert_eq!((idle.rest().as_str(), unused.rest().as_str()), ("", ""));
     echo::ping(&mut tunnel);
-    assert_eq!(world.status(), 200, "new ones are the new process's");
+    assert_eq!(world.clients.status(), 200, "new ones are the new process's");
     assert!(old.is_running());
     drop(tunnel);
     world.upstream.release();
@@ -188,18 +178,16 @@ fn what_is_open_ends_where_it_is() {
 fn data_threads_may_become_more_or_fewer() {
     let mut world = World::with("", &json!({ "threads": 3 }));
     let bootstrap = world.sidecar.bootstrap();
-    let mut sidecar = std::mem::replace(&mut world.sidecar, nobody(&world));
-    under_load(&world, &Default::default(), |goes_on| {
+    under_load(&world.clients, &Default::default(), |goes_on| {
         for threads in [1, 4, 2, 1] {
             let mut fields: serde_json::Value = serde_json::from_slice(&std::fs::read(&bootstrap).unwrap()).unwrap();
             fields["threads"] = threads.into();
             std::fs::write(&bootstrap, fields.to_string()).unwrap();
-            let successor = sidecar.take_over();
-            let mut old = sidecar.succeeded_by(successor);
+            let successor = world.sidecar.take_over();
+            let mut old = world.sidecar.succeeded_by(successor);
             goes_on();
             assert!(old.ended().success());
             goes_on();
         }
     });
-    world.sidecar = sidecar;
 }

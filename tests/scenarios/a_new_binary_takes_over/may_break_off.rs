@@ -50,22 +50,16 @@ fn whoever_is_killed_at_any_point_leaves_one_that_serves() {
                 (world.sidecar.admin.get("/readyz")?.status == 200).then_some(())
             });
             // The system chose the ports: who begins anew has others.
-            world.inbound = world.sidecar.admin.listener("inbound");
-            assert_eq!(world.status(), 200, "{what}");
+            world.look_up_again();
+            assert_eq!(world.clients.status(), 200, "{what}");
             if victim == Victim::Old && !["hello", "estate"].contains(&at) {
-                assert_eq!(world.tunnel_at_same_port(), world.egress, "{what}: its sockets live on");
+                assert_eq!(world.sidecar.admin.listener("outbound"), world.clients.egress, "{what}: its sockets live on");
             }
             if victim == Victim::New {
                 assert!(world.take_over().success(), "{what}: and the next one takes over");
-                assert_eq!(world.status(), 200, "{what}");
+                assert_eq!(world.clients.status(), 200, "{what}");
             }
         }
-    }
-}
-
-impl World {
-    fn tunnel_at_same_port(&self) -> std::net::SocketAddr {
-        self.sidecar.admin.listener("outbound")
     }
 }
 
@@ -107,7 +101,7 @@ fn strangers_change_nothing() {
         let _ = stranger.write_all(&said);
         let _ = stranger.shutdown(std::net::Shutdown::Write);
         while relay::receive(&mut stranger).is_some() {}
-        assert_eq!(world.status(), 200);
+        assert_eq!(world.clients.status(), 200);
         assert!(world.sidecar.is_served_by(&world.sidecar.process));
     }
     assert!(world.take_over().success());
@@ -136,7 +130,7 @@ fn another_user_cannot_ask() {
         relay::receive(&mut stream).is_some()
     });
     assert!(!asked, "nothing is said to another user");
-    assert_eq!(world.status(), 200);
+    assert_eq!(world.clients.status(), 200);
     assert!(world.take_over().success());
 }
 
@@ -164,15 +158,15 @@ fn of_two_at_once_one_takes_over() {
     drop(first);
     world.sidecar.process.line(|line| line.contains("a take-over came to nothing"));
     assert!(world.take_over().success());
-    assert_eq!(world.status(), 200);
+    assert_eq!(world.clients.status(), 200);
 }
 
 #[test]
 fn one_that_hands_nothing_over_is_waited_for() {
     // It drains.
     let mut world = World::start();
-    let mut held = ringfence_tests::raw::Raw::connect(world.inbound);
-    held.send(world.head("/hold") + "\r\n");
+    let mut held = ringfence_tests::raw::Raw::connect(world.clients.inbound);
+    held.send(world.clients.head("/hold") + "\r\n");
     world.upstream.begun("/hold");
     world.sidecar.process.signal(Signal::TERM);
     eventually("it drains", || (world.sidecar.admin.get("/readyz")?.status == 503).then_some(()));
@@ -194,8 +188,8 @@ fn one_that_hands_nothing_over_is_waited_for() {
     assert!(world.sidecar.process.terminate().success());
     drop(world.sidecar.succeeded_by(new));
     world.sidecar = world.sidecar.ready();
-    world.inbound = world.sidecar.address();
-    assert_eq!(world.status(), 200);
+    world.look_up_again();
+    assert_eq!(world.clients.status(), 200);
 }
 
 #[test]
@@ -205,8 +199,8 @@ fn where_nobody_runs_it_starts_like_any_other() {
     let new = world.sidecar.take_over();
     drop(world.sidecar.succeeded_by(new));
     world.sidecar = world.sidecar.ready();
-    world.inbound = world.sidecar.address();
-    assert_eq!(world.status(), 200);
+    world.look_up_again();
+    assert_eq!(world.clients.status(), 200);
 }
 
 #[test]
@@ -229,10 +223,10 @@ fn a_last_known_good_that_cannot_be_enforced_is_no_reason_to_end_the_one_that_se
     let mut new: Process = world.sidecar.take_over();
     assert_eq!(new.ended().code(), Some(1));
     new.line(|line| line.ends_with("take-over: the last known good makes no policy here; the other sidecar goes on"));
-    assert_eq!(world.status(), 200);
+    assert_eq!(world.clients.status(), 200);
     std::fs::write(&file, good).unwrap();
     let sidecar: &Sidecar = &world.sidecar;
     assert!(sidecar.is_served_by(&sidecar.process));
     assert!(world.take_over().success());
-    assert_eq!(world.status(), 200);
+    assert_eq!(world.clients.status(), 200);
 }

@@ -11,22 +11,27 @@ use serde_json::{Value, json};
 
 /// A sidecar with listeners of every kind, and what it needs around it.
 // Ended in this order.
-struct World {
-    sidecar: Sidecar,
+pub(crate) struct World {
+    pub(crate) sidecar: Sidecar,
     _serve: Serve,
     site: Site,
-    upstream: Upstream,
-    echo: Echo,
+    pub(crate) upstream: Upstream,
     dns: Dns,
-    inbound: SocketAddr,
-    egress: SocketAddr,
-    names: SocketAddr,
+    pub(crate) clients: Clients,
+}
+
+/// What is asked of the sidecar, whichever process that is.
+pub(crate) struct Clients {
+    pub(crate) inbound: SocketAddr,
+    pub(crate) egress: SocketAddr,
+    pub(crate) names: SocketAddr,
     token: String,
+    echo: Echo,
 }
 
 impl World {
     #[track_caller]
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with("", &json!({}))
     }
 
@@ -53,8 +58,8 @@ impl World {
         let serve = Serve::start(&site);
         let sidecar = Sidecar::start_with(&site, &serve, "acme-api", bootstrap);
         let [inbound, egress, names] = ["inbound", "outbound", "dns"].map(|route| sidecar.admin.listener(route));
-        let token = site.token("acme");
-        Self { sidecar, _serve: serve, site, upstream, echo, dns, inbound, egress, names, token }
+        let clients = Clients { inbound, egress, names, token: site.token("acme"), echo };
+        Self { sidecar, _serve: serve, site, upstream, dns, clients }
     }
 
     /// Another process, which serves when this returns; how the one before ended.
@@ -64,20 +69,27 @@ impl World {
         self.sidecar.succeeded_by(successor).ended()
     }
 
+    /// Begins anew on other ports, where the system chose them.
+    fn look_up_again(&mut self) {
+        self.clients.inbound = self.sidecar.admin.listener("inbound");
+    }
+}
+
+impl Clients {
     /// A request of alice's up to its last field.
-    fn head(&self, target: &str) -> String {
+    pub(crate) fn head(&self, target: &str) -> String {
         format!("GET {target} HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {}\r\n", self.token)
     }
 
     /// What a request on a connection of its own comes to.
     #[track_caller]
-    fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         ringfence_tests::http::get(self.inbound, "/").bearer(&self.token).send().status
     }
 
     /// A connection through the proxy.
     #[track_caller]
-    fn tunnel(&self) -> Raw {
+    pub(crate) fn tunnel(&self) -> Raw {
         let mut raw = Raw::connect(self.egress);
         let authority = format!("echo.test:{}", self.echo.address.port());
         raw.send(format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"));
