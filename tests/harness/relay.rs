@@ -8,7 +8,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::net::{
@@ -35,6 +35,9 @@ pub struct Frame {
 pub struct Relay {
     listener: UnixListener,
     old: UnixStream,
+    socket: PathBuf,
+    /// The sidecar's own, meanwhile.
+    aside: PathBuf,
 }
 
 pub struct Talk {
@@ -45,15 +48,16 @@ pub struct Talk {
 impl Relay {
     /// `state`: the state directory of a sidecar that serves.
     pub fn before(state: &Path) -> Self {
-        let socket = state.join("handover");
+        let (socket, aside) = (state.join("handover"), state.join("aside"));
         let old = connect(state);
-        fs::remove_file(&socket).unwrap();
-        Self { listener: UnixListener::bind(&socket).unwrap(), old }
+        fs::rename(&socket, &aside).unwrap();
+        Self { listener: UnixListener::bind(&socket).unwrap(), old, socket, aside }
     }
 
-    /// The process that comes next, and the sidecar.
+    /// The process that comes next, and the sidecar. Who comes after it meets the sidecar itself.
     pub fn met(self) -> Talk {
         let (new, _) = self.listener.accept().unwrap();
+        fs::rename(&self.aside, &self.socket).unwrap();
         new.set_read_timeout(Some(DEADLINE)).unwrap();
         Talk { new, old: self.old }
     }

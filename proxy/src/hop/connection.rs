@@ -1,6 +1,6 @@
 //! One downstream connection as HTTP: the choice of protocol, hyper over the guard, when to stop, the end.
 
-use std::{cell::Cell, convert::Infallible, error::Error, io, pin::Pin, rc::Rc, time::Duration};
+use std::{cell::Cell, convert::Infallible, error::Error, future::poll_fn, io, pin::Pin, rc::Rc, task::Poll, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONNECTION};
 use http_body::Body;
@@ -55,6 +55,10 @@ impl Activity {
     pub(crate) fn begin(&self) -> u64 {
         self.requests.update(|requests| requests + 1);
         self.requests.get()
+    }
+
+    fn is_unused(&self) -> bool {
+        self.requests.get() == 0 && self.in_flight.get() == 0
     }
 
     /// How long nothing has been asked for; `None` while a request is in flight or a tunnel open.
@@ -214,8 +218,17 @@ where
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .max_send_buf_size(BUFFER)
         .serve_connection(TokioIo::new(guarded), service);
-    // GOAWAY says which requests are not answered any more (RFC 9113 §6.8).
-    drive(&mut connection, http2::Connection::graceful_shutdown, activity, timeouts, drain.begun()).await
+    // GOAWAY says which requests are not answered any more (RFC 9113 §6.8). Where nobody has to be turned away it waits for the first one:
+    // who has only just connected would have done so for nothing.
+    let stop = async move {
+        drain.begun().await;
+        tokio::select! {
+            () = drain.turns_away() => {}
+            // Looked at whenever the connection was.
+            () = poll_fn(|_| if activity.is_unused() { Poll::Pending } else { Poll::Ready(()) }) => {}
+        }
+    };
+    drive(&mut connection, http2::Connection::graceful_shutdown, activity, timeouts, stop).await
 }
 
 /// Polls hyper's connection to its end; asks it to stop when `is_due` or nothing was asked for too long.

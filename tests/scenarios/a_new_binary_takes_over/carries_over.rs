@@ -88,7 +88,7 @@ fn a_context_is_good_in_the_next_process() {
     let successor = sidecar.take_over();
     assert!(sidecar.succeeded_by(successor).ended().success());
     let proxy = sidecar.admin.listener("outbound");
-    let refused = |context: &str| get(proxy, "http://other.test/").header("x-ringfence-context", context).send().verdict();
+    let refused = |context: &str| get(proxy, "http://api.test/").header("x-ringfence-context", context).send().verdict();
     assert_eq!(refused(&context), (403, "egress_host_not_listed".into()), "it is known whose this is");
     assert_eq!(refused("forged"), (403, "egress_context_invalid".into()));
 }
