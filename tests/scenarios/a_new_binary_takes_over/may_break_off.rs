@@ -65,13 +65,11 @@ fn whoever_is_killed_at_any_point_leaves_one_that_serves() {
 
 /// Lets frames through until the one of this kind is about to be. It is not.
 fn pass_on(talk: &mut relay::Talk, until: &str) {
-    let mut left = FRAMES.iter();
-    while let Some(next) = left.next() {
+    for next in &FRAMES {
         let by_new = ["hello", "ready", "taken"].contains(next);
         let (from, to) = if by_new { (&mut talk.new, &mut talk.old) } else { (&mut talk.old, &mut talk.new) };
-        let frame = relay::receive(from).unwrap_or_else(|| panic!("no {next}"));
+        let mut frame = relay::receive(from).unwrap_or_else(|| panic!("no {next}"));
         // Tenants are many, and names only where some were told.
-        let mut frame = frame;
         while frame.kind != *next {
             assert!(["counters", "bindings"].contains(&frame.kind), "{} where {next} was expected", frame.kind);
             relay::send(to, &frame);
