@@ -91,6 +91,17 @@ impl Channel {
     }
 
     pub(super) fn send_with(&mut self, kind: Kind, payload: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), HandoverError> {
+        match self.try_send(kind, payload, descriptors) {
+            // It may have said why before it hung up.
+            Err(HandoverError::Ended) => match self.receive(Some(PROMPT)) {
+                Err(refused @ HandoverError::Refused(_)) => Err(refused),
+                _ => Err(HandoverError::Ended),
+            },
+            sent => sent,
+        }
+    }
+
+    fn try_send(&mut self, kind: Kind, payload: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), HandoverError> {
         if payload.len() > MAX_PAYLOAD || descriptors.len() > MAX_DESCRIPTORS {
             return Err(io::Error::other("more to hand over than goes into a frame").into());
         }

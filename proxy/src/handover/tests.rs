@@ -113,6 +113,14 @@ fn a_silent_peer_is_not_waited_for() {
 }
 
 #[test]
+fn a_refusal_is_heard_by_who_speaks_after_it() {
+    let (mut ours, theirs) = pair();
+    theirs.refuse(&Refusal::Other("busy".into()));
+    let error = ours.send(Kind::Hello, MAGIC).unwrap_err().to_string();
+    assert!(error.ends_with("refuses: busy"), "{error}");
+}
+
+#[test]
 fn another_users_process_is_a_stranger() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let another = rustix::process::Uid::from_raw(rustix::process::geteuid().as_raw() ^ 1);
