@@ -5,6 +5,9 @@
 //! | main, "control" | the ADS stream, applying policy, the admin endpoint, signals |
 //! | data-0 … | connections, each from accept to close |
 //! | access-log | formats and writes lines |
+//! | handover, late-charges | while one process takes over from another: what they say to each other |
+
+mod succession;
 
 use std::{
     convert::Infallible,
@@ -31,13 +34,14 @@ use crate::{
         Current,
         apply::{Apply, Used},
         dump,
-        last_good::{LastGood, LastGoodError},
+        last_good::LastGoodError,
         learn::Learner,
         stream,
         zones::Zones,
     },
     context::Contexts,
     data::{self, Shared},
+    handover::{Estate, Handover, HandoverError},
     identity::{Identity, IdentityError},
     limiter::{Bounds, Limiter},
     listeners::Listeners,
@@ -51,6 +55,8 @@ use crate::{
         trace::{Tracing, TracingConfig, TracingError},
     },
 };
+
+use self::succession::{Begin, Succession, admin_listener, succeed};
 
 /// Stream events wait one at a time: the next response is read when the last is applied.
 const STREAM_EVENTS: usize = 1;
@@ -69,6 +75,12 @@ pub enum StartError {
     Tracing(#[from] TracingError),
     #[error("stateDir: {0}")]
     State(LastGoodError),
+    #[error("take-over: needs a stateDir, in which the sidecar that runs is met")]
+    NoStateDir,
+    #[error("take-over: {0}")]
+    Handover(#[from] HandoverError),
+    #[error("take-over: the last known good makes no policy here; the other sidecar goes on")]
+    NoPolicy,
     #[error("accessLog: {0}")]
     AccessLog(io::Error),
     #[error(transparent)]
@@ -81,12 +93,13 @@ pub enum StartError {
     Io(#[from] io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT, then drains.
-pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
+/// Runs until SIGTERM or SIGINT, or until another process has taken over, then drains. `take_over`: from the one that runs, if there is one.
+pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
     close_memory()?;
     raise_descriptor_limit();
     let metrics = Arc::new(Metrics::new());
     let workload: WorkloadName = bootstrap.workload.parse()?;
+    let Begin { last_good, predecessor, mut estate } = Begin::new(&bootstrap, take_over)?;
     let (access_log, writer) = open_access_log(&bootstrap, &workload, &metrics).map_err(StartError::AccessLog)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tracing = {
@@ -98,36 +111,46 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
             None => Tracing::off(),
         }
     };
-    let admin = bootstrap.admin.as_ref().map(|address| Ok::<_, StartError>(AdminListener::bind(&address.parse()?)?)).transpose()?;
+    let admin = bootstrap.admin.as_deref().map(|address| admin_listener(address, estate.as_mut())).transpose()?;
     let own = Arc::new(Own::besides(admin.as_ref().and_then(AdminListener::tcp_address)));
-    let (learner, questions) = Learner::new();
+    let (learner, mut questions) = Learner::new();
+    let (limiter, contexts) = match &estate {
+        Some(Estate { limiter, contexts, .. }) => {
+            let contexts = Contexts::with_key(contexts).ok_or(HandoverError::Malformed("its contexts' key"))?;
+            (Limiter::with_key(Instant::now(), Bounds::default(), limiter.clone()), contexts)
+        }
+        None => (Limiter::new(Instant::now(), Bounds::default()), Contexts::new().map_err(|_| StartError::Random)?),
+    };
+    let (limiter, contexts) = (Arc::new(limiter), Arc::new(contexts));
     let shared = Shared {
         current: Arc::new(Current::default()),
         used: Arc::new(Used::default()),
-        limiter: Arc::new(Limiter::new(Instant::now(), Bounds::default())),
+        limiter: limiter.clone(),
         learner,
         access_log,
         metrics: metrics.clone(),
         tracing: tracing.clone(),
         ids: Arc::new(RequestIds::default()),
-        contexts: Arc::new(Contexts::new().map_err(|_| StartError::Random)?),
+        contexts: contexts.clone(),
         bindings: Arc::default(),
         own: own.clone(),
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
-    let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own, bootstrap.capture_dir);
+    let mut listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own, bootstrap.capture_dir);
+    if let Some(estate) = estate {
+        listeners.inherit(estate.listeners)?;
+    }
     let identity = match &bootstrap.identity {
         Some(config) => Some(Identity::new(config, &bootstrap.control_plane, &workload, bootstrap.state_dir.as_deref(), &metrics)?),
         None => None,
     };
     let membership = identity.as_ref().map(|identity| identity.membership.clone());
     let readiness = Readiness::default();
+    let admin_socket = admin.as_ref().map(AdminListener::socket).transpose()?;
     let admin = admin.map(|listener| {
         let config = dump::config(shared.current.clone(), listeners.bound(), membership.clone());
         (listener, Admin { readiness: readiness.clone(), metrics: metrics.clone(), config })
     });
-    let last_good =
-        bootstrap.state_dir.as_deref().map(|dir| LastGood::new(dir, workload.as_str())).transpose().map_err(StartError::State)?;
     let zones = Zones::new(bootstrap.state_dir.as_deref())?;
     let restored = last_good.as_ref().and_then(|last_good| {
         last_good.load().unwrap_or_else(|error| {
@@ -150,40 +173,69 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         learning: Default::default(),
         trust: identity.as_ref().map(|identity| identity.trust.clone()),
     };
+    let handover = Handover { workload: workload.to_string(), limiter, bindings: shared.bindings.clone() };
     drop(shared);
 
     runtime.block_on(async {
         apply.restore(restored.unwrap_or_default());
-        let (events, stream) = mpsc::channel(STREAM_EVENTS);
+        match predecessor {
+            Some(predecessor) => succeed(predecessor, &mut apply, &handover)?,
+            None => drop(apply.begin()),
+        }
+        apply.zones.tidy();
+        let admin_socket = bootstrap.admin.zip(admin_socket);
+        let mut succession = Succession::offer(bootstrap.state_dir.as_deref(), handover, contexts, admin_socket);
+        let (events, mut stream) = mpsc::channel(STREAM_EVENTS);
         let connecting = tokio::spawn(stream::run(bootstrap.control_plane, membership, events));
         // After the last known good: its trust bundle may be later than the bootstrap's.
         let identifying = identity.map(|identity| tokio::spawn(identity.run()));
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let mut admin = std::pin::pin!(serve_admin(admin));
-        tokio::select! {
-            () = apply.run(stream, questions) => {}
-            never = &mut admin => match never? {},
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let mut admin = Box::pin(serve_admin(admin));
+        let late_charges = loop {
+            let said = tokio::select! {
+                () = apply.run(&mut stream, &mut questions) => break None,
+                never = &mut admin => match never? {},
+                _ = interrupt.recv() => break None,
+                _ = terminate.recv() => break None,
+                said = succession.next() => said,
+            };
+            if let Some(late_charges) = succession.answer(said, &apply) {
+                break Some(late_charges);
+            }
+        };
         connecting.abort();
         if let Some(identifying) = identifying {
             identifying.abort();
         }
         readiness.drain();
         let cut = tokio::time::Instant::now() + Duration::from_secs(bootstrap.drain_seconds);
-        let drained = async {
-            apply.listeners.drain(cut);
-            // A workload that is told to end as well may need to reach others until it has: its sidecar is ended after it
-            // (Kubernetes does so with a sidecar container), or it keeps a connection open.
-            let _ = timeout_at(cut, apply.metrics.quiet(QUIET)).await;
-            apply.listeners.end(cut);
-            let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
-        };
-        tokio::select! {
-            () = drained => {}
-            // Whoever asks meanwhile is told that this sidecar drains.
-            never = &mut admin => match never? {},
+        match late_charges {
+            Some(late_charges) => {
+                let limiter = succession.leave();
+                // The directory and the endpoint are the other process's: who asks there asks that one.
+                drop((apply.last_good.take(), admin));
+                apply.listeners.leave(cut);
+                joined(threads).await;
+                // Nothing is charged here any more: the other process has heard all when this has ended.
+                limiter.keep();
+                joined(vec![late_charges]).await;
+            }
+            None => {
+                succession.withdraw();
+                let drained = async {
+                    apply.listeners.drain(cut);
+                    // A workload that is told to end as well may need to reach others until it has: its sidecar is ended after it
+                    // (Kubernetes does so with a sidecar container), or it keeps a connection open.
+                    let _ = timeout_at(cut, apply.metrics.quiet(QUIET)).await;
+                    apply.listeners.end(cut);
+                    joined(threads).await;
+                };
+                tokio::select! {
+                    () = drained => {}
+                    // Whoever asks meanwhile is told that this sidecar drains.
+                    never = &mut admin => match never? {},
+                }
+            }
         }
         let _ = tokio::task::spawn_blocking(move || tracing.shutdown(FLUSH)).await;
         Ok::<_, StartError>(())
@@ -208,6 +260,10 @@ fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         notice(format_args!("the limit on open files stays as it was: {error}"));
     }
+}
+
+async fn joined(threads: Vec<thread::JoinHandle<()>>) {
+    let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
 }
 
 async fn serve_admin(admin: Option<(AdminListener, Admin)>) -> io::Result<Infallible> {

@@ -16,6 +16,8 @@ use smallvec::SmallVec;
 
 /// An answer may be used this long after its TTL: programs look a name up, then wait, queue or try other addresses before they connect.
 pub const GRACE: Duration = Duration::from_secs(60);
+/// An answer holds for a week at most, whatever its TTL says (RFC 8767 §4).
+const MAX_REMAINING: Duration = Duration::from_secs(7 * 86_400);
 /// Addresses remembered. With their names about 2 MB.
 const MAX_ADDRESSES: usize = 16 * 1024;
 /// Names of one address: those of a large CDN share few addresses.
@@ -67,6 +69,24 @@ impl Bindings {
         let address = address.to_canonical();
         let shard = self.shard(address).lock();
         shard.get(&address).is_some_and(|names| names.iter().any(|binding| binding.name == *name && now < binding.until))
+    }
+
+    /// All that is not forgotten yet, with how long it still holds. In no order.
+    pub fn remaining(&self, now: Instant) -> Vec<(IpAddr, HostName, Duration)> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            for (address, names) in &*shard.lock() {
+                let valid = names.iter().filter(|binding| now < binding.until);
+                all.extend(valid.map(|binding| (*address, binding.name.clone(), binding.until - now)));
+            }
+        }
+        all
+    }
+
+    /// Takes back what `remaining` told of, no longer than any answer could hold.
+    pub fn restore(&self, address: IpAddr, name: &HostName, remaining: Duration, now: Instant) {
+        let until = now + remaining.min(MAX_REMAINING);
+        self.learn(name, [address], until.checked_sub(GRACE).unwrap_or(now), now);
     }
 
     fn shard(&self, address: IpAddr) -> &Mutex<HashMap<IpAddr, Names>> {
@@ -135,6 +155,27 @@ mod tests {
         // A shorter TTL told later takes nothing back of what was promised before.
         bindings.learn(&api, [told], now + Duration::from_secs(1), now);
         assert!(bindings.holds(&api, told, now + TTL));
+    }
+
+    #[test]
+    fn what_was_told_holds_for_another_process_as_long() {
+        let (bindings, now) = (Bindings::default(), Instant::now());
+        let (api, www) = (name("api.example.com"), name("www.example.com"));
+        let (one, other) = (address("192.0.2.1"), address("2001:db8::1"));
+        bindings.learn(&api, [one, other], now + TTL, now);
+        bindings.learn(&www, [one], now + 2 * TTL, now);
+        let later = now + TTL + GRACE;
+        for (at, expected) in [(now, 3), (later, 1), (later + TTL, 0)] {
+            let remaining = bindings.remaining(at);
+            assert_eq!(remaining.len(), expected);
+            let next = Bindings::default();
+            remaining.iter().for_each(|(address, name, left)| next.restore(*address, name, *left, at));
+            for until in [at, later - Duration::from_millis(1), later, later + TTL - Duration::from_millis(1), later + TTL] {
+                for (name, address) in [(&api, one), (&api, other), (&www, one)] {
+                    assert_eq!(next.holds(name, address, until.max(at)), bindings.holds(name, address, until.max(at)), "{name} {address}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -14,14 +14,14 @@
 //! captured. One that is forged, expired or contradicted by another in the same request is refused by 403. It never leaves the sidecar. A
 //! workload of one tenant neither gets nor needs one; what it sends in its place is dropped unread.
 //!
-//! A context is a bearer token for one tenant's egress, good at the one process that minted it and nowhere else: the key is made at start
-//! and never stored. It proves that the workload has served a request of that tenant in the last minutes, not that it serves it still:
+//! A context is a bearer token for one tenant's egress, good at the process that minted it, at one that takes over from it and nowhere else:
+//! the key is made at start and never stored. It proves that the workload has served a request of that tenant in the last minutes, not that it serves it still:
 //! a shared workload is trusted not to mix up its tenants' contexts, as it is with their data.
 
 use aws_lc_rs::{
     error::Unspecified,
     hmac::{self, HMAC_SHA256, Key},
-    rand::SystemRandom,
+    rand,
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderName, HeaderValue};
@@ -42,13 +42,32 @@ const PREFIX: usize = 1 + 8;
 /// Characters of the longest token: a tenant's name has at most 63.
 const LONGEST: usize = (PREFIX + 63 + TAG).div_ceil(3) * 4;
 
+/// Octets of the key.
+const KEY: usize = 32;
+
 /// Mints and verifies contexts with a key of this process.
-pub struct Contexts(Key);
+pub struct Contexts {
+    octets: [u8; KEY],
+    key: Key,
+}
 
 impl Contexts {
     /// Fails where the system has no random numbers.
     pub fn new() -> Result<Self, Unspecified> {
-        Key::generate(HMAC_SHA256, &SystemRandom::new()).map(Self)
+        let mut octets = [0; KEY];
+        rand::fill(&mut octets)?;
+        Ok(Self { key: Key::new(HMAC_SHA256, &octets), octets })
+    }
+
+    /// With the key of the process that this one takes over from; `None`: it has not its length.
+    pub fn with_key(octets: &[u8]) -> Option<Self> {
+        let octets: [u8; KEY] = octets.try_into().ok()?;
+        Some(Self { key: Key::new(HMAC_SHA256, &octets), octets })
+    }
+
+    /// A secret, for such a process alone.
+    pub fn key(&self) -> &[u8] {
+        &self.octets
     }
 
     /// `now`: Unix seconds.
@@ -57,7 +76,7 @@ impl Contexts {
         token.push(VERSION);
         token.extend(now.saturating_add(LIFETIME).to_be_bytes());
         token.extend(tenant.as_str().as_bytes());
-        let tag = hmac::sign(&self.0, &token);
+        let tag = hmac::sign(&self.key, &token);
         token.extend(tag.as_ref());
         // Cannot fail: base64url is visible ASCII.
         HeaderValue::try_from(BASE64_URL_SAFE_NO_PAD.encode(token)).ok()
@@ -73,7 +92,7 @@ impl Contexts {
         let signed = token.len().checked_sub(TAG).filter(|signed| *signed > PREFIX).ok_or_else(|| invalid("the context is cut short"))?;
         let (signed, tag) = token.split_at(signed);
         // In constant time.
-        hmac::verify(&self.0, signed, tag).map_err(|Unspecified| invalid("the context was not minted by this process"))?;
+        hmac::verify(&self.key, signed, tag).map_err(|Unspecified| invalid("the context was not minted by this process"))?;
         let (&version, rest) = signed.split_first().ok_or_else(|| invalid("the context is cut short"))?;
         let (expiry, tenant) = rest.split_first_chunk().ok_or_else(|| invalid("the context is cut short"))?;
         if version != VERSION {
@@ -121,7 +140,7 @@ mod tests {
         let renamed = [&decoded[..PREFIX], b"evil", &decoded[PREFIX + 4..]].concat();
         let extended = [&decoded[..1], &u64::MAX.to_be_bytes(), &decoded[PREFIX..]].concat();
         let signed = |content: &[u8]| {
-            let tag = hmac::sign(&contexts.0, content);
+            let tag = hmac::sign(&contexts.key, content);
             BASE64_URL_SAFE_NO_PAD.encode([content, tag.as_ref()].concat())
         };
         let later = &u64::MAX.to_be_bytes()[..];
@@ -142,6 +161,15 @@ mod tests {
             let message = verdict(&contexts, token.as_bytes(), NOW).expect_err(name);
             assert!(message.contains(expected), "{name}: {message}");
         }
+    }
+
+    #[test]
+    fn a_successor_with_the_key_verifies_what_was_minted_before() {
+        let contexts = Contexts::new().unwrap();
+        let token = contexts.mint(&"acme".parse().unwrap(), NOW).unwrap();
+        let successor = Contexts::with_key(contexts.key()).unwrap();
+        assert_eq!(verdict(&successor, token.as_bytes(), NOW), Ok("acme".into()));
+        assert!(Contexts::with_key(&contexts.key()[1..]).is_none());
     }
 
     #[test]

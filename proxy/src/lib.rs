@@ -23,6 +23,7 @@ pub mod in_flight;
 pub mod limiter;
 
 pub mod config;
+pub mod handover;
 pub mod identity;
 pub mod listeners;
 

@@ -1,6 +1,7 @@
 //! The sockets: bound before a policy that needs them is in force, handed to the data threads when it is, drained when it is gone.
 
 pub mod accept;
+mod passed;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,7 +20,10 @@ use tokio::{
     time::Instant,
 };
 
-pub use self::accept::{Drain, Stop};
+pub use self::{
+    accept::{Drain, Stop},
+    passed::{Passed, PassedSocket},
+};
 use crate::{
     capture, dns,
     inbound::tls::{self, TlsIdentity},
@@ -28,7 +32,7 @@ use crate::{
 };
 
 /// Which way the connections of a listener go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     Inbound,
     Outbound,
@@ -36,6 +40,8 @@ pub enum Role {
 }
 
 impl Role {
+    pub const ALL: [Role; 3] = [Role::Inbound, Role::Outbound, Role::Dns];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Role::Inbound => "inbound",
@@ -115,6 +121,8 @@ pub struct Listeners {
     threads: Vec<mpsc::UnboundedSender<Serve>>,
     drain_for: Duration,
     bound: HashMap<ListenerKey, Listener>,
+    /// Of the process that this one takes over from; those that the first policy does not ask for are closed with it.
+    inherited: HashMap<ListenerKey, Vec<Sockets>>,
     told: Bound,
     own: Arc<Own>,
     capture_dir: PathBuf,
@@ -130,7 +138,7 @@ struct Listener {
 /// One address.
 struct Sockets {
     address: SocketAddr,
-    /// One for each data thread; kept here, so that replacing what serves them never closes the port.
+    /// One for each data thread, or more; kept here, so that replacing what serves them never closes the port.
     of_threads: Vec<TcpListener>,
     /// As many, or none where UDP is not served.
     udp: Vec<UdpSocket>,
@@ -161,7 +169,7 @@ fn wanted(workload: &WorkloadPolicy) -> impl Iterator<Item = (String, ListenerKe
 impl Listeners {
     /// `capture_dir`: where `ringfence-proxy capture install` says what it has installed.
     pub fn new(threads: Vec<mpsc::UnboundedSender<Serve>>, drain_for: Duration, own: Arc<Own>, capture_dir: PathBuf) -> Self {
-        Self { threads, drain_for, bound: HashMap::new(), told: Bound::default(), own, capture_dir }
+        Self { threads, drain_for, bound: HashMap::new(), inherited: HashMap::new(), told: Bound::default(), own, capture_dir }
     }
 
     /// A view of where the listeners are, for the admin endpoint.
@@ -184,7 +192,8 @@ impl Listeners {
                 }
             };
             if !self.bound.contains_key(&key) {
-                match wanted.bind(self.threads.len()) {
+                let inherited = self.inherited.remove(&key).map(Ok);
+                match inherited.unwrap_or_else(|| wanted.bind(self.threads.len())) {
                     Ok(sockets) => {
                         self.bound.insert(key, Listener { sockets, next_tls: None, serving: None });
                         fresh.push(key);
@@ -246,6 +255,7 @@ impl Listeners {
         }
         self.own.set(told.iter().map(|bound| bound.address).collect());
         *self.told.lock() = told;
+        self.inherited.clear();
     }
 
     /// Stops accepting requests; those in flight may end until `cut`. What leaves the workload goes on leaving: requests that end need it.
@@ -261,7 +271,17 @@ impl Listeners {
 
     /// Stops the rest too. The data threads end when the last connection has, or at `cut`.
     pub fn end(&mut self, cut: Instant) {
-        self.bound.drain().for_each(|(_, mut listener)| listener.stop(Stop::within(cut)));
+        self.stop_all(Stop::within(cut));
+    }
+
+    /// Stops all: another process has the same sockets and goes on. The data threads end as they do after `end`.
+    pub fn leave(&mut self, cut: Instant) {
+        self.stop_all(Stop::succeeded(cut));
+        self.threads.clear();
+    }
+
+    fn stop_all(&mut self, stop: Stop) {
+        self.bound.drain().for_each(|(_, mut listener)| listener.stop(stop));
     }
 }
 
@@ -297,7 +317,8 @@ impl Listener {
         // All or none: what one thread serves beside the others, nobody would drain.
         let mut cloned = Vec::new();
         for sockets in &self.sockets {
-            for (i, (socket, thread)) in sockets.of_threads.iter().zip(threads).enumerate() {
+            // Of another process there may be more than threads: what the kernel gives each of them is to be accepted.
+            for (i, (socket, thread)) in sockets.of_threads.iter().zip(threads.iter().cycle()).enumerate() {
                 let udp = sockets.udp.get(i).map(UdpSocket::try_clone).transpose()?;
                 cloned.push((socket.try_clone()?, udp, thread));
             }

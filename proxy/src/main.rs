@@ -15,11 +15,17 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Serve one workload until SIGTERM, which drains.
-    #[command(after_help = "Example:\n  ringfence-proxy run --bootstrap bootstrap.json")]
+    #[command(
+        after_help = "Examples:\n  ringfence-proxy run --bootstrap bootstrap.json\n  ringfence-proxy run --bootstrap bootstrap.json --take-over    # a new version, in place of the one that runs"
+    )]
     Run {
         /// JSON: workload, controlPlane, identity, admin, stateDir, accessLog, tracing, threads, drainSeconds, captureDir.
         #[arg(long, value_name = "FILE")]
         bootstrap: PathBuf,
+        /// Take over from the sidecar that uses the same stateDir: its listeners, its counters and its last known good. It drains then and
+        /// ends with 0. If there is none, start like any other; if it cannot hand over, wait until it has ended.
+        #[arg(long)]
+        take_over: bool,
     },
     /// Install, remove or verify the redirect rules of a workload with `capture: redirect`.
     #[command(subcommand)]
@@ -28,9 +34,9 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { bootstrap } => {
+        Command::Run { bootstrap, take_over } => {
             let outcome = Bootstrap::read(&bootstrap).map_err(|error| error.to_string());
-            match outcome.and_then(|bootstrap| app::run(bootstrap).map_err(|error| error.to_string())) {
+            match outcome.and_then(|bootstrap| app::run(bootstrap, take_over).map_err(|error| error.to_string())) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     notice(format_args!("{error}"));

@@ -7,6 +7,7 @@
 //! acme            the control plane, a sidecar and a workload together
 //! egress          the control plane and a sidecar that is asked as a proxy
 //! sidecar         `ringfence-proxy run`, and what its admin endpoint says
+//! relay           between two sidecars of which one takes over from the other: what they say, as far as a test lets it through
 //! http  raw       clients: whole requests; bytes
 //! upstream        the workload behind a sidecar, or what it asks for outside: records, answers as its path says
 //! dns  tls  echo  a DNS server whose answers change; a certificate authority and its clients; a server of no known protocol
@@ -42,6 +43,7 @@ pub mod primary;
 pub mod process;
 pub mod procfs;
 pub mod raw;
+pub mod relay;
 pub mod sidecar;
 pub mod site;
 pub mod tls;
@@ -60,6 +62,7 @@ pub use named::Named;
 pub use netns::Net;
 pub use pod::Pod;
 pub use primary::Primary;
+pub use relay::Relay;
 pub use sidecar::Sidecar;
 pub use site::Site;
 pub use upstream::Upstream;

@@ -65,6 +65,36 @@ impl Sidecar {
         Self { process, admin: Admin(socket), log: AccessLog(log), state }
     }
 
+    /// Another process on the same bootstrap file, which takes over. Not waited for.
+    pub fn take_over(&self) -> Process {
+        self.take_over_by(Command::new(binary("ringfence-proxy")))
+    }
+
+    /// The same by a command that ends in the program.
+    pub fn take_over_by(&self, mut command: Command) -> Process {
+        Process::start(command.arg("run").arg("--take-over").arg("--bootstrap").arg(self.bootstrap()))
+    }
+
+    /// Its bootstrap file.
+    pub fn bootstrap(&self) -> PathBuf {
+        self.state.with_file_name("bootstrap.json")
+    }
+
+    /// Whether the process is the one that has the state directory.
+    pub fn is_served_by(&self, process: &Process) -> bool {
+        fs::read_to_string(self.state.join("lock")).is_ok_and(|owner| owner.trim() == process.pid().to_string())
+    }
+
+    /// Waits until a process that takes over has; yields the one from which it has.
+    #[track_caller]
+    pub fn succeeded_by(&mut self, mut successor: Process) -> Process {
+        eventually("the state directory is the new process's", || {
+            assert!(successor.is_running(), "the new process ended:\n{}", successor.lines().join("\n"));
+            self.is_served_by(&successor).then_some(())
+        });
+        std::mem::replace(&mut self.process, successor)
+    }
+
     /// Where it listens first, once it does.
     #[track_caller]
     pub fn address(&self) -> SocketAddr {

@@ -1,6 +1,7 @@
 //! Promises of Ringfence, kept by the real binaries over real sockets: a file for each group of promises, a test for each promise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what panics here is a test that failed")]
 
+mod a_new_binary_takes_over;
 mod bad_edits_change_nothing;
 mod capture_lets_nothing_out;
 mod dns_exfiltration_has_a_budget;

@@ -1,8 +1,17 @@
 //! SIGTERM ends what was begun and begins nothing new.
 
-use ringfence_tests::{Acme, Serve, Sidecar, Site, Up, Upstream, eventually, http::get, procfs, raw::Raw};
+use ringfence_tests::{
+    Acme, Serve, Sidecar, Site, Up, Upstream,
+    dns::{self, RecordType},
+    echo, eventually,
+    http::get,
+    procfs,
+    raw::Raw,
+};
 use rustix::process::Signal;
 use serde_json::json;
+
+use crate::a_new_binary_takes_over::World;
 
 #[test]
 fn readiness_follows_the_policy() {
@@ -39,6 +48,45 @@ fn a_request_in_flight_ends_well_and_new_ones_are_not_taken() {
     assert!(reply.starts_with("HTTP/1.1 200 ") && reply.to_ascii_lowercase().contains("connection: close"), "{reply}");
     assert!(acme.sidecar.process.ended().success());
     assert_eq!(acme.sidecar.log.line("/hold")["status"], 200, "its line is written before the end");
+}
+
+/// A request that ends may need to ask others for it.
+#[test]
+fn what_leaves_the_workload_does_so_until_the_last_request_has_ended() {
+    let mut world = World::start();
+    let mut held = Raw::connect(world.clients.inbound);
+    held.send(world.clients.head("/hold") + "\r\n");
+    world.upstream.begun("/hold");
+    world.sidecar.process.signal(Signal::TERM);
+    eventually("no new connection is taken", || std::net::TcpStream::connect(world.clients.inbound).is_err().then_some(()));
+    for _ in 0..3 {
+        echo::ping(&mut world.clients.tunnel());
+        assert_eq!(dns::answer(world.clients.names, "echo.test", RecordType::A).answers.len(), 1);
+    }
+    world.upstream.release();
+    assert!(held.rest().starts_with("HTTP/1.1 200 "));
+    assert!(world.sidecar.process.ended().success());
+    assert!(std::net::TcpStream::connect(world.clients.egress).is_err());
+}
+
+#[test]
+fn an_http2_connection_is_told_to_end() {
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    let mut acme = Acme::start();
+    let mut connection = Raw::connect(acme.address);
+    connection.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]].concat());
+    // Ours is acknowledged: the connection is open.
+    connection.until([0, 0, 0, SETTINGS, 1, 0, 0, 0, 0]);
+    acme.sidecar.process.signal(Signal::TERM);
+    let octets = connection.rest_octets();
+    let (mut rest, mut kinds) = (octets.as_slice(), Vec::new());
+    while let Some((head, more)) = rest.split_first_chunk::<9>() {
+        kinds.push(head[3]);
+        rest = &more[u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize..];
+    }
+    assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+    assert!(acme.sidecar.process.ended().success());
 }
 
 #[test]

@@ -3,12 +3,19 @@
 use std::{
     fmt, fs, io,
     net::{SocketAddr, TcpListener},
-    os::unix::{
-        fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
     str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// `unix:/absolute/path` or `127.0.0.1:15000`. Anything but loopback cannot be made.
@@ -66,16 +73,42 @@ pub struct AdminListener(pub(super) Bound);
 
 #[derive(Debug)]
 pub(super) enum Bound {
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, Arc<SocketFile>),
     Tcp(TcpListener),
 }
 
+/// The file of a Unix socket, removed by the process whose it is.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    path: PathBuf,
+    is_ours: AtomicBool,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if *self.is_ours.get_mut() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The same socket for another process.
+#[derive(Debug)]
+pub struct AdminSocket {
+    socket: OwnedFd,
+    file: Option<Arc<SocketFile>>,
+}
+
+impl AdminSocket {
+    pub fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
+    /// Whether this process is the one that serves there, and removes the socket's file at its end.
+    pub fn belongs_to_us(&self, is_ours: bool) {
+        if let Some(file) = &self.file {
+            file.is_ours.store(is_ours, Ordering::Relaxed);
+        }
     }
 }
 
@@ -86,6 +119,21 @@ impl AdminListener {
             Place::Tcp(address) => bind_tcp(*address),
         };
         bound.map(Self).map_err(|source| AdminBindError { address: address.clone(), source })
+    }
+
+    /// On the socket of another process, which serves there until this one does: its file is not ours yet.
+    pub fn inherit(address: &AdminAddress, socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self(match &address.0 {
+            Place::Unix(path) => Bound::Unix(socket.into(), SocketFile { path: path.clone(), is_ours: AtomicBool::new(false) }.into()),
+            Place::Tcp(_) => Bound::Tcp(socket.into()),
+        }))
+    }
+
+    pub fn socket(&self) -> io::Result<AdminSocket> {
+        Ok(match &self.0 {
+            Bound::Unix(listener, file) => AdminSocket { socket: listener.try_clone()?.into(), file: Some(file.clone()) },
+            Bound::Tcp(listener) => AdminSocket { socket: listener.try_clone()?.into(), file: None },
+        })
     }
 
     /// With the port that was given for port 0; `None` for a Unix socket.
@@ -112,9 +160,9 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
     let listener = bind_within(&folder, path);
     let removed = fs::remove_dir_all(&folder);
     let listener = listener?;
-    let file = SocketFile(path.to_owned());
+    let file = SocketFile { path: path.to_owned(), is_ours: AtomicBool::new(true) };
     removed?;
-    Ok(Bound::Unix(listener, file))
+    Ok(Bound::Unix(listener, file.into()))
 }
 
 fn bind_within(folder: &Path, path: &Path) -> io::Result<UnixListener> {
@@ -194,6 +242,24 @@ mod tests {
             format!("the admin address unix:{} cannot be listened on: something that is no socket has this name", file.display());
         assert_eq!(AdminListener::bind(&unix(&file)).unwrap_err().to_string(), expected);
         assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+    }
+
+    #[test]
+    fn the_file_is_removed_by_the_process_that_serves_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let old = AdminListener::bind(&unix(&path)).unwrap();
+        let passed = old.socket().unwrap();
+        let came_to_nothing = AdminListener::inherit(&unix(&path), passed.try_clone().unwrap()).unwrap();
+        drop(came_to_nothing);
+        assert!(path.exists());
+        let new = AdminListener::inherit(&unix(&path), passed.try_clone().unwrap()).unwrap();
+        passed.belongs_to_us(false);
+        new.socket().unwrap().belongs_to_us(true);
+        drop((old, passed));
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(new);
+        assert!(!path.exists());
     }
 
     #[test]

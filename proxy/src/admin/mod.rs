@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-pub use address::{AdminAddress, AdminAddressError, AdminBindError, AdminListener};
+pub use address::{AdminAddress, AdminAddressError, AdminBindError, AdminListener, AdminSocket};
 
 use crate::{
     readiness::{Readiness, Status},

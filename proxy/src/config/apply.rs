@@ -102,7 +102,7 @@ struct Retry {
 }
 
 impl Apply {
-    /// Puts the last known good in force, if there is one.
+    /// Takes the last known good, if there is one, and prepares what it needs. Nothing is in force before `begin`.
     pub fn restore(&mut self, resources: Vec<Resource>) {
         for resource in resources.iter().filter(|resource| resource.kind == Kind::Binding) {
             self.learning.learnt.insert(resource.name.to_string(), true);
@@ -126,11 +126,15 @@ impl Apply {
             }
         }
         self.want();
-        self.swap();
     }
 
-    /// Runs until the stream's or the data threads' ends are gone.
-    pub async fn run(&mut self, mut stream: mpsc::Receiver<StreamEvent>, mut questions: mpsc::Receiver<Question>) {
+    /// Puts what was restored in force; whether it makes a policy.
+    pub fn begin(&mut self) -> bool {
+        self.swap()
+    }
+
+    /// Runs until the stream's or the data threads' ends are gone. Nothing is lost when the future is dropped before: it can be run again.
+    pub async fn run(&mut self, stream: &mut mpsc::Receiver<StreamEvent>, questions: &mut mpsc::Receiver<Question>) {
         self.want();
         let mut sweep = interval(self.forget_after);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);

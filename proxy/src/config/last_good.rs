@@ -4,9 +4,8 @@
 //! resources as they came. Anything unexpected in it (damage, another workload's, another user's, a future format) means no configuration.
 
 use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs, io,
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -21,6 +20,7 @@ use crate::private_file::{self, PrivateFileError};
 
 /// Ends in the version of the format.
 const MAGIC: &[u8; 8] = b"RFLKG\0\0\x01";
+const LOCK: &str = "lock";
 const CHECKSUM_BYTES: usize = 32;
 /// A shared workload of ten thousand tenants takes some ten megabytes.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
@@ -33,13 +33,20 @@ pub enum LastGoodError {
     Unusable { path: PathBuf, reason: &'static str },
 }
 
+impl LastGoodError {
+    /// Whether another sidecar uses the directory.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::ResourceBusy)
+    }
+}
+
 /// The file of one workload, this process's alone as long as it lives.
 #[derive(Debug)]
 pub struct LastGood {
     path: PathBuf,
     workload: String,
-    /// Locked; holds our process id for whoever wants to know who that is.
-    _lock: fs::File,
+    /// Locked for as long as any process has it open; holds our process id for whoever wants to know who that is.
+    lock: fs::File,
 }
 
 impl LastGood {
@@ -47,8 +54,28 @@ impl LastGood {
     pub fn new(dir: &Path, workload: &str) -> Result<Self, LastGoodError> {
         let io = |error| LastGoodError::Io { path: dir.into(), error };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
-        let lock = lock(&dir.join("lock")).map_err(io)?;
-        Ok(Self { path: dir.join("last-good"), workload: workload.into(), _lock: lock })
+        let lock = lock(&dir.join(LOCK)).map_err(io)?;
+        Ok(Self { path: dir.join("last-good"), workload: workload.into(), lock })
+    }
+
+    /// With the lock of another sidecar, which hands the directory over.
+    pub fn inherit(dir: &Path, workload: &str, lock: fs::File) -> Result<Self, LastGoodError> {
+        let io = |error| LastGoodError::Io { path: dir.into(), error };
+        let (ours, theirs) = (fs::metadata(dir.join(LOCK)).map_err(io)?, lock.metadata().map_err(io)?);
+        if (ours.dev(), ours.ino()) != (theirs.dev(), theirs.ino()) {
+            return Err(io(io::Error::other("the other sidecar's lock is not this directory's")));
+        }
+        Ok(Self { path: dir.join("last-good"), workload: workload.into(), lock })
+    }
+
+    /// Says who has the lock now.
+    pub fn sign(&self) -> Result<(), LastGoodError> {
+        sign(&self.lock).map_err(|error| LastGoodError::Io { path: self.path.clone(), error })
+    }
+
+    /// The lock, for another process: who has it has the directory.
+    pub fn lock(&self) -> io::Result<fs::File> {
+        self.lock.try_clone()
     }
 
     /// `Ok(None)`: there is none yet.
@@ -74,7 +101,7 @@ impl LastGood {
 
 /// Two sidecars with one state directory would each take the other's file for their own.
 fn lock(path: &Path) -> io::Result<fs::File> {
-    let mut file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
@@ -82,9 +109,14 @@ fn lock(path: &Path) -> io::Result<fs::File> {
         }
         Err(fs::TryLockError::Error(error)) => return Err(error),
     }
-    file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())?;
+    sign(&file)?;
     Ok(file)
+}
+
+fn sign(file: &fs::File) -> io::Result<()> {
+    file.set_len(0)?;
+    // Where its other users' position is matters to nobody.
+    file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
 }
 
 fn encode<'a>(workload: &str, resources: impl Iterator<Item = &'a Resource>) -> Vec<u8> {
@@ -123,7 +155,7 @@ fn decode(bytes: &[u8], workload: &str) -> Result<Vec<Resource>, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use proptest::prelude::*;
@@ -178,6 +210,24 @@ mod tests {
         fs::remove_file(&last_good.path).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, &last_good.path, rustix::fs::Mode::RUSR).unwrap();
         assert_eq!(reason(&last_good), "it is not a regular file");
+    }
+
+    #[test]
+    fn the_lock_goes_to_who_inherits_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = stored(dir.path());
+        let second = LastGood::inherit(dir.path(), "acme-api", first.lock().unwrap()).unwrap();
+        drop(first);
+        assert!(LastGood::new(dir.path(), "acme-api").unwrap_err().is_busy());
+        assert_eq!(second.load().unwrap().unwrap(), resources());
+        second.sign().unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join(LOCK)).unwrap(), format!("{}\n", std::process::id()));
+        drop(second);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let other = LastGood::new(elsewhere.path(), "acme-api").unwrap();
+        drop(LastGood::new(dir.path(), "acme-api").unwrap());
+        let error = LastGood::inherit(dir.path(), "acme-api", other.lock().unwrap()).unwrap_err();
+        assert!(!error.is_busy() && error.to_string().ends_with("is not this directory's"), "{error}");
     }
 
     proptest! {

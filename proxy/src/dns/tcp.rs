@@ -24,14 +24,14 @@ const ENOUGH: usize = 64 * 1024;
 /// Octets of each buffer that a connection keeps.
 const KEPT: usize = 4096;
 
-/// Serves one connection until the client has closed it and has its answers, is idle, or `drain` begins.
+/// Serves one connection until the client has closed it or `drain` turns it away, and it has its answers, or it is idle.
 pub(super) async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: SocketAddr, dns: Rc<Dns>, mut drain: Drain) -> io::Result<()> {
     let Some(_open) = Open::new(&dns) else { return Ok(()) };
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.split();
     let (mut received, mut answers) = (Vec::new(), Vec::new());
     let mut waiting = FuturesUnordered::new();
-    let mut begun = pin!(drain.begun());
+    let mut turned_away = pin!(drain.turns_away());
     let mut idle_at = Instant::now() + TCP_IDLE;
     let mut is_open = true;
     loop {
@@ -65,7 +65,7 @@ pub(super) async fn serve(mut stream: TcpStream, peer: SocketAddr, listener: Soc
         }
         tokio::select! {
             biased;
-            () = &mut begun => return Ok(()),
+            () = &mut turned_away, if is_open => is_open = false,
             Some(answer) = waiting.next(), if !waiting.is_empty() => answers.extend_from_slice(&answer),
             read = reader.read_buf(&mut received), if is_open && has_room => is_open = read? > 0,
             // A query that does not become whole is as good as none.

@@ -14,18 +14,19 @@ use super::{Dns, Pending, Step, answer::Transport, exchange::Exchange, limits::M
 use crate::listeners::Drain;
 use datagrams::{Inbox, Outbox};
 
-/// Answers until `drain` begins.
+/// Answers until `drain` begins, and then what was asked before.
 ///
 /// Must run in a `LocalRuntime` or a `LocalSet`.
 pub(super) async fn serve(socket: BoundSocket, listener: SocketAddr, dns: Rc<Dns>, mut drain: Drain) -> io::Result<()> {
     let socket = Rc::new(UdpSocket::from_std(socket)?);
     let mut waiting = JoinSet::new();
     let (mut inbox, mut outbox) = (Inbox::new(), Outbox::default());
+    let mut cut = drain.clone();
     let mut begun = pin!(drain.begun());
     loop {
         tokio::select! {
             biased;
-            () = &mut begun => return Ok(()),
+            () = &mut begun => break,
             Some(_) = waiting.join_next(), if !waiting.is_empty() => continue,
             ready = socket.readable() => ready?,
         }
@@ -61,6 +62,11 @@ pub(super) async fn serve(socket: BoundSocket, listener: SocketAddr, dns: Rc<Dns
             yield_now().await;
         }
     }
+    tokio::select! {
+        () = cut.cut() => {}
+        () = async { while waiting.join_next().await.is_some() {} } => {}
+    }
+    Ok(())
 }
 
 async fn finish(pending: Box<Pending>, peer: SocketAddr, socket: Rc<UdpSocket>, dns: Rc<Dns>) {

@@ -1,8 +1,8 @@
 //! One downstream connection as HTTP: the choice of protocol, hyper over the guard, when to stop, the end.
 
-use std::{cell::Cell, convert::Infallible, error::Error, io, pin::Pin, rc::Rc, time::Duration};
+use std::{cell::Cell, convert::Infallible, error::Error, future::poll_fn, io, pin::Pin, rc::Rc, task::Poll, time::Duration};
 
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONNECTION};
 use http_body::Body;
 use hyper::{
     body::Incoming,
@@ -55,6 +55,10 @@ impl Activity {
     pub(crate) fn begin(&self) -> u64 {
         self.requests.update(|requests| requests + 1);
         self.requests.get()
+    }
+
+    fn is_unused(&self) -> bool {
+        self.requests.get() == 0 && self.in_flight.get() == 0
     }
 
     /// How long nothing has been asked for; `None` while a request is in flight or a tunnel open.
@@ -112,7 +116,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Tells HTTP/2 with prior knowledge from HTTP/1 by the first octets, which are left in `initial`. `None`: nothing came before draining began.
+/// Tells HTTP/2 with prior knowledge from HTTP/1 by the first octets, which are left in `initial`. `None`: it is turned away.
 pub(crate) async fn is_http2<S: AsyncRead + Unpin>(
     stream: &mut S,
     initial: &mut Vec<u8>,
@@ -132,7 +136,7 @@ pub(crate) async fn is_http2<S: AsyncRead + Unpin>(
     };
     tokio::select! {
         is_http2 = timeout(limit, first_octets) => Ok(Some(is_http2??)),
-        () = drain.begun() => Ok(None),
+        () = drain.turns_away() => Ok(None),
     }
 }
 
@@ -145,21 +149,44 @@ pub(crate) struct Ended<S> {
 }
 
 /// Serves HTTP/1 until either side has had enough, or a request makes something else of the connection.
-pub(crate) async fn http1<S, H, F, B>(guarded: Guarded<S>, handle: H, activity: &Activity, timeouts: &Timeouts, drain: Drain) -> Ended<S>
+pub(crate) async fn http1<S, H, F, B>(
+    guarded: Guarded<S>,
+    handle: H,
+    activity: &Activity,
+    timeouts: &Timeouts,
+    mut drain: Drain,
+) -> Ended<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>>,
     B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
 {
-    let service = service_fn(|request| {
+    let is_last = Cell::new(false);
+    let is_last = &is_last;
+    let service = service_fn(|request: Request<Incoming>| {
+        let asks_for_tunnel = request.method() == Method::CONNECT;
         let response = handle(request);
-        async move { Ok::<_, Infallible>(response.await) }
+        async move {
+            let mut response = response.await;
+            let status = response.status();
+            let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS || asks_for_tunnel && status.is_success();
+            if is_last.get() && !is_tunnel {
+                response.headers_mut().insert(CONNECTION, const { HeaderValue::from_static("close") });
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
+    // A connection that is closed while a request is on its way to it loses that: where that can be helped the close comes with a reply.
+    let stop = async move {
+        drain.begun().await;
+        is_last.set(true);
+        drain.turns_away().await;
+    };
     // The guard watches over the time that a head takes.
     let mut connection =
         http1::Builder::new().header_read_timeout(None).max_buf_size(BUFFER).serve_connection(TokioIo::new(guarded), service);
-    let outcome = drive(&mut connection, http1::Connection::graceful_shutdown, activity, timeouts, drain).await;
+    let outcome = drive(&mut connection, http1::Connection::graceful_shutdown, activity, timeouts, stop).await;
     let (stream, rest) = connection.into_parts().io.into_inner().into_parts();
     Ended { stream, rest, outcome }
 }
@@ -170,7 +197,7 @@ pub(crate) async fn http2<S, H, F, B>(
     handle: H,
     activity: &Activity,
     timeouts: &Timeouts,
-    drain: Drain,
+    mut drain: Drain,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -191,11 +218,27 @@ where
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .max_send_buf_size(BUFFER)
         .serve_connection(TokioIo::new(guarded), service);
-    drive(&mut connection, http2::Connection::graceful_shutdown, activity, timeouts, drain).await
+    // GOAWAY says which requests are not answered any more (RFC 9113 §6.8). Where nobody has to be turned away it waits for the first one:
+    // who has only just connected would have done so for nothing.
+    let stop = async move {
+        drain.begun().await;
+        tokio::select! {
+            () = drain.turns_away() => {}
+            // Looked at whenever the connection was.
+            () = poll_fn(|_| if activity.is_unused() { Poll::Pending } else { Poll::Ready(()) }) => {}
+        }
+    };
+    drive(&mut connection, http2::Connection::graceful_shutdown, activity, timeouts, stop).await
 }
 
-/// Polls hyper's connection to its end; asks it to stop when the listener drains or nothing was asked for too long.
-async fn drive<C>(connection: &mut C, stop: fn(Pin<&mut C>), activity: &Activity, timeouts: &Timeouts, mut drain: Drain) -> io::Result<()>
+/// Polls hyper's connection to its end; asks it to stop when `is_due` or nothing was asked for too long.
+async fn drive<C>(
+    connection: &mut C,
+    stop: fn(Pin<&mut C>),
+    activity: &Activity,
+    timeouts: &Timeouts,
+    is_due: impl Future<Output = ()>,
+) -> io::Result<()>
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
 {
@@ -203,13 +246,13 @@ where
     // No request's timer comes before this one: tokio's driver is woken, by a system call, for each that comes before all others.
     let step = idle.min(stall).min(response_head);
     let timer = sleep(step);
-    tokio::pin!(timer);
+    tokio::pin!(timer, is_due);
     let mut stopping = false;
     loop {
         tokio::select! {
             biased;
             ended = &mut *connection => return ended.map_err(io::Error::other),
-            () = drain.begun(), if !stopping => {}
+            () = &mut is_due, if !stopping => {}
             () = &mut timer => match activity.idle_for() {
                 // A peer that never confirms an HTTP/2 shutdown is not waited for.
                 Some(_) if stopping => return Ok(()),

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use indexmap::IndexMap;
 use ringfence_policy::{RuleRef, ratelimit::Quota};
 
-use super::gcra::Gcra;
+use super::{gcra::Gcra, state::BucketState};
 
 /// Cells looked at when a new key arrives. Two would do to let go of cells faster than they come.
 const EXAMINED: usize = 4;
@@ -37,8 +37,37 @@ impl Bucket {
         Self { rule: rule.clone(), quota, gcra: Gcra::new(quota), cells: IndexMap::new(), hand: 0, overflow: 0, latest: 0 }
     }
 
+    /// As another process had it. What finds no room joins those that found none there.
+    pub(super) fn restore(state: &BucketState, room: usize, now: u64) -> Option<Self> {
+        let quota = state.quota()?;
+        let mut bucket = Self::new(&RuleRef::new(&*state.rule), quota);
+        let longest = bucket.gcra.window().max(MAX_DEBT);
+        let tat = |remaining: u64| now + remaining.min(longest);
+        bucket.overflow = tat(state.overflow);
+        for (cell, remaining) in state.cells()? {
+            if bucket.cells.len() < room {
+                bucket.cells.insert(cell, tat(remaining));
+            } else {
+                bucket.overflow = bucket.overflow.max(tat(remaining));
+            }
+        }
+        bucket.latest = bucket.cells.values().copied().max().unwrap_or(0).max(bucket.overflow);
+        Some(bucket)
+    }
+
+    pub(super) fn state(&self, now: u64) -> BucketState {
+        let mut state = BucketState::new(&self.rule, self.quota, self.overflow.saturating_sub(now));
+        // The others are full again.
+        self.cells.iter().filter(|(_, tat)| **tat > now).for_each(|(cell, tat)| state.push(*cell, tat - now));
+        state
+    }
+
     pub(super) fn belongs_to(&self, rule: &RuleRef) -> bool {
         self.rule == *rule
+    }
+
+    pub(super) fn quota(&self) -> Quota {
+        self.quota
     }
 
     pub(super) fn len(&self) -> usize {

@@ -36,6 +36,16 @@ impl Connections {
         self.open.is_idle() && *self.tat.get_mut() <= now && Arc::strong_count(&self.lookups) == 1
     }
 
+    /// Nanoseconds until the rate is as if none had been opened.
+    pub(super) fn remaining(&self, now: u64) -> u64 {
+        self.tat.lock().saturating_sub(now)
+    }
+
+    pub(super) fn restore(&self, remaining: u64, now: u64) {
+        // A debt longer than the rate's window is cut when the next one is opened.
+        *self.tat.lock() = now.saturating_add(remaining);
+    }
+
     fn open(&self, max: u32, gcra: &Gcra, now: u64) -> Result<InFlightGuard, &'static str> {
         let guard = self.open.enter(max).ok_or("egress.maxConnections")?;
         let mut tat = self.tat.lock();

@@ -13,12 +13,19 @@ mod bucket;
 mod connections;
 mod exceeded;
 mod gcra;
+mod hash_key;
+mod heir;
 mod names;
+pub mod state;
 mod tenant;
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, hash::BuildHasher, hash::RandomState, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::{Arc, mpsc::SyncSender},
+    time::Instant,
+};
 
 use indexmap::IndexMap;
 use parking_lot::RwLock;
@@ -32,7 +39,10 @@ use ringfence_policy::{
 use crate::in_flight::InFlightGuard;
 use bucket::CellKey;
 pub use exceeded::{Exceeded, RATE_LIMIT, RATE_LIMIT_POLICY};
+pub use hash_key::HashKey;
+use heir::Heir;
 pub use names::Outcome;
+use state::Charged;
 use tenant::{Charge, Charges, Tenant};
 
 /// Tenants looked at for one to forget when another comes.
@@ -77,8 +87,8 @@ pub struct Limiter {
     /// Where the cells' time begins.
     epoch: Instant,
     bounds: Bounds,
-    /// Two keyed hashes make a cell's key: a subject's name is not kept, and none can be made to meet another's.
-    hashers: [RandomState; 2],
+    /// A keyed hash is a cell's key: a subject's name is not kept, and none can be made to meet another's.
+    hash_key: HashKey,
     tenants: RwLock<Tenants>,
     /// Of the workload where it is shared: whose its DNS queries are, nothing tells.
     nobodys: Arc<Tenant>,
@@ -89,12 +99,23 @@ struct Tenants {
     known: IndexMap<TenantId, Arc<Tenant>>,
     /// Where forgetting goes on looking.
     hand: usize,
+    /// Who is told what is charged to tenants that are new, once the others are handed over.
+    heir: Option<SyncSender<Charged>>,
 }
 
 impl Limiter {
     /// `epoch`: no later than any time that it will be given.
     pub fn new(epoch: Instant, bounds: Bounds) -> Self {
-        Self { epoch, bounds, hashers: [RandomState::new(), RandomState::new()], tenants: RwLock::default(), nobodys: Arc::default() }
+        Self::with_key(epoch, bounds, HashKey::random())
+    }
+
+    /// One that can take the cells of another with this key.
+    pub fn with_key(epoch: Instant, bounds: Bounds, hash_key: HashKey) -> Self {
+        Self { epoch, bounds, hash_key, tenants: RwLock::default(), nobodys: Arc::default() }
+    }
+
+    pub fn hash_key(&self) -> &HashKey {
+        &self.hash_key
     }
 
     /// Charges a request to every limit that matches it, or to none.
@@ -135,8 +156,7 @@ impl Limiter {
             LimitKey::Subject => (None, request.subject.map(Cow::Borrowed)),
             LimitKey::Claim(path) => (Some(&**path), (request.claim)(path)),
         };
-        let [high, low] = self.hashers.each_ref().map(|hasher| u128::from(hasher.hash_one((claim, value.as_deref()))));
-        high << 64 | low
+        self.hash_key.hash((claim, value.as_deref()))
     }
 
     fn tenant(&self, id: &TenantId, now: u64) -> Arc<Tenant> {
@@ -145,7 +165,8 @@ impl Limiter {
         }
         let mut tenants = self.tenants.write();
         tenants.forget(now);
-        tenants.known.entry(id.clone()).or_default().clone()
+        let heir = tenants.heir.clone();
+        tenants.known.entry(id.clone()).or_insert_with(|| Tenant::new(heir.map(|told| Heir::of(Some(id), told))).into()).clone()
     }
 }
 

@@ -3,14 +3,7 @@
 //! Memory: 8,192 names of eight octets, and a cell of some 45 bytes for each domain met within a limit's window, up to 4,096 a limit; further
 //! domains share one cell. Forgetting a name only makes it new again, and charged again.
 
-use std::{
-    collections::HashSet,
-    hash::{BuildHasher, RandomState},
-    mem,
-    num::NonZeroU32,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashSet, mem, num::NonZeroU32, sync::Arc, time::Instant};
 
 use ringfence_policy::{
     budget::{self, Budget, Key, Limit, Question},
@@ -21,18 +14,21 @@ use ringfence_policy::{
 use super::{
     Bounds, Limiter,
     bucket::{Bucket, CellKey},
+    heir::Heir,
     tenant::{self, Charge, Charges, Tenant},
 };
 
 /// Names of a generation; there are two.
-const GENERATION: usize = 4096;
-const BOUNDS: Bounds = Bounds { cells_per_limit: 4096, cells_per_tenant: 16_384 };
+pub(super) const GENERATION: usize = 4096;
+pub(super) const BOUNDS: Bounds = Bounds { cells_per_limit: 4096, cells_per_tenant: 16_384 };
 
 /// What one tenant, or one shared workload, has asked for.
 #[derive(Default)]
 pub(super) struct Names {
-    buckets: Vec<Bucket>,
-    recent: Recent,
+    pub(super) buckets: Vec<Bucket>,
+    pub(super) recent: Recent,
+    /// From when they were handed over.
+    pub(super) heir: Option<Heir>,
 }
 
 impl Names {
@@ -40,22 +36,26 @@ impl Names {
     pub(super) fn is_fresh(&self, now: u64) -> bool {
         self.buckets.iter().all(|bucket| bucket.is_fresh(now))
     }
+
+    fn charge<'b>(&mut self, charges: &Charges<'b, Limit>, now: u64) -> Outcome<'b> {
+        // Of those used up there is one at least. The platform's stand first.
+        let outcome = tenant::charge(&mut self.buckets, charges, &BOUNDS, now).map_err(|used_up| used_up[0].0)?;
+        if let Some(heir) = &self.heir {
+            heir.tell(charges);
+        }
+        Ok(outcome)
+    }
 }
 
-/// Keyed hashes of names: nobody can make one meet another's. A name that is asked for again moves to the younger half; when that is full the
+/// Halves of cells' keys: nobody can make one name meet another. A name that is asked for again moves to the younger half; when that is full the
 /// older one is forgotten.
 #[derive(Default)]
-struct Recent {
-    hasher: RandomState,
-    young: HashSet<u64>,
-    old: HashSet<u64>,
+pub(super) struct Recent {
+    pub(super) young: HashSet<u64>,
+    pub(super) old: HashSet<u64>,
 }
 
 impl Recent {
-    fn hash(&self, question: &Question<'_>) -> u64 {
-        self.hasher.hash_one(question.identity())
-    }
-
     fn holds(&self, name: u64) -> bool {
         self.young.contains(&name) || self.old.contains(&name)
     }
@@ -82,7 +82,7 @@ impl Limiter {
             return Ok(None);
         }
         let now = self.nanos(now);
-        charge(&mut self.asker(tenants, now).names.lock().buckets, &charges, now)
+        self.asker(tenants, now).names.lock().charge(&charges, now)
     }
 
     /// Counts that upstreams are asked for a name. One that is refused stays as new as it was.
@@ -93,9 +93,9 @@ impl Limiter {
         let now = self.nanos(now);
         let asker = self.asker(tenants, now);
         let names = &mut *asker.names.lock();
-        let name = names.recent.hash(question);
+        let name = self.hash_key.hash(question.identity()) as u64;
         let charges = self.charges(budget.to_ask(question, !names.recent.holds(name)), question);
-        let outcome = charge(&mut names.buckets, &charges, now)?;
+        let outcome = names.charge(&charges, now)?;
         names.recent.remember(name);
         Ok(outcome)
     }
@@ -108,8 +108,12 @@ impl Limiter {
         }
         let now = self.nanos(now);
         let asker = self.asker(tenants, now);
-        let buckets = &mut asker.names.lock().buckets;
-        let outcome = charge(buckets, &self.charges(budget.to_tell(0), question), now)?;
+        let names = &mut *asker.names.lock();
+        let outcome = names.charge(&self.charges(budget.to_tell(0), question), now)?;
+        if let Some(heir) = &names.heir {
+            heir.tell(&charges);
+        }
+        let buckets = &mut names.buckets;
         for charge in &charges {
             let at = tenant::open(buckets, charge, now);
             // A limit in shadow mode is as if what it would have refused had not been told.
@@ -139,8 +143,7 @@ impl Limiter {
         if limit.key == Key::Tenant {
             return limit.count as CellKey;
         }
-        let [high, low] = self.hashers.each_ref().map(|hasher| u128::from(hasher.hash_one((limit.count, question.domain()))));
-        high << 64 | low
+        self.hash_key.hash((limit.count, question.domain()))
     }
 
     fn asker(&self, tenants: &ServedTenants, now: u64) -> Arc<Tenant> {
@@ -149,13 +152,6 @@ impl Limiter {
             ServedTenants::Some(_) | ServedTenants::Any => self.nobodys.clone(),
         }
     }
-}
-
-fn charge<'b>(buckets: &mut Vec<Bucket>, charges: &Charges<'b, Limit>, now: u64) -> Outcome<'b> {
-    tenant::charge(buckets, charges, &BOUNDS, now).map_err(|used_up| {
-        // Never empty. The platform's stand first.
-        used_up[0].0
-    })
 }
 
 #[cfg(test)]

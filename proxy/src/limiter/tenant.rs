@@ -13,6 +13,7 @@ use super::{
     Bounds,
     bucket::{Bucket, CellKey},
     connections::Connections,
+    heir::Heir,
     names::Names,
 };
 use crate::in_flight::InFlight;
@@ -45,28 +46,48 @@ pub(super) struct Tenant {
     pub(super) in_flight: InFlight,
     pub(super) connections: Connections,
     pub(super) names: Mutex<Names>,
-    buckets: Mutex<Vec<Bucket>>,
+    pub(super) requests: Mutex<Requests>,
+}
+
+/// What its requests have used.
+#[derive(Default)]
+pub(super) struct Requests {
+    pub(super) buckets: Vec<Bucket>,
+    /// From when they were handed over.
+    pub(super) heir: Option<Heir>,
 }
 
 impl Tenant {
+    pub(super) fn new(heir: Option<Heir>) -> Self {
+        let tenant = Self::default();
+        tenant.names.lock().heir = heir.clone().map(Heir::of_names);
+        tenant.requests.lock().heir = heir;
+        tenant
+    }
+
     /// Whether forgetting the tenant would give it nothing.
     pub(super) fn is_fresh(&mut self, now: u64) -> bool {
         self.in_flight.is_idle()
             && self.connections.is_fresh(now)
             && self.names.get_mut().is_fresh(now)
-            && self.buckets.get_mut().iter().all(|bucket| bucket.is_fresh(now))
+            && self.requests.get_mut().buckets.iter().all(|bucket| bucket.is_fresh(now))
     }
 
     /// Charges all enforced limits or none of them. Where all were: the first shadow limit that would have refused.
     ///
     /// The tenant's lock is held from the first look to the last charge, so that no other request comes between.
     pub(super) fn charge<'a, L>(&self, charges: &Charges<'a, L>, bounds: &Bounds, now: u64) -> Result<Option<&'a L>, UsedUp<'a, L>> {
-        charge(&mut self.buckets.lock(), charges, bounds, now)
+        let requests = &mut *self.requests.lock();
+        let outcome = charge(&mut requests.buckets, charges, bounds, now)?;
+        if let Some(heir) = &requests.heir {
+            heir.tell(charges);
+        }
+        Ok(outcome)
     }
 
     #[cfg(test)]
     pub(super) fn cells(&self) -> usize {
-        self.buckets.lock().iter().map(Bucket::len).sum()
+        self.requests.lock().buckets.iter().map(Bucket::len).sum()
     }
 }
 
@@ -145,4 +166,14 @@ pub(super) fn store<L>(buckets: &mut [Bucket], at: usize, charge: &Charge<'_, L>
     }
     let room = buckets[at].len() < bounds.cells_per_limit && total < bounds.cells_per_tenant;
     buckets[at].insert(cell, tat, room);
+}
+
+/// Charges one limit what cannot be refused any more.
+pub(super) fn owe(buckets: &mut Vec<Bucket>, rule: &RuleRef, quota: Quota, cell: CellKey, cost: NonZeroU32, bounds: &Bounds, now: u64) {
+    // A quota that is in force here already is no less right than the one that it was charged by there.
+    let quota = buckets.iter().find(|bucket| bucket.belongs_to(rule)).map_or(quota, Bucket::quota);
+    let charge = Charge { limit: &(), rule, quota, mode: Mode::Enforce, cell, cost: Some(cost) };
+    let at = open(buckets, &charge, now);
+    let tat = buckets[at].owe(cell, cost, now);
+    store(buckets, at, &charge, tat, bounds, now);
 }

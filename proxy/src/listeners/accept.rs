@@ -33,13 +33,23 @@ pub fn bind(address: SocketAddr, share: bool) -> io::Result<BoundListener> {
 }
 
 /// The end of a listener: nothing is accepted any more, and requests in flight may end (`Connection: close`, GOAWAY) until what is still
-/// open is cut at this time.
+/// open is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stop(Instant);
+pub struct Stop {
+    cut: Instant,
+    has_successor: bool,
+}
 
 impl Stop {
+    /// Connections on which nothing has been asked are closed at once.
     pub fn within(cut: Instant) -> Self {
-        Self(cut)
+        Self { cut, has_successor: false }
+    }
+
+    /// Another process accepts in our place, so that nobody has to be turned away: who holds a connection may ask once more, and is told
+    /// then to come on another.
+    pub fn succeeded(cut: Instant) -> Self {
+        Self { cut, has_successor: true }
     }
 }
 
@@ -57,9 +67,16 @@ impl Drain {
         self.stop().await;
     }
 
-    async fn cut(&mut self) {
-        let Stop(cut) = self.stop().await;
-        sleep_until(cut).await;
+    /// Resolves once draining has begun without a successor: who has asked nothing yet is turned away.
+    pub(crate) async fn turns_away(&mut self) {
+        if self.stop().await.has_successor {
+            std::future::pending().await
+        }
+    }
+
+    /// Resolves when whatever is left is to be cut.
+    pub(crate) async fn cut(&mut self) {
+        sleep_until(self.stop().await.cut).await;
     }
 
     async fn stop(&mut self) -> Stop {

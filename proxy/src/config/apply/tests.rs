@@ -60,6 +60,8 @@ impl Sidecar {
             trust: None,
         };
         apply.restore(restored);
+        apply.zones.tidy();
+        apply.begin();
         let (outbound, requests) = mpsc::channel(64);
         apply.on_stream(StreamEvent::Connected(outbound));
         Self { apply, readiness, learner, questions, requests, served, nonce: 0, state }

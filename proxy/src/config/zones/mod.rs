@@ -51,7 +51,7 @@ impl Zones {
         Ok(Self { place: Place::new(state_dir)?, open: HashMap::new(), gathering: BTreeMap::new(), checks: JoinSet::new() })
     }
 
-    /// Opens what an earlier run left, and removes of that whatever is none of `manifests`. Before anything else.
+    /// Opens what an earlier run left. Before anything else.
     pub fn restore(&mut self, manifests: impl IntoIterator<Item = Arc<Manifest>>) -> Vec<(Arc<Manifest>, Result<Zone, String>)> {
         let open = |manifest: Arc<Manifest>| {
             let opened = self.place.open(&manifest.digest).map_err(|error| error.to_string());
@@ -61,11 +61,12 @@ impl Zones {
             }
             (manifest, opened)
         };
-        let restored = manifests.into_iter().map(open).collect();
-        if let Err(error) = self.place.sweep(|digest| self.open.contains_key(digest)) {
-            notice(format_args!("policy zones: {error}"));
-        }
-        restored
+        manifests.into_iter().map(open).collect()
+    }
+
+    /// Removes what an earlier run left and `restore` did not ask for. Once that run has ended, and before anything is gathered.
+    pub fn tidy(&self) {
+        told(self.place.sweep(|digest| self.open.contains_key(digest)));
     }
 
     /// The zone of a manifest; `None`: it is being gathered.

@@ -50,6 +50,7 @@ impl Store {
         std::mem::forget(zones);
         let mut zones = Zones::new(Some(state.path())).unwrap();
         let restored = zones.restore(manifests.iter().map(|source| source.manifest.clone()));
+        zones.tidy();
         (Self { zones, state }, restored.into_iter().map(|(_, opened)| opened).collect())
     }
 
