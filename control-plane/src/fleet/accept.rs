@@ -154,3 +154,21 @@ impl<I: AsyncWrite + Unpin, C: Unpin> AsyncWrite for Connection<I, C> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_has_its_share_and_leaves_nothing() {
+        let shares = Shares::default();
+        let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|address| Holder::Address(address.parse().unwrap()));
+        let held: Vec<Share> = (0..3).map(|_| shares.take(a.clone(), 3).unwrap()).collect();
+        assert!(shares.take(a.clone(), 3).is_none());
+        let other = shares.take(b, 1).unwrap();
+        drop(held.into_iter().next());
+        drop(other);
+        assert!(shares.take(a, 3).is_some());
+        assert!(shares.0.lock().is_empty());
+    }
+}

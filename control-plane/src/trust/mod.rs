@@ -190,9 +190,13 @@ impl Trust {
     /// Renews, rotates and ends what time brings, until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut told = String::new();
+        let mut credentials = self.credentials();
         loop {
             let look = if self.rotation.lock().is_announcing() { LOOK_WHILE_ANNOUNCING } else { LOOK };
-            tokio::time::sleep(look).await;
+            // A rotation that begins is looked at sooner. The sender is our own.
+            if let Ok(Ok(())) = tokio::time::timeout(look, credentials.changed()).await {
+                continue;
+            }
             let failed = self.step(since_epoch()).err().map(|error| format!("ringfence: identities: {error}")).unwrap_or_default();
             if failed != told && !failed.is_empty() {
                 say(&failed);

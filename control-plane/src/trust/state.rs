@@ -124,18 +124,25 @@ impl StateDir {
         };
         let path = self.0.join(FILE);
         let json = serde_json::to_vec_pretty(&written).map_err(|error| StateError::Io { path: path.clone(), error: error.into() })?;
-        self.replace(&path, &json)?;
+        self.replace(&path, &json, true)?;
         let bundle: String = rotation.members.iter().map(|member| pem("CERTIFICATE", &member.certificate)).collect();
-        self.replace(&self.bundle(), bundle.as_bytes())
+        // After a crash it is written anew from the other.
+        self.replace(&self.bundle(), bundle.as_bytes(), false)
     }
 
-    fn replace(&self, path: &Path, content: &[u8]) -> Result<(), StateError> {
+    /// `durable`: it is to be there after a loss of power.
+    fn replace(&self, path: &Path, content: &[u8], durable: bool) -> Result<(), StateError> {
+        if fs::read(path).is_ok_and(|there| there == content) {
+            return Ok(());
+        }
         let replace = || {
             let mut file = tempfile::NamedTempFile::new_in(&self.0)?; // 0600
             file.write_all(content)?;
-            file.as_file().sync_all()?;
+            if durable {
+                file.as_file().sync_all()?;
+            }
             file.persist(path).map_err(|error| error.error)?;
-            fs::File::open(&self.0)?.sync_all()
+            if durable { fs::File::open(&self.0)?.sync_all() } else { Ok(()) }
         };
         replace().map_err(|error| StateError::Io { path: path.into(), error })
     }
