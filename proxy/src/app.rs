@@ -8,14 +8,18 @@
 
 use std::{
     convert::Infallible,
-    io,
+    fs, io,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use ringfence_policy::WorkloadName;
-use ringfence_xds::client::Client;
+use ringfence_xds::{
+    client::Client,
+    seal::{ConfigKeys, KeyError},
+};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     runtime::LocalOptions,
@@ -68,6 +72,10 @@ pub enum StartError {
     Tracing(#[from] TracingError),
     #[error("stateDir: {0}")]
     State(LastGoodError),
+    #[error("configKeys: {}: {error}", path.display())]
+    ConfigKeysFile { path: PathBuf, error: io::Error },
+    #[error("configKeys: {}: {error}", path.display())]
+    ConfigKeys { path: PathBuf, error: KeyError },
     #[error("accessLog: {0}")]
     AccessLog(io::Error),
     #[error("the system has no random numbers")]
@@ -83,6 +91,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
     raise_descriptor_limit();
     let metrics = Arc::new(Metrics::new());
     let workload: WorkloadName = bootstrap.workload.parse()?;
+    let config_keys = bootstrap.config_keys.as_deref().map(config_keys).transpose()?;
     let (access_log, writer) = open_access_log(&bootstrap, &workload, &metrics).map_err(StartError::AccessLog)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tracing = {
@@ -121,13 +130,16 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         bootstrap.state_dir.as_deref().map(|dir| LastGood::new(dir, workload.as_str())).transpose().map_err(StartError::State)?;
     let zones = Zones::new(bootstrap.state_dir.as_deref())?;
     let restored = last_good.as_ref().and_then(|last_good| {
-        last_good.load().unwrap_or_else(|error| {
+        last_good.load(config_keys.as_deref()).unwrap_or_else(|error| {
             notice(format_args!("last known good: {error}"));
             None
         })
     });
     let mut apply = Apply {
-        client: Client::new(workload.as_str()),
+        client: match config_keys {
+            Some(keys) => Client::new(workload.as_str()).trusting(keys),
+            None => Client::new(workload.as_str()),
+        },
         workload: workload.to_string(),
         current: shared.current.clone(),
         listeners,
@@ -187,6 +199,11 @@ fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         notice(format_args!("the limit on open files stays as it was: {error}"));
     }
+}
+
+fn config_keys(path: &Path) -> Result<Arc<ConfigKeys>, StartError> {
+    let pem = fs::read(path).map_err(|error| StartError::ConfigKeysFile { path: path.into(), error })?;
+    ConfigKeys::from_pem(&pem).map(Arc::new).map_err(|error| StartError::ConfigKeys { path: path.into(), error })
 }
 
 async fn serve_admin(admin: Option<(AdminListener, Admin)>) -> io::Result<Infallible> {

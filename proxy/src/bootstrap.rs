@@ -18,6 +18,9 @@ pub struct Bootstrap {
     /// `metadata.name` of the Workload that this sidecar serves.
     pub workload: String,
     pub control_plane: ControlPlane,
+    /// PEM public keys of Ed25519, read at the start: policy is what one of them has sealed, from the control plane as from disk. More than
+    /// one while a new key takes over. Without any, whoever answers as the control plane is believed.
+    pub config_keys: Option<PathBuf>,
     /// Where `/readyz`, `/healthz`, `/metrics` and `/config` are served: `unix:/path` or a loopback address; default: nowhere.
     pub admin: Option<String>,
     /// Holds the last known good; made with mode 0700 if it is missing. Without it a restart begins without policy.

@@ -14,7 +14,7 @@ use ringfence_xds::{
     client::{Client, Update},
     decode::{Decoded, Rejection},
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
-    resource::{Kind, Resource, binding_name},
+    resource::{Kind, binding_name},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     Current,
-    last_good::LastGood,
+    last_good::{LastGood, Stored},
     learn::{Learnt, Question},
     stream::StreamEvent,
     zones::Zones,
@@ -100,7 +100,9 @@ struct Retry {
 
 impl Apply {
     /// Puts the last known good in force, if there is one.
-    pub fn restore(&mut self, resources: Vec<Resource>) {
+    pub fn restore(&mut self, stored: Stored) {
+        let Stored { resources, floors } = stored;
+        self.client.restore_floors(floors);
         for resource in resources.iter().filter(|resource| resource.kind == Kind::Binding) {
             self.learning.learnt.insert(resource.name.to_string(), true);
         }
@@ -231,7 +233,7 @@ impl Apply {
 
     fn store(&mut self) {
         if let Some(last_good) = &self.last_good
-            && let Err(error) = last_good.store(self.client.held())
+            && let Err(error) = last_good.store(self.client.held(), self.client.floors())
         {
             return notice(format_args!("last known good: {error}"));
         }

@@ -6,7 +6,7 @@ use ringfence_xds::{
         discovery::{DeltaDiscoveryResponse, Resource as WireResource},
         resource as proto,
     },
-    resource::PLATFORM,
+    resource::{PLATFORM, Resource},
     zone::Digest,
 };
 use tempfile::TempDir;
@@ -57,7 +57,7 @@ impl Sidecar {
             unready: Some(readiness.delay("configuration")),
             learning: Learning::default(),
         };
-        apply.restore(restored);
+        apply.restore(Stored { resources: restored, ..Stored::default() });
         let (outbound, requests) = mpsc::channel(64);
         apply.on_stream(StreamEvent::Connected(outbound));
         Self { apply, readiness, learner, questions, requests, served, nonce: 0, state }
@@ -119,7 +119,7 @@ impl Sidecar {
     }
 
     fn stored(&self) -> Vec<Resource> {
-        self.apply.last_good.as_ref().unwrap().load().unwrap().unwrap_or_default()
+        self.apply.last_good.as_ref().unwrap().load(None).unwrap().unwrap_or_default().resources
     }
 
     /// A data thread's question and what came of it, once the control thread has looked at it.
@@ -167,7 +167,7 @@ fn binding(tenant: &str) -> Resource {
 #[test]
 fn policy_is_in_force_when_all_that_it_refers_to_has_come() {
     let mut sidecar = Sidecar::new();
-    assert_eq!(sidecar.asked(), ["Workload +api", "Platform +platform"]);
+    assert_eq!(sidecar.asked(), ["Workload +api", "Platform +platform", "TrustBundle +trust-bundle"]);
     sidecar.give(Resource::new(PLATFORM, &proto::Platform::default()));
     sidecar.give(workload("127.0.0.1:0", "acme"));
     assert_eq!(sidecar.asked(), ["Issuer +sso", "Tenant +acme"]);
