@@ -3,13 +3,16 @@
 pub mod compile;
 pub mod feed;
 pub mod fleet;
+pub mod signing;
 pub mod spec;
 pub mod store;
 pub mod zones;
 
 pub mod admin;
 pub mod plane;
+pub mod replica;
 pub mod serve;
+pub mod sign;
 pub mod up;
 
 pub mod cli;
@@ -17,3 +20,4 @@ pub mod demo;
 pub mod quickstart;
 
 mod say;
+mod sockets;

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -20,7 +20,6 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    task::AbortHandle,
 };
 
 use crate::{
@@ -32,6 +31,8 @@ use crate::{
     },
     fleet::{Fleet, FleetEvent, ads},
     say::say,
+    signing::{Signer, SigningError, set::SetError},
+    sockets::Sockets,
     spec::{Kind, Object, ObjectKey},
     store::{Catalog, Loaded},
 };
@@ -53,6 +54,10 @@ pub enum PlaneError {
     Watch(io::Error),
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
+    #[error("configuration key: {0}")]
+    Signing(#[from] SigningError),
+    #[error(transparent)]
+    Set(#[from] SetError),
     #[error("{}: another control plane serves this directory", dir.display())]
     Served { dir: PathBuf },
     #[error(transparent)]
@@ -72,9 +77,8 @@ pub(crate) struct Plane {
     unfilled: BTreeMap<Arc<str>, Resource>,
     /// Our own directory, below the real one that is served; none where nothing can be written there (a mounted ConfigMap).
     pub(crate) state: Option<PathBuf>,
-    /// Directory of the workloads' sockets, if they have any.
-    sockets: Option<PathBuf>,
-    served: BTreeMap<String, AbortHandle>,
+    /// Of the workloads, if they have any.
+    sockets: Option<Sockets>,
     /// Faults of the present files, for `status`; each was printed when it came.
     faults: Arc<Mutex<BTreeSet<String>>>,
     /// Of the feeds, by the object that they are for; for `status` too.
@@ -97,8 +101,9 @@ pub(crate) enum Step {
 }
 
 impl Plane {
-    /// Reads the directory, publishes it and serves each workload's socket. Faults are printed, and are an error here.
-    pub(crate) async fn open(dir: &Path, sockets: Option<PathBuf>) -> Result<Self, PlaneError> {
+    /// Reads the directory, publishes it under the seal of the key in `config_key` (default: one of its own) and serves each workload's
+    /// socket. Faults are printed, and are an error here.
+    pub(crate) async fn open(dir: &Path, sockets: Option<PathBuf>, config_key: Option<&Path>) -> Result<Self, PlaneError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |error| PlaneError::Path { path, error }
@@ -113,7 +118,7 @@ impl Plane {
         }
         let left_out: BTreeSet<String> = loaded.left_out.iter().map(ToString::to_string).collect();
         left_out.iter().for_each(say);
-        let sockets = sockets.map(|sockets| make_private(&sockets).map_err(at(&sockets))).transpose()?;
+        let sockets = sockets.map(|sockets| Sockets::new(&sockets).map_err(at(&sockets))).transpose()?;
         let state = dir.canonicalize().map_err(at(&dir))?.join(STATE_DIR);
         let (state, lock) = match lock(&state) {
             Ok(lock) => (Some(state), Some(lock)),
@@ -124,6 +129,10 @@ impl Plane {
             }
         };
         let (fleet, events) = Fleet::new();
+        match Signer::open(state.as_deref(), config_key)? {
+            Some(signer) => fleet.sign(signer),
+            None => say("ringfence: nothing is signed, for there is no place for a configuration key: --config-key FILE"),
+        }
         let state_dir = state.clone().unwrap_or_else(|| dir.join(STATE_DIR));
         let (feeds, fed) = Feeds::new(&state_dir);
         let (transfers, transferred) = Transfers::new(&state_dir);
@@ -140,7 +149,6 @@ impl Plane {
             unfilled: BTreeMap::new(),
             state,
             sockets,
-            served: BTreeMap::new(),
             faults: Arc::new(Mutex::new(left_out)),
             unfed: BTreeMap::new(),
             _lock: lock,
@@ -161,7 +169,7 @@ impl Plane {
     /// Answers `ringfence status DIR` until the process ends.
     fn serve_status(&self) -> Result<(), PlaneError> {
         let (Some(state), Some(sockets)) = (&self.state, &self.sockets) else { return Ok(()) };
-        let socket = status_socket(sockets);
+        let socket = sockets.status();
         let at = |error| PlaneError::Path { path: socket.clone(), error };
         tokio::spawn(admin::serve(&socket, state, self.fleet.clone(), self.faults.clone()).map_err(at)?);
         Ok(())
@@ -171,10 +179,8 @@ impl Plane {
     pub(crate) async fn close(self) {
         // Whoever has not been told by then finds out.
         let _ = tokio::time::timeout(CLOSE, self.fleet.close()).await;
-        let Some(sockets) = &self.sockets else { return };
-        for path in self.served.keys().map(|workload| socket(sockets, workload)).chain([status_socket(sockets)]) {
-            // Gone already, if this fails.
-            let _ = fs::remove_file(path);
+        if let Some(sockets) = &self.sockets {
+            sockets.clear();
         }
     }
 
@@ -320,29 +326,9 @@ impl Plane {
         self.transfers.reconcile(transfer::wanted(self.catalog.objects()));
         self.feeds.fill(&mut delta.upserts);
         self.fleet.publish(delta);
-        let mut errors = Vec::new();
-        let Some(sockets) = &self.sockets else { return errors };
         let names: BTreeSet<String> = self.workloads().map(|object| object.key.name.to_string()).collect();
-        let sockets = sockets.clone();
-        self.served.retain(|name, serving| {
-            let keep = names.contains(name);
-            if !keep {
-                serving.abort();
-                // Gone already, if this fails.
-                let _ = fs::remove_file(socket(&sockets, name));
-            }
-            keep
-        });
-        for name in names {
-            if !self.served.contains_key(&name) {
-                let path = socket(&sockets, &name);
-                match ads::serve_unix(self.fleet.clone(), &name, &path) {
-                    Ok(serve) => drop(self.served.insert(name, tokio::spawn(serve).abort_handle())),
-                    Err(error) => errors.push(PlaneError::Path { path, error }),
-                }
-            }
-        }
-        errors
+        let errors = self.sockets.as_mut().map(|sockets| sockets.serve(names, &self.fleet)).unwrap_or_default();
+        errors.into_iter().map(|(path, error)| PlaneError::Path { path, error }).collect()
     }
 
     pub(crate) fn workloads(&self) -> impl Iterator<Item = &Arc<Object>> {
@@ -374,25 +360,6 @@ fn issuer_key(name: &str) -> ObjectKey {
 
 fn zone_key(name: &str) -> ObjectKey {
     ObjectKey { kind: Kind::PolicyZone, name: name.into() }
-}
-
-/// The socket of a workload's sidecar.
-pub(crate) fn socket(sockets: &Path, workload: &str) -> PathBuf {
-    sockets.join(format!("{workload}.ads"))
-}
-
-fn status_socket(sockets: &Path) -> PathBuf {
-    sockets.join("status.sock")
-}
-
-/// Makes a directory that is ours alone; an error where others may put something into one that is there. Yields its absolute path.
-fn make_private(dir: &Path) -> io::Result<PathBuf> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let dir = dir.canonicalize()?;
-    if dir.metadata()?.permissions().mode() & 0o022 != 0 {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others may write to it: chmod go-w"));
-    }
-    Ok(dir)
 }
 
 /// Makes the state directory and takes its lock.

@@ -20,11 +20,13 @@ pub struct ServeConfig {
     pub dangerous_plaintext: Option<SocketAddr>,
     /// For the notifications of primaries.
     pub notify: Option<SocketAddr>,
+    /// The configuration key, where it is not to be the directory's own.
+    pub config_key: Option<PathBuf>,
 }
 
 /// Runs until SIGINT or SIGTERM.
 pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
-    let mut plane = Plane::open(dir, config.sockets.clone()).await?;
+    let mut plane = Plane::open(dir, config.sockets.clone(), config.config_key.as_deref()).await?;
     if let Some(sockets) = &config.sockets {
         say(format_args!("ringfence: sockets in {}", sockets.display()));
     }

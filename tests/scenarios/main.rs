@@ -19,6 +19,7 @@ mod keys_and_policy_reach_remembered_tokens;
 mod limits_hold;
 mod names_are_filtered;
 mod nothing_of_another_tenant_reaches_a_stream;
+mod only_the_signer_makes_policy;
 mod policy_zones_come_from_primaries;
 mod quickstart_works;
 mod refused_resources_reach_the_author;

@@ -21,8 +21,6 @@ use crate::{
 
 /// What a seal is read as: nothing else that this key may ever sign begins with it. Ends in the version of the framing.
 const DOMAIN: &[u8] = b"ringfence configuration\0\x01";
-/// A seal on the wire and on disk: epoch and key, big-endian, and the signature.
-const SEAL_BYTES: usize = 8 + 8 + SIGNATURE_BYTES;
 const SIGNATURE_BYTES: usize = 64;
 /// SubjectPublicKeyInfo of an Ed25519 key (RFC 8410 §4), up to the 32 bytes of the key.
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -56,15 +54,19 @@ pub struct Seal {
 }
 
 impl Seal {
+    /// On the wire and on disk: epoch and key, big-endian, and the signature.
+    pub const BYTES: usize = 8 + 8 + SIGNATURE_BYTES;
+
     pub fn to_bytes(&self) -> Bytes {
         [&self.epoch.to_be_bytes()[..], &self.key.0.to_be_bytes(), &self.signature].concat().into()
     }
 
-    fn read(bytes: &[u8]) -> Result<Self, SealError> {
+    /// What stands there. Whether it is good is another question.
+    pub fn read(bytes: &[u8]) -> Result<Self, SealError> {
         if bytes.is_empty() {
             return Err(SealError::Unsigned);
         }
-        let whole: &[u8; SEAL_BYTES] = bytes.try_into().map_err(|_| SealError::Unreadable)?;
+        let whole: &[u8; Self::BYTES] = bytes.try_into().map_err(|_| SealError::Unreadable)?;
         let unreadable = |()| SealError::Unreadable;
         let (epoch, rest) = whole.split_first_chunk().ok_or(()).map_err(unreadable)?;
         let (key, signature) = rest.split_first_chunk().ok_or(()).map_err(unreadable)?;

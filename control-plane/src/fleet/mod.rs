@@ -5,18 +5,26 @@ pub mod ads;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ringfence_xds::{
     decode::Rejection,
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
-    resource::Kind,
+    resource::{Kind, Resource},
     server::{Event, ResourceSet, Stream, StreamError},
 };
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::compile::Delta;
+use crate::{
+    compile::Delta,
+    say::say,
+    signing::{
+        Signer,
+        set::{self, SetError},
+    },
+};
 
 /// Events that wait for whoever speaks with the operator; more are dropped, `status` keeps what they said.
 const MAX_EVENTS: usize = 1024;
@@ -44,6 +52,8 @@ pub enum FleetEvent {
 pub struct Fleet {
     inner: Mutex<Inner>,
     events: mpsc::Sender<FleetEvent>,
+    /// Held as long as it takes to publish, so that what is signed later is published later. `None`: what is published stays as it comes.
+    signer: Mutex<Option<Signer>>,
     /// Counts changes of what `status` and `in_sync` would say.
     changed: watch::Sender<u64>,
 }
@@ -83,7 +93,18 @@ pub struct NodeStatus {
 impl Fleet {
     pub fn new() -> (Arc<Self>, mpsc::Receiver<FleetEvent>) {
         let (events, receiver) = mpsc::channel(MAX_EVENTS);
-        (Arc::new(Self { inner: Mutex::default(), events, changed: watch::Sender::new(0) }), receiver)
+        let (inner, signer) = (Mutex::default(), Mutex::default());
+        (Arc::new(Self { inner, events, signer, changed: watch::Sender::new(0) }), receiver)
+    }
+
+    /// From now on whatever is published goes under the signer's seal. Before anything is.
+    pub fn sign(&self, mut signer: Signer) {
+        let first = signer.begin();
+        *self.signer.lock().unwrap_or_else(PoisonError::into_inner) = Some(signer);
+        match first {
+            Ok(delta) => self.put(delta),
+            Err(error) => say(format_args!("ringfence: {error}")),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -93,6 +114,33 @@ impl Fleet {
 
     /// Changes the published set; sends each stream what of it changed for it, and nothing to the others.
     pub fn publish(&self, delta: Delta) {
+        let mut signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+        if delta.upserts.is_empty() && delta.removed.is_empty() {
+            return;
+        }
+        match &mut *signer {
+            None => self.put(delta),
+            Some(signer) => match signer.seal(delta) {
+                Ok(delta) => self.put(delta),
+                Err(error) => say(format_args!("ringfence: {error}; nothing was changed")),
+            },
+        }
+    }
+
+    /// Everything that is published.
+    pub fn resources(&self) -> Vec<Resource> {
+        self.lock().set.iter().cloned().collect()
+    }
+
+    /// The same as a file, for those who serve it without the key. An error where nothing is signed.
+    pub fn write_signed(&self, path: &Path) -> Result<(), SetError> {
+        // Nothing is published meanwhile, so that the epoch is that of the set.
+        let signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+        let signer = signer.as_ref().ok_or(SetError::Unsigned)?;
+        set::write(path, signer.key(), signer.epoch(), &self.resources())
+    }
+
+    fn put(&self, delta: Delta) {
         let upserts: Vec<(Kind, Arc<str>)> = delta.upserts.iter().map(|resource| (resource.kind, resource.name.clone())).collect();
         let mut changed: BTreeMap<Kind, HashSet<&str>> = BTreeMap::new();
         for (kind, name) in upserts.iter().chain(&delta.removed) {

@@ -57,7 +57,7 @@ struct Up {
 /// Runs until SIGINT or SIGTERM. `notify`: for the notifications of primaries.
 pub async fn up(dir: &Path, notify: Option<SocketAddr>) -> Result<(), UpError> {
     let sockets = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
-    let plane = Plane::open(dir, Some(sockets.path().to_owned())).await?;
+    let plane = Plane::open(dir, Some(sockets.path().to_owned()), None).await?;
     let Some(state) = plane.state.clone() else { return Err(UpError::NotReady(format!("{} must be writable", dir.display()))) };
     if let Some(address) = notify {
         say(format_args!("ringfence: notifications on {}", plane.serve_notify(address).await?));

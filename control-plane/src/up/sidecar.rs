@@ -16,7 +16,11 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{plane::socket, say::say};
+use crate::{
+    say::say,
+    signing::{self, PUBLIC_KEY},
+    sockets::socket,
+};
 
 /// Waits between restarts double from the first to the last of these.
 const RESTART_FIRST: Duration = Duration::from_millis(500);
@@ -33,11 +37,18 @@ pub(super) struct Paths {
     /// Unix sockets; short, because their paths may have 107 bytes only.
     pub(super) ads: PathBuf,
     pub(super) admin: PathBuf,
+    /// Of the control plane that this sidecar is to believe.
+    config_keys: PathBuf,
 }
 
 impl Paths {
     pub(super) fn new(state: &Path, sockets: &Path, workload: &str) -> Self {
-        Self { state: state.join(workload), ads: socket(sockets, workload), admin: sockets.join(format!("{workload}.admin")) }
+        Self {
+            state: state.join(workload),
+            ads: socket(sockets, workload),
+            admin: sockets.join(format!("{workload}.admin")),
+            config_keys: state.join(signing::DIR).join(PUBLIC_KEY),
+        }
     }
 
     pub(super) fn access_log(&self) -> PathBuf {
@@ -77,6 +88,7 @@ fn write_bootstrap(workload: &str, paths: &Paths) -> io::Result<PathBuf> {
     let bootstrap = json!({
         "workload": workload,
         "controlPlane": { "unix": paths.ads },
+        "configKeys": paths.config_keys,
         "admin": format!("unix:{}", paths.admin.display()),
         "stateDir": paths.state,
         "accessLog": { "file": paths.access_log() },
