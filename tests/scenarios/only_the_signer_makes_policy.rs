@@ -124,9 +124,7 @@ fn a_last_known_good_is_of_a_key_that_counts_or_none() {
     let mut sidecar = Sidecar::start(&site, &serve, "acme-api");
     assert!(sidecar.process.terminate().success());
     let nobody = site.beside().join("nobody.ads");
-    let begin = |keys: &Path| {
-        Sidecar::begin(&site, "acme-api", &json!({ "controlPlane": { "unix": nobody }, "configKeys": keys }))
-    };
+    let begin = |keys: &Path| Sidecar::begin(&site, "acme-api", &json!({ "controlPlane": { "unix": nobody }, "configKeys": keys }));
     let mut alone = begin(&site.config_keys());
     let address = alone.address();
     assert_eq!(get(address, "/").bearer(&site.token("acme")).send().status, 200);
@@ -136,7 +134,9 @@ fn a_last_known_good_is_of_a_key_that_counts_or_none() {
     let strangers = site.beside().join("strangers.pub");
     fs::write(&strangers, stranger.public_pem()).unwrap();
     let mut deceived = begin(&strangers);
-    deceived.process.line(|line| line.contains("last known good") && line.contains("not used") && line.contains("none of the configuration keys"));
+    deceived
+        .process
+        .line(|line| line.contains("last known good") && line.contains("not used") && line.contains("none of the configuration keys"));
     eventually("the admin endpoint answers", || (deceived.admin.get("/readyz")?.status == 503).then_some(()));
     assert_eq!(deceived.admin.addresses(), [], "no policy, no open port");
 }

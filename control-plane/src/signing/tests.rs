@@ -85,7 +85,8 @@ fn a_publication_has_one_epoch_and_the_next_a_higher() {
     assert_eq!(epochs, [Some(signer.epoch()); 2]);
     let second = signer.seal(upserts(vec![tenant("acme", 1)])).unwrap();
     assert!(second.upserts[0].epoch() > epochs[0]);
-    let opened = keys(&signer).open(Kind::Tenant, "acme", second.upserts[0].bytes.clone(), &second.upserts[0].seal.as_ref().unwrap().to_bytes());
+    let opened =
+        keys(&signer).open(Kind::Tenant, "acme", second.upserts[0].bytes.clone(), &second.upserts[0].seal.as_ref().unwrap().to_bytes());
     assert_eq!(opened.unwrap(), second.upserts[0]);
 }
 

@@ -8,7 +8,8 @@ use crate::{
 };
 
 /// RFC 8410 §10.3 and §10.1.
-const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+const PRIVATE: &str =
+    "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
 const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
 
 pub(crate) fn key() -> SigningKey {
@@ -117,9 +118,10 @@ fn keys_are_read_as_openssl_writes_them() {
         let error = ConfigKeys::from_pem(pem.as_bytes()).unwrap_err().to_string();
         assert!(error.starts_with(wanted), "{what}: {error}");
     }
-    for (what, pem, wanted) in
-        [("a public key", PUBLIC, "must be PEM: "), ("another algorithm", &PRIVATE.replace("K2Vw", "K2Vu"), "must hold a PKCS#8 private key")]
-    {
+    for (what, pem, wanted) in [
+        ("a public key", PUBLIC, "must be PEM: "),
+        ("another algorithm", &PRIVATE.replace("K2Vw", "K2Vu"), "must hold a PKCS#8 private key"),
+    ] {
         let error = SigningKey::from_pem(pem.as_bytes()).unwrap_err().to_string();
         assert!(error.starts_with(wanted), "{what}: {error}");
     }

@@ -118,7 +118,11 @@ fn one_resource_that_nobody_trusted_has_sealed_spoils_the_file() {
             proto::StoredResource { body: tenant("acme", 2).bytes, ..entry(&acme) },
             "Tenant/acme is not what its signature was made for".into(),
         ),
-        ("with a seal cut short", proto::StoredResource { seal: entry(&acme).seal.slice(1..), ..entry(&acme) }, "Tenant/acme has a seal that is none".into()),
+        (
+            "with a seal cut short",
+            proto::StoredResource { seal: entry(&acme).seal.slice(1..), ..entry(&acme) },
+            "Tenant/acme has a seal that is none".into(),
+        ),
     ] {
         assert_eq!(decode(&forged(vec![entry(&good), bad]), "acme-api", Some(&keys)), Err(wanted), "{what}");
     }

@@ -89,7 +89,10 @@ fn the_same_content_may_come_by_any_seal_and_lowers_nothing() {
         assert_eq!(told(&mut client, &[acme(1, epoch)], &[]), "");
         assert_eq!(known(&client), "acme=1");
     }
-    assert_eq!(told(&mut client, &[acme(2, 6)], &[]), "Tenant/acme: was signed at an earlier epoch than what is in force: 6, not 7 or later");
+    assert_eq!(
+        told(&mut client, &[acme(2, 6)], &[]),
+        "Tenant/acme: was signed at an earlier epoch than what is in force: 6, not 7 or later"
+    );
     let told: Vec<_> = client.floors().collect();
     assert_eq!(told, [(Kind::Tenant, "acme", Floor::of(&acme(1, 7)).unwrap())], "its seal says less than is known");
 }
@@ -109,7 +112,10 @@ fn what_was_taken_away_comes_back_no_older() {
     told(&mut client, &[acme(2, 5)], &[]);
     assert_eq!(told(&mut client, &[], &["acme"]), "", "nobody signs a removal");
     assert_eq!(known(&client), "-acme");
-    assert_eq!(told(&mut client, &[acme(1, 4)], &[]), "Tenant/acme: was signed at an earlier epoch than what is in force: 4, not 5 or later");
+    assert_eq!(
+        told(&mut client, &[acme(1, 4)], &[]),
+        "Tenant/acme: was signed at an earlier epoch than what is in force: 4, not 5 or later"
+    );
     assert_eq!(known(&client), "?acme");
     assert_eq!(told(&mut client, &[acme(2, 5)], &[]), "");
     assert_eq!(known(&client), "acme=2");
