@@ -39,8 +39,11 @@ pub(super) fn read_or_make(dir: &Path) -> Result<SigningKey, SigningError> {
 
 /// Leaves the public key in `dir`.
 pub(super) fn publish(dir: &Path, key: &SigningKey) -> Result<(), SigningError> {
-    let path = dir.join(PUBLIC_KEY);
-    keep(&path, key.public_pem().as_bytes(), false).map_err(|error| SigningError::File { path, error })
+    let (path, pem) = (dir.join(PUBLIC_KEY), key.public_pem());
+    if fs::read(&path).is_ok_and(|there| there == pem.as_bytes()) {
+        return Ok(());
+    }
+    keep(&path, pem.as_bytes(), false).map_err(|error| SigningError::File { path, error })
 }
 
 /// Whole or not at all; `new`: never in place of another.
