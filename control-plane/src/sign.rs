@@ -18,9 +18,12 @@ pub async fn sign(dir: &Path, key: &Path, out: &Path, watch: bool) -> Result<(),
     let mut changes = plane.fleet.changes();
     changes.mark_unchanged();
     write(&plane)?;
-    while watch {
+    if !watch {
+        return Ok(());
+    }
+    loop {
         match plane.step().await {
-            Step::Stop => break,
+            Step::Stop => return Ok(()),
             Step::Reloaded | Step::Fed | Step::Event(_) => {
                 // An edit with faults changes nothing.
                 if changes.has_changed().unwrap_or(false) {
@@ -31,5 +34,4 @@ pub async fn sign(dir: &Path, key: &Path, out: &Path, watch: bool) -> Result<(),
             }
         }
     }
-    Ok(())
 }
