@@ -3,6 +3,7 @@
 pub mod compile;
 pub mod feed;
 pub mod fleet;
+pub mod signing;
 pub mod spec;
 pub mod store;
 pub mod trust;
@@ -10,7 +11,9 @@ pub mod zones;
 
 pub mod admin;
 pub mod plane;
+pub mod replica;
 pub mod serve;
+pub mod sign;
 pub mod up;
 
 pub mod cli;
@@ -19,3 +22,4 @@ pub mod quickstart;
 
 mod pem;
 mod say;
+mod sockets;

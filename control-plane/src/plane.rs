@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -22,7 +22,6 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    task::AbortHandle,
 };
 
 use crate::{
@@ -38,6 +37,8 @@ use crate::{
     },
     fleet::{Fleet, FleetEvent, ads},
     say::say,
+    signing::{Signer, SigningError, set::SetError},
+    sockets::Sockets,
     spec::{Kind, Object, ObjectKey, Spec},
     store::{Catalog, Loaded},
     trust::{self, Trust, TrustConfig, TrustError},
@@ -60,6 +61,10 @@ pub enum PlaneError {
     Watch(io::Error),
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
+    #[error("configuration key: {0}")]
+    Signing(#[from] SigningError),
+    #[error(transparent)]
+    Set(#[from] SetError),
     #[error("{}: another control plane serves this directory", dir.display())]
     Served { dir: PathBuf },
     #[error("admin: {0}")]
@@ -85,13 +90,12 @@ pub(crate) struct Plane {
     unfilled: BTreeMap<Arc<str>, Resource>,
     /// Our own directory, below the real one that is served; none where nothing can be written there (a mounted ConfigMap).
     pub(crate) state: Option<PathBuf>,
-    /// Directory of the workloads' sockets, if they have any.
-    sockets: Option<PathBuf>,
+    /// Of the workloads, if they have any.
+    sockets: Option<Sockets>,
     /// Directory of the socket that operators ask.
     admin: PathBuf,
     /// Who vouches for sidecars, where they have identities.
     pub(crate) trust: Option<Arc<Trust>>,
-    served: BTreeMap<String, AbortHandle>,
     /// Faults of the present files, for `status`; each was printed when it came.
     faults: Arc<Mutex<BTreeSet<String>>>,
     /// Of the feeds, by the object that they are for; for `status` too.
@@ -112,6 +116,8 @@ pub(crate) struct PlaneConfig {
     /// For the socket that operators ask.
     pub(crate) admin: PathBuf,
     pub(crate) trust: Option<TrustConfig>,
+    /// The configuration key; default: one of the directory's own.
+    pub(crate) config_key: Option<PathBuf>,
 }
 
 /// What happened.
@@ -126,7 +132,8 @@ pub(crate) enum Step {
 }
 
 impl Plane {
-    /// Reads the directory, publishes it and serves each workload's socket. Faults are printed, and are an error here.
+    /// Reads the directory, publishes it under the seal of a configuration key and serves each workload's socket. Faults are printed, and
+    /// are an error here.
     pub(crate) async fn open(dir: &Path, config: PlaneConfig) -> Result<Self, PlaneError> {
         // Secrets of every tenant: in no core file, and not for whatever else runs as this user (prctl(2), ptrace(2)).
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
@@ -144,7 +151,7 @@ impl Plane {
         }
         let left_out: BTreeSet<String> = loaded.left_out.iter().map(ToString::to_string).collect();
         left_out.iter().for_each(say);
-        let sockets = config.sockets.map(|sockets| make_private(&sockets).map_err(at(&sockets))).transpose()?;
+        let sockets = config.sockets.map(|sockets| Sockets::new(&sockets).map_err(at(&sockets))).transpose()?;
         let state = dir.canonicalize().map_err(at(&dir))?.join(STATE_DIR);
         let (state, lock) = match lock(&state) {
             Ok(lock) => (Some(state), Some(lock)),
@@ -155,6 +162,11 @@ impl Plane {
             }
         };
         let (fleet, events) = Fleet::new();
+        match Signer::open(state.as_deref(), config.config_key.as_deref())? {
+            Some(signer) => fleet.sign(signer),
+            None => say("ringfence: nothing is signed, for there is no place for a configuration key: --config-key FILE"),
+        }
+        // It publishes: what it does is signed as all else.
         let trust = match (&config.trust, &state) {
             (None, _) => None,
             (Some(_), None) => return Err(PlaneError::NowhereForKeys { dir }),
@@ -182,7 +194,6 @@ impl Plane {
             sockets,
             admin: config.admin,
             trust,
-            served: BTreeMap::new(),
             faults: Arc::new(Mutex::new(left_out)),
             unfed: BTreeMap::new(),
             operators: Arc::default(),
@@ -218,11 +229,11 @@ impl Plane {
     pub(crate) async fn close(self) {
         // Whoever has not been told by then finds out.
         let _ = tokio::time::timeout(CLOSE, self.fleet.close()).await;
-        let sockets = self.sockets.iter().flat_map(|sockets| self.served.keys().map(|workload| socket(sockets, workload)));
-        for path in sockets.chain([admin_socket(&self.admin)]) {
-            // Gone already, if this fails.
-            let _ = fs::remove_file(path);
+        if let Some(sockets) = &self.sockets {
+            sockets.clear();
         }
+        // Gone already, if this fails.
+        let _ = fs::remove_file(admin_socket(&self.admin));
     }
 
     pub(crate) async fn serve_dangerous_plaintext(&self, address: SocketAddr) -> Result<SocketAddr, PlaneError> {
@@ -386,29 +397,9 @@ impl Plane {
         self.feeds.fill(&mut delta.upserts);
         self.fleet.publish(delta);
         self.take_up_operators();
-        let mut errors = Vec::new();
-        let Some(sockets) = &self.sockets else { return errors };
         let names: BTreeSet<String> = self.workloads().map(|object| object.key.name.to_string()).collect();
-        let sockets = sockets.clone();
-        self.served.retain(|name, serving| {
-            let keep = names.contains(name);
-            if !keep {
-                serving.abort();
-                // Gone already, if this fails.
-                let _ = fs::remove_file(socket(&sockets, name));
-            }
-            keep
-        });
-        for name in names {
-            if !self.served.contains_key(&name) {
-                let path = socket(&sockets, &name);
-                match ads::serve_unix(self.fleet.clone(), &name, &path) {
-                    Ok(serve) => drop(self.served.insert(name, tokio::spawn(serve).abort_handle())),
-                    Err(error) => errors.push(PlaneError::Path { path, error }),
-                }
-            }
-        }
-        errors
+        let errors = self.sockets.as_mut().map(|sockets| sockets.serve(names, &self.fleet)).unwrap_or_default();
+        errors.into_iter().map(|(path, error)| PlaneError::Path { path, error }).collect()
     }
 
     /// Operators are known by what their issuers publish at the time.
@@ -464,23 +455,8 @@ fn zone_key(name: &str) -> ObjectKey {
     ObjectKey { kind: Kind::PolicyZone, name: name.into() }
 }
 
-/// The socket of a workload's sidecar.
-fn socket(sockets: &Path, workload: &str) -> PathBuf {
-    sockets.join(format!("{workload}.ads"))
-}
-
 fn admin_socket(dir: &Path) -> PathBuf {
     dir.join("status.sock")
-}
-
-/// Makes a directory that is ours alone; an error where others may put something into one that is there. Yields its absolute path.
-fn make_private(dir: &Path) -> io::Result<PathBuf> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let dir = dir.canonicalize()?;
-    if dir.metadata()?.permissions().mode() & 0o022 != 0 {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others may write to it: chmod go-w"));
-    }
-    Ok(dir)
 }
 
 /// Makes the state directory and takes its lock.

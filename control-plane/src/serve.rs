@@ -28,6 +28,8 @@ pub struct ServeConfig {
     pub admin: Option<AdminConfig>,
     /// For mutual TLS, and who vouches for it.
     pub tls: Option<(SocketAddr, TrustConfig)>,
+    /// The configuration key, where it is not to be the directory's own.
+    pub config_key: Option<PathBuf>,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -35,7 +37,8 @@ pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
     let own = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
     let admin = config.sockets.clone().unwrap_or_else(|| own.path().to_owned());
     let trust = config.tls.as_ref().map(|(_, trust)| trust.clone());
-    let mut plane = Plane::open(dir, PlaneConfig { sockets: config.sockets.clone(), admin, trust }).await?;
+    let mut plane =
+        Plane::open(dir, PlaneConfig { sockets: config.sockets.clone(), admin, trust, config_key: config.config_key.clone() }).await?;
     if let Some(sockets) = &config.sockets {
         say(format_args!("ringfence: sockets in {}", sockets.display()));
     }

@@ -11,14 +11,18 @@ mod succession;
 
 use std::{
     convert::Infallible,
-    io,
+    fs, io,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use ringfence_policy::WorkloadName;
-use ringfence_xds::client::Client;
+use ringfence_xds::{
+    client::Client,
+    seal::{ConfigKeys, KeyError},
+};
 use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::{
     runtime::LocalOptions,
@@ -81,6 +85,10 @@ pub enum StartError {
     Handover(#[from] HandoverError),
     #[error("take-over: the last known good makes no policy here; the other sidecar goes on")]
     NoPolicy,
+    #[error("configKeys: {}: {error}", path.display())]
+    ConfigKeysFile { path: PathBuf, error: io::Error },
+    #[error("configKeys: {}: {error}", path.display())]
+    ConfigKeys { path: PathBuf, error: KeyError },
     #[error("accessLog: {0}")]
     AccessLog(io::Error),
     #[error(transparent)]
@@ -99,6 +107,7 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
     raise_descriptor_limit();
     let metrics = Arc::new(Metrics::new());
     let workload: WorkloadName = bootstrap.workload.parse()?;
+    let config_keys = bootstrap.config_keys.as_deref().map(config_keys).transpose()?;
     let Begin { last_good, predecessor, mut estate } = Begin::new(&bootstrap, take_over)?;
     let (access_log, writer) = open_access_log(&bootstrap, &workload, &metrics).map_err(StartError::AccessLog)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -153,13 +162,16 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
     });
     let zones = Zones::new(bootstrap.state_dir.as_deref())?;
     let restored = last_good.as_ref().and_then(|last_good| {
-        last_good.load().unwrap_or_else(|error| {
+        last_good.load(config_keys.as_deref()).unwrap_or_else(|error| {
             notice(format_args!("last known good: {error}"));
             None
         })
     });
     let mut apply = Apply {
-        client: Client::new(workload.as_str()),
+        client: match config_keys {
+            Some(keys) => Client::new(workload.as_str()).trusting(keys),
+            None => Client::new(workload.as_str()),
+        },
         workload: workload.to_string(),
         current: shared.current.clone(),
         listeners,
@@ -264,6 +276,11 @@ fn raise_descriptor_limit() {
 
 async fn joined(threads: Vec<thread::JoinHandle<()>>) {
     let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+}
+
+fn config_keys(path: &Path) -> Result<Arc<ConfigKeys>, StartError> {
+    let pem = fs::read(path).map_err(|error| StartError::ConfigKeysFile { path: path.into(), error })?;
+    ConfigKeys::from_pem(&pem).map(Arc::new).map_err(|error| StartError::ConfigKeys { path: path.into(), error })
 }
 
 async fn serve_admin(admin: Option<(AdminListener, Admin)>) -> io::Result<Infallible> {

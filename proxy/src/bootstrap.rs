@@ -24,6 +24,9 @@ pub struct Bootstrap {
     pub control_plane: ControlPlane,
     /// Without it this sidecar has no name of its own; required to reach the control plane over TLS.
     pub identity: Option<Identity>,
+    /// PEM public keys of Ed25519, read at the start: policy is what one of them has sealed, from the control plane as from disk. More than
+    /// one while a new key takes over. Without any, whoever answers as the control plane is believed.
+    pub config_keys: Option<PathBuf>,
     /// Where `/readyz`, `/healthz`, `/metrics` and `/config` are served: `unix:/path` or a loopback address; default: nowhere.
     pub admin: Option<String>,
     /// Holds the last known good and the SVID with its key; made with mode 0700 if it is missing. Without it a restart begins without policy.
@@ -126,6 +129,10 @@ impl Bootstrap {
             return Err(("controlPlane.dangerousPlaintext", format!("{address} is not a loopback address")));
         }
         identity::check(self)?;
+        // The Unix socket's user and loopback's are trusted with policy by being what they are; a server in the network is not.
+        if matches!(self.control_plane, ControlPlane::Tls(_)) && self.config_keys.is_none() {
+            return Err(("configKeys", "is required with controlPlane.tls: whoever takes over that server could write policy".into()));
+        }
         if self.forget_seconds == 0 {
             return Err(("forgetSeconds", "must be at least 1".into()));
         }

@@ -109,14 +109,33 @@ impl Serve {
     /// The same for another directory or plaintext port, with the sockets where `site` has them.
     #[track_caller]
     pub fn start_at(site: &Site, dir: &Path, plaintext: SocketAddr) -> Self {
-        let sockets = site.beside().join("ads");
         let mut command = Command::new(binary("ringfence"));
-        command.arg("serve").arg(dir).arg("--sockets").arg(&sockets).arg("--dangerous-plaintext").arg(plaintext.to_string());
+        command.arg("serve").arg(dir).arg("--dangerous-plaintext").arg(plaintext.to_string());
+        Self::begin(site, command)
+    }
+
+    /// One that has no key, and serves what `ringfence sign` has left in a file.
+    #[track_caller]
+    pub fn start_signed(site: &Site, file: &Path, config_keys: &Path) -> Self {
+        let mut command = Command::new(binary("ringfence"));
+        command.arg("serve").arg("--signed").arg(file).arg("--config-keys").arg(config_keys).arg("--dangerous-plaintext=127.0.0.1:0");
+        Self::begin(site, command)
+    }
+
+    #[track_caller]
+    fn begin(site: &Site, mut command: Command) -> Self {
+        let sockets = site.beside().join("ads");
+        command.arg("--sockets").arg(&sockets);
         let mut process = Process::start(&mut command);
         process.line(|line| line == "ready");
         let line = process.line(|line| line.contains("plaintext on"));
         let plaintext = line.rsplit(' ').next().and_then(|address| address.parse().ok()).expect("the line ends in an address");
         Self { process, sockets, plaintext }
+    }
+
+    /// Directory of the sockets.
+    pub fn sockets(&self) -> &Path {
+        &self.sockets
     }
 
     /// The socket of a workload's sidecar.

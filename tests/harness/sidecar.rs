@@ -20,10 +20,10 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Of `workload`, on its Unix socket; ready when this returns.
+    /// Of `workload`, on its Unix socket, believing the site's own configuration key; ready when this returns.
     #[track_caller]
     pub fn start(site: &Site, serve: &Serve, workload: &str) -> Self {
-        Self::ready(Self::begin(site, workload, &json!({ "controlPlane": { "unix": serve.socket(workload) } })))
+        Self::start_with(site, serve, workload, &json!({ "configKeys": site.config_keys() }))
     }
 
     /// With these fields of the bootstrap besides or instead.

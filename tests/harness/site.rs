@@ -53,6 +53,11 @@ impl Site {
         self.dir.path()
     }
 
+    /// The public key of the control plane that serves the directory.
+    pub fn config_keys(&self) -> PathBuf {
+        self.dir().join(".ringfence/trust/config.pub")
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir().join(name)
     }

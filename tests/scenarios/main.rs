@@ -20,6 +20,7 @@ mod keys_and_policy_reach_remembered_tokens;
 mod limits_hold;
 mod names_are_filtered;
 mod nothing_of_another_tenant_reaches_a_stream;
+mod only_the_signer_makes_policy;
 mod operators_see_what_they_may;
 mod policy_zones_come_from_primaries;
 mod quickstart_works;

@@ -138,6 +138,6 @@ fn the_admin_endpoint_only_shows_and_shows_no_secret() {
     let versions = config["versions"].as_array().unwrap();
     assert_eq!(
         versions.iter().map(|version| version["kind"].as_str().unwrap()).collect::<BTreeSet<_>>(),
-        BTreeSet::from(["Issuer", "Tenant", "Workload"])
+        BTreeSet::from(["Issuer", "Platform", "Tenant", "Workload"])
     );
 }

@@ -19,6 +19,7 @@ fn bootstrap(site: &Site, serve: &ServeTls) -> (Value, PathBuf) {
     let token = site.beside().join("join-token");
     let fields = json!({
         "controlPlane": { "tls": serve.address },
+        "configKeys": site.config_keys(),
         "identity": {
             "trustDomain": "ringfence.internal",
             "bundle": serve.bundle,

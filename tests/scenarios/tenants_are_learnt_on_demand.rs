@@ -88,8 +88,8 @@ fn memory_of_ten_among(count: usize) -> u64 {
     }
     let config = sidecar.admin.config();
     assert_eq!(config["tenantCount"], 10);
-    // Ten tenants and ten bindings, the issuer, the workload.
-    assert_eq!(config["versions"].as_array().unwrap().len(), 22, "{config}");
+    // Ten tenants and ten bindings, the issuer, the workload, the platform.
+    assert_eq!(config["versions"].as_array().unwrap().len(), 23, "{config}");
     procfs::resident_kib(sidecar.process.pid())
 }
 

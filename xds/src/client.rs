@@ -5,7 +5,17 @@
 //! what is held outlives it and is told as `initial_resource_versions`. A resource's `ttl` is not honoured: policy must not vanish because
 //! a heartbeat was late.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod floors;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use floors::Floors;
+use ringfence_policy::{TenantId, rpz::Zone, snapshot::ResourceVersion};
 
 use crate::{
     assemble::{Known, Lookup},
@@ -13,17 +23,16 @@ use crate::{
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as WireResource},
     nack,
     resource::{Kind, Resource},
+    seal::{ConfigKeys, Floor},
     zone::HeldZone,
 };
-use ringfence_policy::{TenantId, rpz::Zone, snapshot::ResourceVersion};
-
-#[cfg(test)]
-pub(crate) mod tests;
 
 /// What a sidecar knows and wants.
 #[derive(Debug)]
 pub struct Client {
     node: Node,
+    /// `None`: whoever speaks on the stream is believed.
+    keys: Option<Arc<ConfigKeys>>,
     /// Counts the streams: an update of an earlier one is void.
     stream: u64,
     /// Whether this stream's first request, the only one that names the node, is still to be sent.
@@ -40,6 +49,7 @@ struct Subscription {
     subscribed: BTreeSet<String>,
     /// Whether this stream has carried a request of this kind: only the first may tell initial versions.
     started: bool,
+    floors: Floors,
 }
 
 #[derive(Debug)]
@@ -88,17 +98,24 @@ impl Client {
             user_agent_version: env!("CARGO_PKG_VERSION").into(),
             ..Node::default()
         };
-        Self { node, stream: 0, introduce: true, kinds: Kind::ALL.into_iter().map(|kind| (kind, Subscription::default())).collect() }
+        let kinds = Kind::ALL.into_iter().map(|kind| (kind, Subscription::default())).collect();
+        Self { node, keys: None, stream: 0, introduce: true, kinds }
     }
 
-    /// Takes over what an earlier run acknowledged, before anything is wanted. Resources that no longer decode are left out and returned.
+    /// Takes nothing for policy but what one of `keys` has sealed, and nothing that is older than what was in force.
+    pub fn trusting(mut self, keys: Arc<ConfigKeys>) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
+    /// Takes over what an earlier run acknowledged, before anything is wanted: from a place where its seals were verified. Resources that
+    /// no longer decode are left out and returned.
     pub fn restore(&mut self, resources: impl IntoIterator<Item = Resource>) -> Vec<Rejection> {
         let mut rejections = Vec::new();
         for resource in resources {
             match decode::decode(resource.kind, &resource.name, &resource.bytes) {
                 Ok(decoded) => {
-                    let name = resource.name.to_string();
-                    self.subscription(resource.kind).known.insert(name, Entry::held(Upsert { resource, decoded }));
+                    self.subscription(resource.kind).hold(Upsert { resource, decoded });
                 }
                 Err(rejection) => rejections.push(rejection),
             }
@@ -106,15 +123,38 @@ impl Client {
         rejections
     }
 
+    /// Takes over what an earlier run knew to have been in force.
+    pub fn restore_floors(&mut self, floors: impl IntoIterator<Item = (Kind, String, Floor)>) {
+        for (kind, name, floor) in floors {
+            self.subscription(kind).floors.raise(&name, floor);
+        }
+    }
+
+    /// What was in force, where the seal of what is held does not tell.
+    pub fn floors(&self) -> impl Iterator<Item = (Kind, &str, Floor)> {
+        self.kinds.iter().flat_map(|(kind, subscription)| {
+            let told = |name: &str| subscription.known.get(name).and_then(|entry| entry.resource.as_ref()?.epoch());
+            let untold = subscription.floors.iter().filter(move |(name, floor)| told(name) != Some(floor.epoch));
+            untold.map(|(name, floor)| (*kind, name, floor))
+        })
+    }
+
     /// Takes names of which nothing is known for absent: what a complete policy refers to and does not hold had been told absent before it
     /// was stored.
     pub fn presume_absent(&mut self, names: BTreeMap<Kind, BTreeSet<String>>) {
         for (kind, names) in names {
+            let gone = self.gone(kind);
             let known = &mut self.subscription(kind).known;
             for name in names {
-                known.entry(name).or_insert(Entry::ABSENT);
+                known.entry(name).or_insert_with(gone);
             }
         }
+    }
+
+    /// What is known of a name of which somebody says that there is no such resource. Nobody signs that. Whatever else is missing, less is
+    /// allowed without it; without a Platform it would be more.
+    fn gone(&self, kind: Kind) -> fn() -> Entry {
+        if kind == Kind::Platform && self.keys.is_some() { || Entry::UNUSABLE } else { || Entry::ABSENT }
     }
 
     /// Lets go of a restored resource that cannot be put in force.
@@ -164,6 +204,7 @@ impl Client {
         subscription.wanted = names;
         let wanted = &subscription.wanted;
         subscription.known.retain(|name, _| wanted.contains(name));
+        subscription.floors.forget_oldest(wanted);
         self.subscribe(kind)
     }
 
@@ -213,7 +254,7 @@ impl Client {
         self.kinds.entry(kind).or_default()
     }
 
-    /// Decodes a response. Nothing is in force until `finish`.
+    /// Verifies and decodes a response. Nothing is in force until `finish`.
     pub fn receive(&mut self, response: DeltaDiscoveryResponse) -> Update {
         let DeltaDiscoveryResponse { resources, type_url, nonce, removed_resources, .. } = response;
         let kind = Kind::from_type_url(&type_url);
@@ -237,11 +278,12 @@ impl Client {
             update.refused = Some(format!("{kind} {} stands twice in one response", Quoted(twice)));
             return update;
         }
+        let keys = self.keys.clone();
         let subscription = self.subscription(kind);
         for resource in resources {
             // What was not asked for (any more) is ignored, as the protocol has it.
             if subscription.wanted.contains(&resource.name) {
-                match subscription.read(kind, resource) {
+                match subscription.read(kind, resource, keys.as_deref()) {
                     Ok(upsert) => update.upserts.extend(upsert),
                     Err(rejection) => update.rejections.push(rejection),
                 }
@@ -260,17 +302,19 @@ impl Client {
         }
         if let (Some(kind), None) = (kind, &refused) {
             let rejected: HashSet<&str> = rejections.iter().map(|rejection| rejection.name.as_str()).collect();
-            let Subscription { wanted, known, .. } = self.subscription(kind);
+            let gone = self.gone(kind);
+            let subscription = self.subscription(kind);
+            let Subscription { wanted, known, .. } = subscription;
             let never_held = |name: &&str| known.get(*name).is_none_or(|entry| entry.resource.is_none());
             let unusable: Vec<&str> = rejected.iter().copied().filter(|name| wanted.contains(*name)).filter(never_held).collect();
             known.extend(unusable.into_iter().map(|name| (name.to_owned(), Entry::UNUSABLE)));
+            known.extend(removed.into_iter().filter(|name| wanted.contains(name)).map(|name| (name, gone())));
             for upsert in upserts {
                 let name = &*upsert.resource.name;
-                if wanted.contains(name) && !rejected.contains(name) {
-                    known.insert(name.to_owned(), Entry::held(upsert));
+                if subscription.wanted.contains(name) && !rejected.contains(name) {
+                    subscription.hold(upsert);
                 }
             }
-            known.extend(removed.into_iter().filter(|name| wanted.contains(name)).map(|name| (name, Entry::ABSENT)));
         }
         let error_detail = match refused {
             Some(message) => Some(nack::whole(&message)),
@@ -288,9 +332,17 @@ impl Client {
 }
 
 impl Subscription {
+    fn hold(&mut self, upsert: Upsert) {
+        let name = &*upsert.resource.name;
+        if let Some(floor) = Floor::of(&upsert.resource) {
+            self.floors.raise(name, floor);
+        }
+        self.known.insert(name.to_owned(), Entry::held(upsert));
+    }
+
     /// One resource of a response; `Ok(None)`: a heartbeat of what is held.
-    fn read(&self, kind: Kind, resource: WireResource) -> Result<Option<Upsert>, Rejection> {
-        let WireResource { name, version, resource: body, .. } = resource;
+    fn read(&self, kind: Kind, resource: WireResource, keys: Option<&ConfigKeys>) -> Result<Option<Upsert>, Rejection> {
+        let WireResource { name, version, resource: body, seal, .. } = resource;
         let reject = |message: String| Rejection { kind, name: name.clone(), faults: vec![Fault { path: String::new(), message }] };
         let entry = self.known.get(&name).and_then(|entry| Some((entry.resource.as_ref()?, &entry.known)));
         let Some(body) = body else {
@@ -300,12 +352,20 @@ impl Subscription {
         if body.type_url != kind.type_url() {
             return Err(reject(format!("must be a {}, not {}", kind.type_url(), Quoted(&body.type_url))));
         }
+        let resource = match keys {
+            Some(keys) if kind.is_sealed() => {
+                let opened = keys.open(kind, &name, body.value.into(), &seal);
+                let current = opened.and_then(|resource| self.floors.bear(&resource).map(|()| resource));
+                current.map_err(|error| reject(error.to_string()))?
+            }
+            // A seal that nobody verified is none.
+            _ => Resource { kind, name: name.as_str().into(), version: version.into(), bytes: body.value.into(), seal: None },
+        };
         let decoded = match entry {
             // What has not changed keeps its identity: tokens verified with an issuer's keys stay verified when these are sent again.
-            Some((held, Known::Held(decoded))) if held.bytes == body.value => decoded.clone(),
-            _ => decode::decode(kind, &name, &body.value)?,
+            Some((held, Known::Held(decoded))) if held.bytes == resource.bytes => decoded.clone(),
+            _ => decode::decode(kind, &name, &resource.bytes)?,
         };
-        let resource = Resource { kind, name: name.into(), version: version.into(), bytes: body.value.into() };
         Ok(Some(Upsert { resource, decoded }))
     }
 }

@@ -7,6 +7,7 @@ pub mod decode;
 pub mod generated;
 mod nack;
 pub mod resource;
+pub mod seal;
 pub mod server;
 #[cfg(test)]
 mod tests;

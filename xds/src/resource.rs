@@ -4,9 +4,8 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message;
-use sha2::{Digest as _, Sha256};
 
-use crate::{generated::resource as proto, zone::Digest};
+use crate::{generated::resource as proto, seal::Seal, zone::Digest};
 
 /// The kinds of resource, in the order in which they are sent: what is referred to goes before what refers to it
 /// (make before break); removals go the other way round.
@@ -37,6 +36,12 @@ impl Kind {
             Kind::Binding => "type.googleapis.com/ringfence.v1.Binding",
             Kind::Workload => "type.googleapis.com/ringfence.v1.Workload",
         }
+    }
+
+    /// Whether a resource of this kind is sealed by the configuration key. A chunk need not be: its name is the SHA-256 of its data, which the
+    /// decoder holds it to, and names of chunks are taken from sealed manifests alone.
+    pub const fn is_sealed(self) -> bool {
+        !matches!(self, Kind::ZoneChunk)
     }
 
     pub fn from_type_url(url: &str) -> Option<Kind> {
@@ -86,12 +91,16 @@ body!(TrustBundle, ZoneChunk, PolicyZone, Platform, Issuer, Tenant, Binding, Wor
 
 /// An encoded resource. Its version is a hash of its content: two replicas, or one before and after a restart, give the same
 /// content the same version, and a version says nothing of how often anything else has changed.
+///
+/// That of a sealed resource names the key besides, but not the epoch: whoever holds the same content by the seal of a key that is on its
+/// way out is sent it again, and whoever holds it by an earlier seal of the same key is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
     pub kind: Kind,
     pub name: Arc<str>,
     pub version: Arc<str>,
     pub bytes: Bytes,
+    pub seal: Option<Arc<Seal>>,
 }
 
 impl Resource {
@@ -100,16 +109,28 @@ impl Resource {
     }
 
     pub fn encoded(kind: Kind, name: impl Into<Arc<str>>, bytes: Bytes) -> Self {
-        let digest = Sha256::digest(&bytes);
-        // 128 bits: enough that no two contents of one resource meet by chance.
-        let version: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { kind, name: name.into(), version: version.into(), bytes }
+        let version = content_version(&Digest::of(&bytes)).into();
+        Self { kind, name: name.into(), version, bytes, seal: None }
     }
 
     /// A chunk, encoded. Its name is its content's hash already.
     pub fn chunk(digest: Digest, bytes: Bytes) -> Self {
-        let name = digest.to_string();
-        let version = name[..32].into();
-        Self { kind: Kind::ZoneChunk, name: name.into(), version, bytes }
+        Self { kind: Kind::ZoneChunk, name: digest.to_string().into(), version: content_version(&digest).into(), bytes, seal: None }
     }
+
+    /// With its seal. `digest`: of `bytes`.
+    pub(crate) fn sealed(kind: Kind, name: impl Into<Arc<str>>, bytes: Bytes, digest: &Digest, seal: Seal) -> Self {
+        let version = format!("{}.{}", content_version(digest), seal.key).into();
+        Self { kind, name: name.into(), version, bytes, seal: Some(seal.into()) }
+    }
+
+    /// The epoch of its seal.
+    pub fn epoch(&self) -> Option<u64> {
+        self.seal.as_ref().map(|seal| seal.epoch)
+    }
+}
+
+/// 128 bits: enough that no two contents of one resource meet by chance.
+fn content_version(digest: &Digest) -> String {
+    digest.0[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -167,6 +167,7 @@ fn wire(resource: Resource) -> WireResource {
     WireResource {
         name: resource.name.to_string(),
         version: resource.version.to_string(),
+        seal: resource.seal.map(|seal| seal.to_bytes()).unwrap_or_default(),
         resource: Some(prost_types::Any { type_url: resource.kind.type_url().into(), value: resource.bytes.into() }),
         ..WireResource::default()
     }

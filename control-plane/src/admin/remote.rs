@@ -181,7 +181,7 @@ impl State {
             Endpoint::Health => text("text/plain; charset=utf-8", "ok\n"),
             Endpoint::Status => json(&self.status(extent)),
             Endpoint::Metrics => text(metrics::CONTENT_TYPE, metrics::render(&self.running.fleet, self.running.faults.lock().len())),
-            Endpoint::Resources => match workload.and_then(|workload| self.running.fleet.resources(workload, extent)) {
+            Endpoint::Resources => match workload.and_then(|workload| self.running.fleet.listed(workload, extent)) {
                 Some(listed) => json(&listed),
                 None => empty(StatusCode::NOT_FOUND),
             },

@@ -4,6 +4,7 @@ mod explain;
 mod init;
 mod join;
 mod serve;
+mod sign;
 mod status;
 mod token;
 mod trust;
@@ -47,6 +48,9 @@ enum Command {
     /// Run the control plane alone: watch a directory, push to sidecars that were started otherwise
     #[command(after_help = "Example:\n  ringfence serve ringfence-quickstart --sockets run")]
     Serve(serve::ServeArgs),
+    /// Compile and sign a directory, for control planes that serve it without the configuration key
+    #[command(after_help = "Example:\n  ringfence sign ringfence-quickstart --key config.key --out policy.signed --watch")]
+    Sign(sign::SignArgs),
     /// Write the quickstart: two tenants, a platform, three workloads, a development issuer
     #[command(after_help = "Example:\n  ringfence init demo")]
     Init(init::InitArgs),
@@ -115,6 +119,10 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => {
             drop(out);
             ran(serve::run(&args))
+        }
+        Command::Sign(args) => {
+            drop(out);
+            ran(sign::run(&args))
         }
         Command::Init(args) => done(init::run(&args, &mut out)),
         Command::Token(args) => done(token::run(&args, &mut out)),

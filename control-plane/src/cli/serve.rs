@@ -8,6 +8,7 @@ use super::trust::TrustArgs;
 use crate::{
     admin::remote::AdminConfig,
     plane::PlaneError,
+    replica,
     serve::{self, ServeConfig},
 };
 
@@ -15,7 +16,17 @@ use crate::{
 #[command(group = clap::ArgGroup::new("listen").required(true).multiple(true))]
 pub(super) struct ServeArgs {
     /// Directory to watch
-    dir: PathBuf,
+    #[arg(required_unless_present = "signed")]
+    dir: Option<PathBuf>,
+    /// Instead of a directory: a file of `ringfence sign`, and whatever takes its place
+    #[arg(long, value_name = "FILE", requires = "config_keys", conflicts_with_all = ["dir", "config_key", "notify", "tls", "admin"])]
+    signed: Option<PathBuf>,
+    /// Public keys in PEM, one of which must have signed it
+    #[arg(long, value_name = "FILE", requires = "signed")]
+    config_keys: Option<PathBuf>,
+    /// Configuration key: a PKCS#8 private key of Ed25519 in PEM; default: one of the directory's own, made at the first start
+    #[arg(long, value_name = "FILE")]
+    config_key: Option<PathBuf>,
     /// Directory for a Unix socket <workload>.ads for each workload, which this user alone can open; made with mode 0700 if it is missing
     #[arg(long, group = "listen")]
     sockets: Option<PathBuf>,
@@ -63,7 +74,16 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Error> {
         notify: args.notify,
         admin: args.admin(),
         tls: args.tls.map(|address| (address, args.trust.config())),
+        config_key: args.config_key.clone(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    Ok(runtime.block_on(serve::serve(&args.dir, &config))?)
+    let served = async {
+        match (&args.dir, &args.signed, &args.config_keys) {
+            (Some(dir), ..) => serve::serve(dir, &config).await,
+            (None, Some(file), Some(keys)) => replica::serve(file, keys, &config).await,
+            // Wrong usage, which clap has refused.
+            (None, ..) => Ok(()),
+        }
+    };
+    Ok(runtime.block_on(served)?)
 }

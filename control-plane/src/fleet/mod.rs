@@ -6,6 +6,7 @@ mod tls;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,7 +14,7 @@ use ringfence_xds::{
     decode::{self, Decoded, Rejection},
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
     policy::spiffe::Member,
-    resource::{Kind, TRUST_BUNDLE},
+    resource::{Kind, Resource, TRUST_BUNDLE},
     server::{Event, ResourceSet, Stream, StreamError, View},
 };
 use tokio::sync::{Notify, mpsc, watch};
@@ -21,6 +22,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::{
     admin::{remote::Listed, roles::Extent},
     compile::Delta,
+    say::say,
+    signing::{
+        Signer,
+        set::{self, SetError},
+    },
     trust::Peer,
 };
 
@@ -50,6 +56,8 @@ pub enum FleetEvent {
 pub struct Fleet {
     inner: Mutex<Inner>,
     events: mpsc::Sender<FleetEvent>,
+    /// Held as long as it takes to publish, so that what is signed later is published later. `None`: what is published stays as it comes.
+    signer: Mutex<Option<Signer>>,
     /// Counts changes of what `status` and `in_sync` would say.
     changed: watch::Sender<u64>,
 }
@@ -116,7 +124,18 @@ pub struct NodeStatus {
 impl Fleet {
     pub fn new() -> (Arc<Self>, mpsc::Receiver<FleetEvent>) {
         let (events, receiver) = mpsc::channel(MAX_EVENTS);
-        (Arc::new(Self { inner: Mutex::default(), events, changed: watch::Sender::new(0) }), receiver)
+        let (inner, signer) = (Mutex::default(), Mutex::default());
+        (Arc::new(Self { inner, events, signer, changed: watch::Sender::new(0) }), receiver)
+    }
+
+    /// From now on whatever is published goes under the signer's seal. Before anything is.
+    pub fn sign(&self, mut signer: Signer) {
+        let first = signer.begin();
+        *self.signer.lock().unwrap_or_else(PoisonError::into_inner) = Some(signer);
+        match first {
+            Ok(delta) => self.put(delta),
+            Err(error) => say(format_args!("ringfence: {error}")),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -126,6 +145,33 @@ impl Fleet {
 
     /// Changes the published set; sends each stream what of it changed for it, and nothing to the others.
     pub fn publish(&self, delta: Delta) {
+        let mut signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+        if delta.upserts.is_empty() && delta.removed.is_empty() {
+            return;
+        }
+        match &mut *signer {
+            None => self.put(delta),
+            Some(signer) => match signer.seal(delta) {
+                Ok(delta) => self.put(delta),
+                Err(error) => say(format_args!("ringfence: {error}; nothing was changed")),
+            },
+        }
+    }
+
+    /// Everything that is published.
+    pub fn resources(&self) -> Vec<Resource> {
+        self.lock().set.iter().cloned().collect()
+    }
+
+    /// The same as a file, for those who serve it without the key. An error where nothing is signed.
+    pub fn write_signed(&self, path: &Path) -> Result<(), SetError> {
+        // Nothing is published meanwhile, so that the epoch is that of the set.
+        let signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+        let signer = signer.as_ref().ok_or(SetError::Unsigned)?;
+        set::write(path, signer.key(), signer.epoch(), &self.resources())
+    }
+
+    fn put(&self, delta: Delta) {
         let upserts: Vec<(Kind, Arc<str>)> = delta.upserts.iter().map(|resource| (resource.kind, resource.name.clone())).collect();
         let mut changed: BTreeMap<Kind, HashSet<&str>> = BTreeMap::new();
         for (kind, name) in upserts.iter().chain(&delta.removed) {
@@ -267,7 +313,7 @@ impl Fleet {
     }
 
     /// What the sidecar of `workload` may see, by kind and name. `None`: there is no such workload within `extent`.
-    pub(crate) fn resources(&self, workload: &str, extent: Extent<'_>) -> Option<Vec<Listed>> {
+    pub(crate) fn listed(&self, workload: &str, extent: Extent<'_>) -> Option<Vec<Listed>> {
         let inner = self.lock();
         let view = inner.set.view(workload);
         if !view.exists() || !takes_in(extent, &view) {

@@ -3,5 +3,7 @@
 pub mod catalog;
 pub mod files;
 pub mod watch;
+mod watched;
 
 pub use catalog::{Catalog, Loaded};
+pub use watched::WatchedFile;

@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::{
     say::say,
+    signing::{self, PUBLIC_KEY},
     trust::{DEFAULT_JOIN_TTL, Trust},
 };
 
@@ -37,11 +38,17 @@ pub(super) struct Paths {
     pub(super) state: PathBuf,
     /// A Unix socket; short, because its path may have 107 bytes only.
     pub(super) admin: PathBuf,
+    /// Of the control plane that this sidecar is to believe.
+    config_keys: PathBuf,
 }
 
 impl Paths {
     pub(super) fn new(state: &Path, sockets: &Path, workload: &str) -> Self {
-        Self { state: state.join(workload), admin: sockets.join(format!("{workload}.admin")) }
+        Self {
+            state: state.join(workload),
+            admin: sockets.join(format!("{workload}.admin")),
+            config_keys: state.join(signing::DIR).join(PUBLIC_KEY),
+        }
     }
 
     pub(super) fn access_log(&self) -> PathBuf {
@@ -95,6 +102,7 @@ fn write_bootstrap(workload: &str, paths: &Paths, joining: &Joining) -> io::Resu
             "bundle": joining.trust.bundle_file(),
             "source": { "controlPlane": { "joinToken": "stdin" } },
         },
+        "configKeys": paths.config_keys,
         "admin": format!("unix:{}", paths.admin.display()),
         "stateDir": paths.state,
         "accessLog": { "file": paths.access_log() },

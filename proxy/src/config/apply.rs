@@ -14,7 +14,7 @@ use ringfence_xds::{
     client::{Client, Update},
     decode::{Decoded, Rejection},
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
-    resource::{Kind, Resource, TRUST_BUNDLE, binding_name},
+    resource::{Kind, TRUST_BUNDLE, binding_name},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     Current,
-    last_good::LastGood,
+    last_good::{LastGood, Stored},
     learn::{Learnt, Question},
     stream::StreamEvent,
     zones::Zones,
@@ -103,7 +103,9 @@ struct Retry {
 
 impl Apply {
     /// Takes the last known good, if there is one, and prepares what it needs. Nothing is in force before `begin`.
-    pub fn restore(&mut self, resources: Vec<Resource>) {
+    pub fn restore(&mut self, stored: Stored) {
+        let Stored { resources, floors } = stored;
+        self.client.restore_floors(floors);
         for resource in resources.iter().filter(|resource| resource.kind == Kind::Binding) {
             self.learning.learnt.insert(resource.name.to_string(), true);
         }
@@ -251,7 +253,7 @@ impl Apply {
 
     fn store(&mut self) {
         if let Some(last_good) = &self.last_good
-            && let Err(error) = last_good.store(self.client.held())
+            && let Err(error) = last_good.store(self.client.held(), self.client.floors())
         {
             return notice(format_args!("last known good: {error}"));
         }

@@ -1,5 +1,7 @@
 //! One sidecar's half, and a server that says what it likes.
 
+mod seals;
+
 use std::collections::BTreeSet;
 
 use prost::Message;

@@ -51,9 +51,14 @@ impl Reach {
 }
 
 impl ResourceSet {
-    /// Publishes a resource; `false`: it is there already with this very content.
+    /// Publishes a resource; `false`: it is there already with this very content. A later seal then takes the place of the earlier all the
+    /// same, for those who had something else meanwhile.
     pub fn insert(&mut self, resource: Resource) -> bool {
-        if self.get(resource.kind, &resource.name).is_some_and(|old| old.version == resource.version) {
+        let old = self.kinds.get_mut(&resource.kind).and_then(|names| names.get_mut(&resource.name));
+        if let Some(old) = old.filter(|old| old.version == resource.version) {
+            if old.epoch() < resource.epoch() {
+                old.seal = resource.seal;
+            }
             return false;
         }
         self.refer(&resource);

@@ -3,7 +3,7 @@ use super::*;
 const TOKEN: &str = r#"{"controlPlane": {"joinToken": "stdin"}}"#;
 
 fn json(control_plane: &str, identity: &str, more: &str) -> String {
-    format!(r#"{{"workload": "api", "controlPlane": {control_plane}, "identity": {identity}{more}}}"#)
+    format!(r#"{{"workload": "api", "controlPlane": {control_plane}, "configKeys": "keys.pem", "identity": {identity}{more}}}"#)
 }
 
 fn identity(bundle: &str, source: &str) -> String {
@@ -46,6 +46,7 @@ fn faults_name_the_field() {
     let account = r#"{"controlPlane": {"serviceAccountToken": "t"}}"#;
     for (text, wanted) in [
         (r#"{"workload": "api", "controlPlane": {"tls": "127.0.0.1:1"}}"#.to_owned(), "identity: is required with controlPlane.tls"),
+        (json(TLS, &good, STATE).replace(r#""configKeys": "keys.pem", "#, ""), "configKeys: is required with controlPlane.tls"),
         (json(r#"{"unix": "x"}"#, &good, STATE), "identity.source.controlPlane: requires controlPlane.tls"),
         (json(TLS, &identity("", TOKEN), STATE), "identity.bundle: is required"),
         (json(TLS, &good, ""), "identity.source.controlPlane.joinToken: requires stateDir"),

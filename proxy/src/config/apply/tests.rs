@@ -6,7 +6,7 @@ use ringfence_xds::{
         discovery::{DeltaDiscoveryResponse, Resource as WireResource},
         resource as proto,
     },
-    resource::PLATFORM,
+    resource::{PLATFORM, Resource},
     zone::Digest,
 };
 use tempfile::TempDir;
@@ -59,7 +59,7 @@ impl Sidecar {
             learning: Learning::default(),
             trust: None,
         };
-        apply.restore(restored);
+        apply.restore(Stored { resources: restored, ..Stored::default() });
         apply.zones.tidy();
         apply.begin();
         let (outbound, requests) = mpsc::channel(64);
@@ -123,7 +123,7 @@ impl Sidecar {
     }
 
     fn stored(&self) -> Vec<Resource> {
-        self.apply.last_good.as_ref().unwrap().load().unwrap().unwrap_or_default()
+        self.apply.last_good.as_ref().unwrap().load(None).unwrap().unwrap_or_default().resources
     }
 
     /// A data thread's question and what came of it, once the control thread has looked at it.
@@ -213,7 +213,7 @@ fn a_trust_bundle_is_taken_without_any_policy_kept_with_one_and_never_followed_b
     let mut restarted = Sidecar::new();
     let trust = Arc::new(self::trust(bundle(0, &[&authorities[0]])));
     restarted.apply.trust = Some(trust.clone());
-    restarted.apply.restore(restored);
+    restarted.apply.restore(Stored { resources: restored, ..Stored::default() });
     assert_eq!(trust.subscribe().borrow().as_ref().unwrap().sequence, 4, "later than the bootstrap's");
 }
 
