@@ -251,6 +251,16 @@ pub fn server_config(bundle: &TrustBundle, svid: &Svid, mandatory: bool, alpn: &
     Ok(config)
 }
 
+/// Who this is, if the bundle's authorities vouch for it at `now` as a server and as a client. `chain`: its certificate first.
+pub fn verify(bundle: &TrustBundle, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<SpiffeId, Error> {
+    let (end_entity, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+    let verifier = Verifier::new(bundle, Expected::Member, true)?;
+    for usage in [KeyUsage::server_auth(), KeyUsage::client_auth()] {
+        verifier.verify(end_entity, intermediates, now, usage)?;
+    }
+    spiffe_id(end_entity).map_err(|_| Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
