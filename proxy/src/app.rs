@@ -20,7 +20,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     runtime::LocalOptions,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::timeout_at,
 };
 
@@ -109,6 +109,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), StartError> {
         contexts: Arc::new(Contexts::new().map_err(|_| StartError::Random)?),
         bindings: Arc::default(),
         own: own.clone(),
+        svid: watch::channel(None).1,
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
     let listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own, bootstrap.capture_dir);

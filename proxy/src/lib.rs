@@ -11,6 +11,7 @@ pub mod outbound;
 pub mod hop;
 
 pub mod context;
+pub mod identity;
 
 pub mod capture;
 pub mod dns;

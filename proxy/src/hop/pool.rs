@@ -32,6 +32,7 @@ use super::{
     body::RequestBody,
     connection::LocalExecutor,
     limits::{BUFFER, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, MAX_IDLE_UPSTREAM, UPSTREAM_IDLE},
+    socket::Socket,
 };
 use crate::{in_flight::InFlightGuard, telemetry::access_log};
 
@@ -45,7 +46,7 @@ pub(crate) struct Http2 {
 /// A connection to an upstream, before anything was asked on it.
 #[derive(Debug)]
 pub(crate) struct Connected {
-    stream: TcpStream,
+    stream: Socket,
     peer: SocketAddr,
     /// It counts for a tenant until it ends.
     counted: Option<InFlightGuard>,
@@ -79,15 +80,15 @@ impl Drop for Http1 {
 
 impl Connected {
     /// `counted`: kept for as long as the connection lasts.
-    pub(crate) fn new(stream: TcpStream, peer: SocketAddr, counted: Option<InFlightGuard>) -> Self {
-        Self { stream, peer, counted }
+    pub(crate) fn new(stream: impl Into<Socket>, peer: SocketAddr, counted: Option<InFlightGuard>) -> Self {
+        Self { stream: stream.into(), peer, counted }
     }
 
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    pub(crate) fn into_parts(self) -> (TcpStream, Option<InFlightGuard>) {
+    pub(crate) fn into_parts(self) -> (Socket, Option<InFlightGuard>) {
         (self.stream, self.counted)
     }
 }

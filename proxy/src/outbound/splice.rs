@@ -45,7 +45,6 @@ thread_local! {
 /// Joins the two ends; `initial` was read from the workload already. An error is that of the end which broke: tell the other by [`reset`].
 pub(super) async fn splice(downstream: &mut Stream, upstream: &mut TcpStream, initial: Vec<u8>, octets: &Octets) -> io::Result<()> {
     keep_alive(upstream);
-    let moved = || octets.sent.get() + octets.received.get();
     let both = async {
         match downstream {
             Stream::Tcp(downstream) => {
@@ -63,6 +62,28 @@ pub(super) async fn splice(downstream: &mut Stream, upstream: &mut TcpStream, in
             }
         }
     };
+    unless_idle(both, octets).await
+}
+
+/// Joins ends of which neither is a socket that the kernel could join, in the same way.
+pub(super) async fn copied(
+    downstream: &mut Stream,
+    upstream: impl AsyncRead + AsyncWrite,
+    initial: Vec<u8>,
+    octets: &Octets,
+) -> io::Result<()> {
+    let (from, to) = tokio::io::split(downstream);
+    let (answers, requests) = tokio::io::split(upstream);
+    let both = async {
+        let sent = copy(from, requests, initial, &octets.sent);
+        let received = copy(answers, to, Vec::new(), &octets.received);
+        tokio::try_join!(sent, received)
+    };
+    unless_idle(both, octets).await
+}
+
+async fn unless_idle<T>(both: impl Future<Output = io::Result<T>>, octets: &Octets) -> io::Result<()> {
+    let moved = || octets.sent.get() + octets.received.get();
     let idle = async {
         loop {
             let before = moved();
