@@ -1,6 +1,7 @@
 //! mTLS at the listener: which peers are taken, and for how long.
 
 use std::{
+    fs::File,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -35,6 +36,7 @@ use crate::{
     identity::authority::Authority,
     inbound::{Enforce, Transport, tls::HTTP1},
     listeners::ListenerKey,
+    telemetry::{access_log::AccessLog, metrics::Metrics},
 };
 
 const API: &str = "spiffe://here/tenant/acme/workload/api";
@@ -68,11 +70,15 @@ struct Called {
 impl Called {
     /// Before it has been told anything.
     fn start(upstream: SocketAddr) -> Self {
+        Self::telling(None, upstream)
+    }
+
+    fn telling(access_log: Option<AccessLog>, upstream: SocketAddr) -> Self {
         let authority = Authority::new();
         let (svid, current_svid) = watch::channel(Some(authority.svid(API)));
         let (mut key, current) = (None, Arc::new(Current::default()));
         let sidecar = Sidecar::with(upstream, |inbound| {
-            let shared = Shared { current: current.clone(), svid: current_svid, ..public(inbound.key, upstream) };
+            let shared = Shared { access_log, current: current.clone(), svid: current_svid, ..public(inbound.key, upstream) };
             key = Some(inbound.key);
             inbound.enforce = Rc::new(Enforce::new(shared));
             inbound.transport = Transport::Mutual;
@@ -352,4 +358,32 @@ fn what_is_in_flight_when_an_svid_expires_may_end() {
         let answer = client.rest().await.to_lowercase();
         assert!(answer.starts_with("http/1.1 200 ") && answer.contains("\r\nconnection: close\r\n") && answer.ends_with("ok"), "{answer}");
     });
+}
+
+#[test]
+fn the_access_log_names_the_peer_and_why_it_was_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let (log, writer) = AccessLog::start(File::create(&path).unwrap(), "api".parse().unwrap(), &Metrics::new()).unwrap();
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let called = Called::telling(Some(log), address);
+        called.push(dedicated(), &["globex"], called.bundle());
+        let mut client = called.client(&called.authority.svid(GLOBEX)).await;
+        let mut workload = under_way(&origin, &mut client).await;
+        workload.send(OK).await;
+        client.until("ok").await;
+        let mut workload = under_way(&origin, &mut client).await;
+        called.push(dedicated(), &[], called.bundle());
+        assert_eq!(client.rest().await, "");
+        assert_eq!(workload.rest().await, "");
+    });
+    writer.close(Duration::from_secs(20)).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = lines.iter().map(|line| (&line["peer"], &line["status"], &line["decision"], &line["reason"])).collect();
+    let (answered, cut) = (json!(200), json!(null));
+    let expected = [(&answered, json!("allow"), json!(null)), (&cut, json!("deny"), json!("peer_not_allowed"))];
+    let peer = json!(GLOBEX);
+    assert_eq!(told, expected.each_ref().map(|(status, decision, reason)| (&peer, *status, decision, reason)), "{text}");
 }

@@ -38,7 +38,10 @@ spec:
 apiVersion: ringfence.dev/v1alpha1
 kind: Workload
 metadata: { name: job }
-spec: { tenant: initech, egress: { listen: 127.0.0.9:15001 } }
+spec:
+  tenant: initech
+  inbound: [{ listen: 127.0.0.9:18443, upstream: 127.0.0.1:19000, public: [/open], mtls: true }]
+  egress: { listen: 127.0.0.9:15001 }
 ---
 apiVersion: ringfence.dev/v1alpha1
 kind: Workload
@@ -55,7 +58,7 @@ struct Explain {
     args: ExplainArgs,
 }
 
-fn directory() -> tempfile::TempDir {
+pub(super) fn directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     quickstart::write(dir.path()).unwrap();
     fs::remove_file(dir.path().join("platform.yaml")).unwrap();
