@@ -41,6 +41,7 @@ fn good_tenant() -> proto::Tenant {
             allow: vec![proto::AllowRule { methods: strings(&["GET"]), paths: strings(&["/a"]), scopes: strings(&["read"]) }],
         }),
         in_flight: 0,
+        peers: Vec::new(),
         egress: None,
         dns: None,
     }

@@ -200,6 +200,7 @@ proptest! {
             ports: vec![port],
             protocol: ["tls", "http", "tcp"][protocol].into(),
             requests: Vec::new(),
+            peer: None,
         };
         egress(&mut tenant).allow = rules.into_iter().enumerate().map(rule).collect();
         for fault in faults("acme", &tenant) {
