@@ -82,16 +82,21 @@ pub(super) async fn serve(stream: TcpStream, address: SocketAddr, inbound: Rc<In
     let peer = Rc::new(Peer::of(stream.get_ref().1).map_err(io::Error::other)?);
     let downstream = Rc::new(Downstream::new(inbound.clone(), address, Some(peer.clone()))?);
     let (stop, stopping) = watch::channel(None);
-    let ended = |detail: &'static str| Deny::new(Reason::PeerNotAllowed, detail);
-    let deny = tokio::select! {
-        biased;
-        () = peer.distrusted(current) => ended("the trust bundle vouches for the peer no longer"),
-        deny = refused(&peer, current) => deny,
-        () = expired(&peer, drain, stop) => ended("the peer's SVID has expired"),
-        served = connection::secured(stream, downstream, Drain::new(stopping)) => return served,
+    let no_longer = |detail: &'static str| Deny::new(Reason::PeerNotAllowed, detail);
+    let believed = async {
+        let deny = tokio::select! {
+            () = peer.distrusted(current) => no_longer("the trust bundle vouches for the peer no longer"),
+            deny = refused(&peer, current) => deny,
+            () = expired(&peer, drain, stop) => no_longer("the peer's SVID has expired"),
+        };
+        // Before what it cuts is dropped, and tells the access log.
+        peer.withdraw(deny);
     };
-    peer.withdraw(deny);
-    Ok(())
+    tokio::select! {
+        biased;
+        () = believed => Ok(()),
+        served = connection::secured(stream, downstream, Drain::new(stopping)) => served,
+    }
 }
 
 /// Resolves once policy accepts the peer no longer that it has accepted. One that it never did is told so at each request.
