@@ -27,7 +27,7 @@ use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavi
 use tokio::{
     runtime::LocalOptions,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::timeout_at,
 };
 
@@ -131,6 +131,11 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
         None => (Limiter::new(Instant::now(), Bounds::default()), Contexts::new().map_err(|_| StartError::Random)?),
     };
     let (limiter, contexts) = (Arc::new(limiter), Arc::new(contexts));
+    let identity = match &bootstrap.identity {
+        Some(config) => Some(Identity::new(config, &bootstrap.control_plane, &workload, bootstrap.state_dir.as_deref(), &metrics)?),
+        None => None,
+    };
+    let membership = identity.as_ref().map(|identity| identity.membership.clone());
     let shared = Shared {
         current: Arc::new(Current::default()),
         used: Arc::new(Used::default()),
@@ -143,17 +148,14 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
         contexts: contexts.clone(),
         bindings: Arc::default(),
         own: own.clone(),
+        // Whoever has no identity shows none.
+        svid: membership.as_ref().map_or_else(|| watch::channel(None).1, |membership| membership.svid.clone()),
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
     let mut listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own, bootstrap.capture_dir);
     if let Some(estate) = estate {
         listeners.inherit(estate.listeners)?;
     }
-    let identity = match &bootstrap.identity {
-        Some(config) => Some(Identity::new(config, &bootstrap.control_plane, &workload, bootstrap.state_dir.as_deref(), &metrics)?),
-        None => None,
-    };
-    let membership = identity.as_ref().map(|identity| identity.membership.clone());
     let readiness = Readiness::default();
     let admin_socket = admin.as_ref().map(AdminListener::socket).transpose()?;
     let admin = admin.map(|listener| {

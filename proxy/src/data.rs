@@ -10,6 +10,7 @@ use crate::{
     context::Contexts,
     dns::{self, Dns},
     hop::Timeouts,
+    identity::CurrentSvid,
     inbound::{self, Enforce, Inbound},
     limiter::Limiter,
     listeners::{Route, Serve},
@@ -31,6 +32,8 @@ pub struct Shared {
     pub contexts: Arc<Contexts>,
     pub bindings: Arc<Bindings>,
     pub own: Arc<Own>,
+    /// What is shown to peers.
+    pub svid: CurrentSvid,
 }
 
 /// Runs until the control side has hung up and every listener has drained.

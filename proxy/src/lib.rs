@@ -11,6 +11,7 @@ pub mod outbound;
 pub mod hop;
 
 pub mod context;
+pub mod identity;
 
 pub mod capture;
 pub mod dns;
@@ -24,7 +25,6 @@ pub mod limiter;
 
 pub mod config;
 pub mod handover;
-pub mod identity;
 pub mod listeners;
 
 pub mod backoff;

@@ -104,6 +104,7 @@ pub enum Route {
 pub struct InboundRoute {
     pub upstream: SocketAddr,
     pub tls: Option<TlsIdentity>,
+    pub mtls: bool,
     pub forward_token: bool,
 }
 
@@ -341,7 +342,8 @@ impl Listener {
                     (Some(_), Some(identity)) => Some(identity.clone()),
                     (Some(_), None) => return Err(io::Error::other("its certificate was never read; it stays as it was")),
                 };
-                Ok(Route::Inbound(InboundRoute { upstream: policy.upstream, tls, forward_token: policy.forward_token }))
+                let InboundPolicy { upstream, mtls, forward_token, .. } = *policy;
+                Ok(Route::Inbound(InboundRoute { upstream, tls, mtls, forward_token }))
             }
             Wanted::Outbound(policy) => Ok(Route::Outbound { capture: policy.capture }),
             Wanted::Dns { .. } => Ok(Route::Dns),

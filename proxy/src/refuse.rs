@@ -67,6 +67,7 @@ fn proxy_error(reason: Reason) -> &'static str {
     match reason {
         Reason::RequestMalformed | Reason::HeadersTooLarge | Reason::RequestTimeout => "http_request_error",
         Reason::UpstreamConnect => "destination_unavailable",
+        Reason::UpstreamIdentity => "tls_certificate_error",
         Reason::UpstreamProtocol => "http_protocol_error",
         Reason::UpstreamTimeout => "http_response_timeout",
         Reason::ConfigAbsent => "proxy_internal_response",
@@ -155,6 +156,7 @@ mod tests {
             (Reason::RequestMalformed, r#"ringfence; error=http_request_error; details="request_malformed""#),
             (Reason::UpstreamConnect, r#"ringfence; error=destination_unavailable; details="upstream_connect""#),
             (Reason::UpstreamTimeout, r#"ringfence; error=http_response_timeout; details="upstream_timeout""#),
+            (Reason::UpstreamIdentity, r#"ringfence; error=tls_certificate_error; details="upstream_identity""#),
             (Reason::ConfigAbsent, r#"ringfence; error=proxy_internal_response; details="config_absent""#),
             (Reason::EgressHostNotListed, r#"ringfence; error=http_request_denied; details="egress_host_not_listed""#),
             (Reason::EgressAddressForbidden, r#"ringfence; error=destination_ip_prohibited; details="egress_address_forbidden""#),

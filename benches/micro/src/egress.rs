@@ -24,6 +24,7 @@ fn permit(rules: usize) -> Run {
         ports: vec![443],
         protocol: Protocol::Tls,
         requests: Vec::new(),
+        peer: None,
         rule: RuleRef::new(format!("Tenant/{tenant}: egress.allow[{number}]")),
     };
     let policy = EgressPolicy { rules: (0..rules).map(rule).collect(), ..EgressPolicy::default() };

@@ -5,6 +5,7 @@
 
 mod conflicts;
 mod operators;
+mod peers;
 mod public_suffix;
 mod references;
 mod resources;
@@ -26,7 +27,7 @@ use ringfence_xds::{
 
 pub(crate) use references::{Reference, references};
 
-use crate::spec::{Fault, Kind, Object, ObjectKey, Spec, TenantSpec};
+use crate::spec::{Fault, Kind, Object, ObjectKey, Spec, TenantSpec, WorkloadSpec};
 
 /// An object's resources, or its faults (never none).
 pub type Outcome = Result<Arc<[Resource]>, Vec<Fault>>;
@@ -86,8 +87,8 @@ pub struct Compiler {
 /// What an object comes to by itself.
 #[derive(Clone, Debug)]
 struct Own {
-    /// All that its resources take from other objects: the issuers of a workload's tenants, sorted.
-    issuers: Box<[Box<str>]>,
+    /// All that its resources take from other objects, sorted: the issuers of a workload's tenants, the peers that a tenant has agreed with.
+    taken: Box<[Box<str>]>,
     resources: Arc<[Resource]>,
     faults: Vec<Fault>,
 }
@@ -130,21 +131,22 @@ impl Compiler {
     }
 
     fn own(&mut self, object: &Arc<Object>, index: &Index<'_>) -> &Own {
-        let issuers = index.issuers_of(object);
-        let known = |own: &Own| own.issuers.iter().map(|issuer| &**issuer).eq(issuers.iter().copied());
+        let taken = index.taken_by(object);
+        let known = |own: &Own| own.taken.iter().map(|name| &**name).eq(taken.iter().copied());
         match self.own.entry(Arc::as_ptr(object).addr()) {
             Entry::Occupied(entry) if known(&entry.get().1) => &entry.into_mut().1,
-            entry => &entry.insert_entry((Arc::downgrade(object), by_itself(object, &issuers))).into_mut().1,
+            entry => &entry.insert_entry((Arc::downgrade(object), by_itself(object, &taken))).into_mut().1,
         }
     }
 }
 
-fn by_itself(object: &Object, issuers: &BTreeSet<&str>) -> Own {
+fn by_itself(object: &Object, taken: &BTreeSet<&str>) -> Own {
     let mut faults = object.faults().to_vec();
-    let resources = resources::of(object, issuers, &mut faults);
+    let resources = resources::of(object, taken, &mut faults);
     public_suffix::check(object, &mut faults);
+    peers::check(object, &mut faults);
     faults.extend(resources.iter().flat_map(|resource| check_one(object, resource)));
-    Own { issuers: issuers.iter().map(|issuer| (*issuer).into()).collect(), resources: resources.into(), faults }
+    Own { taken: taken.iter().map(|name| (*name).into()).collect(), resources: resources.into(), faults }
 }
 
 /// The first object of each kind and name, with its place in `objects`; the others are at fault.
@@ -220,9 +222,20 @@ impl<'a> Index<'a> {
         index
     }
 
+    /// See [`Own::taken`].
+    fn taken_by<'b>(&self, object: &'b Object) -> BTreeSet<&'b str>
+    where
+        'a: 'b,
+    {
+        match &object.spec {
+            Spec::Workload(workload) => self.issuers_of(object, workload),
+            Spec::Tenant(tenant) => peers::agreed(&object.key.name, tenant, |name| self.tenants.get(name).copied()),
+            Spec::Platform(_) | Spec::Issuer(_) | Spec::PolicyZone(_) => BTreeSet::new(),
+        }
+    }
+
     /// The issuers of a workload's tenants.
-    fn issuers_of(&self, object: &Object) -> BTreeSet<&'a str> {
-        let Spec::Workload(workload) = &object.spec else { return BTreeSet::new() };
+    fn issuers_of(&self, object: &Object, workload: &WorkloadSpec) -> BTreeSet<&'a str> {
         if workload.tenants.iter().flatten().any(|name| name == "*") {
             return self.used_issuers.get_or_init(|| self.tenants.values().flat_map(|tenant| issuers_of(tenant)).collect()).clone();
         }

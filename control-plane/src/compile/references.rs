@@ -13,6 +13,7 @@ pub(crate) struct Reference<'a> {
 enum Field {
     Zone(usize),
     Identity(usize),
+    Peer(usize),
     Tenant,
     Tenants(usize),
     OperatorIssuer(usize),
@@ -28,6 +29,7 @@ impl Reference<'_> {
         match self.field {
             Field::Zone(i) => format!("spec.dns.zones[{i}]"),
             Field::Identity(i) => format!("spec.identity[{i}].issuer"),
+            Field::Peer(i) => format!("spec.peers[{i}]"),
             Field::Tenant => "spec.tenant".to_owned(),
             Field::Tenants(i) => format!("spec.tenants[{i}]"),
             Field::OperatorIssuer(i) => format!("spec.operators[{i}].issuer"),
@@ -54,7 +56,8 @@ pub(crate) fn references<'a>(spec: &'a Spec) -> Vec<Reference<'a>> {
         Spec::Tenant(tenant) => {
             let issuer = |(i, identity): (usize, &'a IdentitySpec)| reference(Kind::Issuer, Field::Identity(i), identity.issuer.as_str());
             let zones = tenant.dns.iter().flat_map(|dns| zones(&dns.zones));
-            tenant.identity.iter().enumerate().map(issuer).chain(zones).collect()
+            let peers = tenant.peers.iter().enumerate().map(|(i, name)| reference(Kind::Tenant, Field::Peer(i), name.as_str()));
+            tenant.identity.iter().enumerate().map(issuer).chain(zones).chain(peers).collect()
         }
         Spec::Workload(workload) => {
             let shared = workload.tenants.iter().flatten().enumerate().filter(|(_, name)| *name != "*");

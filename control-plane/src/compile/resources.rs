@@ -9,14 +9,14 @@ use ringfence_xds::{
 
 use crate::{
     spec::{
-        AllowSpec, DnsLimitSpec, EgressRuleSpec, Fault, IssuerSpec, LimitSpec, MatchSpec, Object, PlatformEgressSpec, PlatformSpec, Spec,
-        TenantEgressSpec, TenantInboundSpec, TenantSpec, TlsSpec, WorkloadDnsSpec, WorkloadEgressSpec, WorkloadSpec,
+        AllowSpec, DnsLimitSpec, EgressRuleSpec, Fault, IssuerSpec, LimitSpec, MatchSpec, Object, PeerSpec, PlatformEgressSpec,
+        PlatformSpec, Spec, TenantEgressSpec, TenantInboundSpec, TenantSpec, TlsSpec, WorkloadDnsSpec, WorkloadEgressSpec, WorkloadSpec,
     },
     zones::{self, CompiledZone},
 };
 
-/// `issuers`: of a workload's tenants.
-pub(super) fn of(object: &Object, issuers: &BTreeSet<&str>, faults: &mut Vec<Fault>) -> Vec<Resource> {
+/// `taken`: what the object takes from others, see [`super::Own`].
+pub(super) fn of(object: &Object, taken: &BTreeSet<&str>, faults: &mut Vec<Fault>) -> Vec<Resource> {
     let name = object.key.name.clone();
     match &object.spec {
         Spec::Platform(spec) => vec![Resource::new(name, &platform(spec))],
@@ -36,14 +36,14 @@ pub(super) fn of(object: &Object, issuers: &BTreeSet<&str>, faults: &mut Vec<Fau
             }
         }
         Spec::Tenant(spec) => {
-            let body = tenant(spec, &name);
+            let body = tenant(spec, &name, taken);
             let binding =
                 |issuer: &str, value: &str| Resource::new(binding_name(issuer, value), &proto::Binding { tenant: name.to_string() });
             let bindings: Vec<Resource> =
                 body.identity.iter().flat_map(|identity| identity.values.iter().map(|value| binding(&identity.issuer, value))).collect();
             std::iter::once(Resource::new(name.clone(), &body)).chain(bindings).collect()
         }
-        Spec::Workload(spec) => vec![Resource::new(name, &workload(spec, object, issuers, faults))],
+        Spec::Workload(spec) => vec![Resource::new(name, &workload(spec, object, taken, faults))],
     }
 }
 
@@ -74,7 +74,7 @@ fn issuer(spec: &IssuerSpec) -> proto::Issuer {
     }
 }
 
-fn tenant(spec: &TenantSpec, name: &str) -> proto::Tenant {
+fn tenant(spec: &TenantSpec, name: &str, agreed: &BTreeSet<&str>) -> proto::Tenant {
     let identity = |identity: &crate::spec::IdentitySpec| {
         let values = identity.values.clone().unwrap_or_else(|| vec![name.to_owned()]);
         proto::Identity { issuer: identity.issuer.clone(), values }
@@ -84,6 +84,7 @@ fn tenant(spec: &TenantSpec, name: &str) -> proto::Tenant {
         limits: spec.limits.iter().map(limit).collect(),
         inbound: spec.inbound.as_ref().and_then(inbound),
         in_flight: spec.in_flight.unwrap_or_default(),
+        peers: agreed.iter().map(|peer| (*peer).to_owned()).collect(),
         egress: spec.egress.as_ref().map(egress),
         dns: spec.dns.as_ref().map(|dns| proto::TenantDns {
             zones: dns.zones.clone(),
@@ -116,6 +117,11 @@ fn inbound(spec: &TenantInboundSpec) -> Option<proto::TenantInbound> {
 }
 
 fn egress(spec: &TenantEgressSpec) -> proto::TenantEgress {
+    let peer = |spec: &PeerSpec| proto::PeerWorkload {
+        tenant: spec.tenant.clone().unwrap_or_default(),
+        workload: spec.workload.clone(),
+        shared: spec.shared,
+    };
     let rule = |spec: &EgressRuleSpec| proto::EgressRule {
         name: spec.name.clone(),
         hosts: list(&spec.hosts),
@@ -123,6 +129,7 @@ fn egress(spec: &TenantEgressSpec) -> proto::TenantEgress {
         ports: spec.ports.iter().flatten().map(|port| u32::from(*port)).collect(),
         protocol: spec.protocol.clone().unwrap_or_default(),
         requests: spec.requests.iter().flatten().map(request_match).collect(),
+        peer: spec.peer.as_ref().map(peer),
     };
     proto::TenantEgress {
         mode: spec.mode.clone().unwrap_or_default(),
@@ -146,6 +153,7 @@ fn workload(spec: &WorkloadSpec, object: &Object, issuers: &BTreeSet<&str>, faul
         upstream: spec.upstream.clone(),
         public: spec.public.clone(),
         tls: spec.tls.as_ref().map(|tls| on_disk(tls, i, object, faults)),
+        mtls: spec.mtls,
         forward_token: spec.forward_token,
     };
     let inbound = spec.inbound.iter().enumerate().map(&mut listener).collect();

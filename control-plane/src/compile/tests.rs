@@ -88,6 +88,34 @@ fn objects_become_resources() {
 }
 
 #[test]
+fn peers_are_those_that_list_each_other() {
+    let mut compiler = Compiler::default();
+    let issuer = parse("issuer.yaml", installation(&[]).as_bytes()).objects;
+    let tenant = |name: &str, peers: &str| {
+        let text = format!(
+            "apiVersion: ringfence.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: {name}}}\nspec: {{identity: [{{issuer: dev}}], peers: [{peers}]}}\n"
+        );
+        parse(&format!("{name}.yaml"), text.as_bytes()).objects.remove(0)
+    };
+    // The objects that nobody has edited are the same ones each time, as a store has them.
+    let (acme, initech) = (tenant("acme", "globex, initech"), tenant("initech", "globex, acme"));
+    for (of_globex, expected) in [
+        ("", [&["initech"][..], &[], &["acme"]]),
+        ("acme", [&["globex", "initech"], &["acme"], &["acme"]]),
+        ("acme, initech", [&["globex", "initech"], &["acme", "initech"], &["acme", "globex"]]),
+        ("initech", [&["initech"], &["initech"], &["acme", "globex"]]),
+    ] {
+        let tenants = [acme.clone(), tenant("globex", of_globex), initech.clone()];
+        let objects: Vec<_> = tenants.into_iter().chain(issuer.iter().cloned()).collect();
+        let compiled = compiler.compile(&objects, &BTreeSet::new());
+        assert_eq!(compiled.faults(), [], "who lists whom in vain is nobody's to know");
+        let peers = |outcome: &Outcome| proto::Tenant::decode(&*outcome.as_ref().unwrap()[0].bytes).unwrap().peers;
+        let got: Vec<_> = compiled.outcomes[..3].iter().map(peers).collect();
+        assert_eq!(got, expected, "globex lists {of_globex:?}");
+    }
+}
+
+#[test]
 fn absent_and_empty_lists_of_rules_differ() {
     let inbound = |text: &str| {
         let text = installation(&["acme"]).replace("{issuer: dev}]}", &format!("{{issuer: dev}}]{text}}}"));

@@ -192,6 +192,9 @@ pub struct TenantSpec {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub in_flight: Option<u32>,
     pub inbound: Option<TenantInboundSpec>,
+    /// Tenants whose workloads may connect to this one's over mTLS, and the other way. Of effect where they list this one too.
+    #[serde(default)]
+    pub peers: Vec<String>,
     /// Absent: nowhere.
     pub egress: Option<TenantEgressSpec>,
     pub dns: Option<TenantDnsSpec>,
@@ -293,9 +296,24 @@ pub struct EgressRuleSpec {
     /// Of protocol http; absent: every request.
     #[schemars(length(min = 1))]
     pub requests: Option<Vec<MatchSpec>>,
+    /// Of protocol http: the workload that must be there. It is asked over mTLS, and nothing goes there in the clear.
+    pub peer: Option<PeerSpec>,
     /// Whether a host may be everything below a public suffix, such as *.com, where anyone may have a name.
     #[serde(default)]
     pub dangerous_public_suffix: bool,
+}
+
+/// A workload by its SPIFFE ID.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PeerSpec {
+    /// `metadata.name` of a Workload.
+    pub workload: String,
+    /// Whose it is, which `peers` must list; default: the rule's own tenant.
+    pub tenant: Option<String>,
+    /// Whether it is a shared workload, which is of no tenant.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 /// One sidecar's job. Either `tenant` or `tenants`.
@@ -322,6 +340,10 @@ pub struct InboundSpec {
     #[serde(default)]
     pub public: Vec<String>,
     pub tls: Option<TlsSpec>,
+    /// Whether it shows the sidecar's SVID, and only peers connect: workloads of the tenants that are served here, and of those that have
+    /// agreed with a dedicated workload's. Not with `tls`.
+    #[serde(default)]
+    pub mtls: bool,
     /// Whether the workload gets the caller's token too.
     #[serde(default)]
     pub forward_token: bool,

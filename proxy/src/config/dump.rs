@@ -56,6 +56,7 @@ fn snapshot_value(snapshot: &Snapshot, listeners: Vec<Value>) -> Value {
                 "upstream": inbound.upstream.to_string(),
                 "public": inbound.public.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "tls": inbound.tls.as_ref().map(|tls| tls.certificate.display().to_string()),
+                "mtls": inbound.mtls,
                 "forwardToken": inbound.forward_token,
             })).collect::<Vec<_>>(),
             "egress": workload.outbound.as_ref().map(|outbound| json!({
@@ -88,6 +89,7 @@ fn tenant_value(snapshot: &Snapshot, tenant: &TenantPolicy) -> Value {
     json!({
         "name": tenant.id.as_str(),
         "inFlight": snapshot.platform.in_flight(tenant),
+        "peers": tenant.peers.iter().map(|peer| peer.as_str()).collect::<Vec<_>>(),
         "limits": tenant.limits.iter().map(|limit| json!({
             "name": &*limit.name,
             "rate": limit.quota.rate.to_string(),

@@ -14,6 +14,7 @@ pub(crate) mod headers;
 
 pub(crate) mod pool;
 pub(crate) mod send;
+pub(crate) mod socket;
 
 #[cfg(test)]
 pub(crate) mod peers;

@@ -35,6 +35,7 @@ use super::{
     body::RequestBody,
     connection::LocalExecutor,
     limits::{BUFFER, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, UPSTREAM_IDLE},
+    socket::Socket,
 };
 use crate::{in_flight::InFlightGuard, telemetry::access_log};
 
@@ -48,7 +49,7 @@ pub(crate) struct Http2 {
 /// A connection to an upstream, before anything was asked on it.
 #[derive(Debug)]
 pub(crate) struct Connected {
-    stream: TcpStream,
+    stream: Socket,
     peer: SocketAddr,
     /// It counts for a tenant until it ends.
     counted: Option<InFlightGuard>,
@@ -105,15 +106,15 @@ impl Drop for Http1 {
 
 impl Connected {
     /// `counted`: kept for as long as the connection lasts.
-    pub(crate) fn new(stream: TcpStream, peer: SocketAddr, counted: Option<InFlightGuard>) -> Self {
-        Self { stream, peer, counted }
+    pub(crate) fn new(stream: impl Into<Socket>, peer: SocketAddr, counted: Option<InFlightGuard>) -> Self {
+        Self { stream: stream.into(), peer, counted }
     }
 
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    pub(crate) fn into_parts(self) -> (TcpStream, Option<InFlightGuard>) {
+    pub(crate) fn into_parts(self) -> (Socket, Option<InFlightGuard>) {
         (self.stream, self.counted)
     }
 }

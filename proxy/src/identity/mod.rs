@@ -8,10 +8,13 @@
 //!
 //! Keys are made here (`issue`) or come over the Workload API's socket, and leave the process only for `kept`, a file of its own.
 
+#[cfg(test)]
+pub(crate) mod authority;
 mod clock;
 mod issue;
 mod kept;
 mod membership;
+pub mod peer;
 mod proof;
 mod schedule;
 mod svid;

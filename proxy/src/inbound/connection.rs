@@ -9,13 +9,15 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::server::TlsStream;
 
-use super::{Inbound, exchange::Exchange, handle, headers::Origin, tls, upgrade};
+use super::{Inbound, Transport, exchange::Exchange, handle, headers::Origin, mutual, tls, upgrade};
 use crate::{
     hop::{
         connection::{self as hop, Activity},
         guard::{Guarded, Signals, Targets},
     },
+    identity::peer::Peer,
     listeners::Drain,
 };
 
@@ -23,6 +25,8 @@ use crate::{
 pub(super) struct Downstream {
     pub(super) inbound: Rc<Inbound>,
     pub(super) origin: Origin,
+    /// Of a listener with mTLS.
+    pub(super) peer: Option<Rc<Peer>>,
     pub(super) signals: Rc<Signals>,
     /// The upstream's half of a WebSocket, left here by the request that opened it.
     pub(super) tunnel: Cell<Option<OnUpgrade>>,
@@ -32,12 +36,14 @@ pub(super) struct Downstream {
 }
 
 impl Downstream {
-    fn new(inbound: Rc<Inbound>, peer: SocketAddr) -> io::Result<Self> {
-        let address = HeaderValue::try_from(peer.ip().to_canonical().to_string()).map_err(io::Error::other)?;
-        let origin = Origin { peer: address, is_tls: inbound.tls.is_some(), forward_token: inbound.forward_token };
+    pub(super) fn new(inbound: Rc<Inbound>, address: SocketAddr, peer: Option<Rc<Peer>>) -> io::Result<Self> {
+        let address = HeaderValue::try_from(address.ip().to_canonical().to_string()).map_err(io::Error::other)?;
+        let is_tls = !matches!(inbound.transport, Transport::Tcp);
+        let origin = Origin { peer: address, is_tls, forward_token: inbound.forward_token };
         Ok(Self {
             inbound,
             origin,
+            peer,
             signals: Rc::default(),
             tunnel: Cell::new(None),
             exchange: Cell::new(None),
@@ -48,9 +54,20 @@ impl Downstream {
 
 /// Serves `stream` until either side has had enough.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, inbound: Rc<Inbound>, drain: Drain) -> io::Result<()> {
-    let downstream = Rc::new(Downstream::new(inbound.clone(), peer)?);
-    let Some(acceptor) = &inbound.tls else { return sniff(stream, downstream, drain).await };
-    let stream = timeout(inbound.timeouts.handshake, acceptor.accept(stream)).await??;
+    let downstream = || Downstream::new(inbound.clone(), peer, None).map(Rc::new);
+    match &inbound.transport {
+        Transport::Tcp => sniff(stream, downstream()?, drain).await,
+        Transport::Tls(acceptor) => {
+            let stream = timeout(inbound.timeouts.handshake, acceptor.accept(stream)).await??;
+            secured(stream, downstream()?, drain).await
+        }
+        // Boxed: the rest need not carry its state about.
+        Transport::Mutual => Box::pin(mutual::serve(stream, peer, inbound.clone(), drain)).await,
+    }
+}
+
+/// Serves what comes over TLS.
+pub(super) async fn secured(stream: TlsStream<TcpStream>, downstream: Rc<Downstream>, drain: Drain) -> io::Result<()> {
     match stream.get_ref().1.alpn_protocol() {
         Some(tls::H2) => http2(stream, Vec::new(), downstream, drain).await,
         Some(_) => http1(stream, Vec::new(), downstream, drain).await,

@@ -13,6 +13,7 @@ use ringfence_policy::{Deny, Reason, RuleRef, TenantId};
 use super::{Downstream, Enforce, identify::Identified};
 use crate::{
     hop::{Account, connection::InFlight},
+    identity::peer::Peer,
     in_flight::InFlightGuard,
     listeners::ListenerKey,
     telemetry::{
@@ -31,6 +32,7 @@ pub(super) struct Exchange {
     started: Instant,
     /// `None` where no access log is kept.
     line: Option<Line>,
+    peer: Option<Rc<Peer>>,
     tenant: Option<TenantId>,
     subject_hash: Option<[u8; 16]>,
     status: Option<StatusCode>,
@@ -67,6 +69,7 @@ impl Exchange {
             time: SystemTime::now(),
             started: Instant::now(),
             line,
+            peer: downstream.peer.clone(),
             tenant: None,
             subject_hash: None,
             status: None,
@@ -152,6 +155,10 @@ impl Account for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        let peer = self.peer.take();
+        if let (None, Some(deny)) = (&self.deny, peer.as_ref().and_then(|peer| peer.withdrawn())) {
+            self.refused(deny);
+        }
         let decision = self.decision();
         let total = self.started.elapsed();
         let trace = self.trace.take();
@@ -163,6 +170,7 @@ impl Drop for Exchange {
                 route: Route::Inbound,
                 listener: self.listener.listen,
                 destination: None,
+                peer: peer.map(|peer| peer.identity.id().clone()),
                 tenant: self.tenant.take(),
                 subject_hash: self.subject_hash,
                 method: line.method,

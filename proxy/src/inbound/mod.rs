@@ -3,7 +3,7 @@
 //! ```text
 //! listener    accept, count, drain
 //!    |
-//!   tls       where the listener has a certificate: ALPN h2 or http/1.1
+//!   tls       where the listener has a certificate: ALPN h2 or http/1.1   (mutual: the sidecar's SVID, and peers alone)
 //!    |
 //! connection  which protocol is it?  ----------------+
 //!    |                                               |
@@ -37,6 +37,7 @@ mod headers;
 mod limit;
 
 mod forward;
+mod mutual;
 mod upgrade;
 
 use std::{net::SocketAddr, rc::Rc};
@@ -46,7 +47,7 @@ use hyper::body::Incoming;
 use ringfence_policy::{Deny, Reason, path::NormalPath};
 use tokio_rustls::TlsAcceptor;
 
-use self::{authorize::Authorized, connection::Downstream, exchange::Exchange, identify::Identify};
+use self::{authorize::Authorized, connection::Downstream, exchange::Exchange, identify::Identify, mutual::Mutual};
 use crate::{
     data::Shared,
     hop::{ResponseBody, Timeouts, Upstream, body::Content, check},
@@ -60,24 +61,43 @@ pub struct Inbound {
     key: ListenerKey,
     upstream: Rc<Upstream>,
     upstream_address: SocketAddr,
-    /// `None`: cleartext.
-    tls: Option<TlsAcceptor>,
+    transport: Transport,
     /// Whether the workload sees the caller's `Authorization`.
     forward_token: bool,
     timeouts: Timeouts,
     enforce: Rc<Enforce>,
 }
 
+/// What carries HTTP.
+enum Transport {
+    Tcp,
+    Tls(TlsAcceptor),
+    /// TLS with peers, whose certificates and whose own change while the listener stays.
+    Mutual,
+}
+
+impl Transport {
+    fn of(route: &InboundRoute) -> Self {
+        match &route.tls {
+            _ if route.mtls => Transport::Mutual,
+            Some(identity) => Transport::Tls(identity.config.clone().into()),
+            None => Transport::Tcp,
+        }
+    }
+}
+
 /// What one thread enforces policy with.
 pub struct Enforce {
     shared: Shared,
     identify: Identify,
+    mutual: Mutual,
 }
 
 impl Enforce {
     pub fn new(shared: Shared) -> Self {
         let identify = Identify::new(shared.learner.clone(), shared.used.clone(), shared.current.clone(), shared.metrics.clone());
-        Self { shared, identify }
+        let mutual = Mutual::new(shared.svid.clone(), shared.current.clone());
+        Self { shared, identify, mutual }
     }
 }
 
@@ -87,7 +107,7 @@ impl Inbound {
             key,
             upstream: Rc::new(Upstream::new(route.upstream, timeouts.connect)),
             upstream_address: route.upstream,
-            tls: route.tls.as_ref().map(|identity| identity.config.clone().into()),
+            transport: Transport::of(route),
             forward_token: route.forward_token,
             timeouts,
             enforce,
@@ -162,16 +182,22 @@ async fn route(
     if request.version() == Version::HTTP_2 {
         check::check_http2(&request)?;
     }
-    let authorized = decide(&request, &downstream.inbound, exchange).await?;
+    let authorized = decide(&request, downstream, exchange).await?;
     Ok(forward::forward(request, &authorized, is_upgrade, downstream, exchange).await?)
 }
 
 /// Whether the request may reach the workload, under one policy from beginning to end.
-async fn decide(request: &Request<Incoming>, inbound: &Inbound, exchange: &mut Exchange) -> Result<Authorized, Refusal> {
+async fn decide(request: &Request<Incoming>, downstream: &Downstream, exchange: &mut Exchange) -> Result<Authorized, Refusal> {
     let absent = |detail| Deny::new(Reason::ConfigAbsent, detail);
-    let Enforce { shared, identify } = &*inbound.enforce;
+    let Downstream { inbound, peer, .. } = downstream;
+    let Enforce { shared, identify, .. } = &*inbound.enforce;
     let snapshot = shared.current.pin().ok_or_else(|| absent("there is no policy yet"))?;
     let listener = inbound.key.policy(&snapshot.workload).ok_or_else(|| absent("this listener's policy is withdrawn"))?;
+    let peer = peer.as_ref().map(|peer| snapshot.accept(&peer.identity)).transpose()?;
+    if listener.mtls && peer.is_none() {
+        // A connection from before an edit.
+        return Err(Deny::new(Reason::PeerNotAllowed, "this listener takes peers alone by now").into());
+    }
     let path = NormalPath::new(request.uri().path()).map_err(|why| Deny::new(Reason::RequestMalformed, why))?;
     let method = request.method().as_str();
     // On a connection from before an edit the workload may be another than the one that these patterns were written for.
@@ -182,6 +208,9 @@ async fn decide(request: &Request<Incoming>, inbound: &Inbound, exchange: &mut E
     }
     let identified = identify.identify(request.headers(), &snapshot, exchange.unix_seconds()).await?;
     exchange.identified(&identified);
+    if let Some(peer) = peer {
+        peer.speaks_for(&identified.tenant.id)?;
+    }
     let admitted = limit::limit(&identified, method, &path, &shared.limiter, exchange.started())?;
     exchange.admitted(admitted.guard, admitted.shadow);
     Ok(authorize::authorize(identified, method, &path)?)

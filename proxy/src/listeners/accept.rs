@@ -79,7 +79,7 @@ impl Drain {
         sleep_until(self.stop().await.cut).await;
     }
 
-    async fn stop(&mut self) -> Stop {
+    pub(crate) async fn stop(&mut self) -> Stop {
         let stop = self.0.wait_for(Option::is_some).await.ok().and_then(|stop| *stop);
         match stop {
             Some(stop) => stop,

@@ -8,7 +8,7 @@ use super::*;
 use futures_util::FutureExt as _;
 
 fn plain(listen: SocketAddr) -> InboundPolicy {
-    InboundPolicy { listen, upstream: "127.0.0.1:9".parse().unwrap(), public: vec![], tls: None, forward_token: false }
+    InboundPolicy { listen, upstream: "127.0.0.1:9".parse().unwrap(), public: vec![], tls: None, mtls: false, forward_token: false }
 }
 
 fn tls(listen: SocketAddr) -> InboundPolicy {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ringfence_policy::{
-    Deny, Reason, Snapshot, TenantId,
+    Deny, Reason, Snapshot, SpiffeId, TenantId,
     egress::{AllowedDestination, EgressPolicy, HttpRequest, Permit, Seen},
     host::{Host, HostName},
     path::NormalPath,
@@ -65,6 +65,8 @@ pub struct Decided {
     pub ask: Ask,
     /// In the order in which to try them; never empty.
     pub destinations: Vec<AllowedDestination>,
+    /// Of a request: who must be there, and is asked over mTLS. `None`: whoever is.
+    pub peer: Option<SpiffeId>,
     /// What would have been refused, in shadow mode.
     pub shadow: Option<Deny>,
 }
@@ -103,21 +105,23 @@ impl Places<'_> {
 /// Decides under one policy from beginning to end.
 pub async fn decide(ask: Ask, snapshot: &Arc<Snapshot>, places: Places<'_>) -> Result<Decided, Deny> {
     let permit = ask.permit(snapshot)?;
+    let peer = ask.peer(&permit, snapshot)?;
     let addresses = match &ask.host {
         Host::Address(address) => vec![*address],
         Host::Name(name) => places.resolve(name, &ask.tenant, snapshot).await?,
     };
     let destinations = permit.destinations(&addresses, &snapshot.platform.egress, |address| places.own.holds(address))?;
     let shadow = permit.shadow.clone();
-    Ok(Decided { ask, destinations, shadow })
+    Ok(Decided { ask, destinations, peer, shadow })
 }
 
 /// Decides for an address that is given: by the kernel, or by what was dialled already.
 pub fn decide_at(ask: Ask, address: IpAddr, snapshot: &Snapshot, own: &Own) -> Result<Decided, Deny> {
     let permit = ask.permit(snapshot)?;
+    let peer = ask.peer(&permit, snapshot)?;
     let destinations = permit.destinations(&[address], &snapshot.platform.egress, |address| own.holds(address))?;
     let shadow = permit.shadow.clone();
-    Ok(Decided { ask, destinations, shadow })
+    Ok(Decided { ask, destinations, peer, shadow })
 }
 
 impl Ask {
@@ -141,10 +145,23 @@ impl Ask {
         egress_of(snapshot, &self.tenant)?.permit(&self.host, self.port, seen, &self.tenant)
     }
 
-    /// Whether another policy would still let it have the address that it has. Nothing is resolved again: a name that leads elsewhere by now
-    /// does not cut what stands.
-    pub fn still_stands(&self, address: SocketAddr, snapshot: &Snapshot, own: &Own) -> Result<(), Deny> {
-        self.permit(snapshot)?.destinations(&[address.ip()], &snapshot.platform.egress, |address| own.holds(address)).map(|_| ())
+    /// Who must be at the other end of a request. What else leaves is the workload's from end to end, and may be let to a peer's address in
+    /// shadow mode alone.
+    fn peer(&self, permit: &Permit<'_>, snapshot: &Snapshot) -> Result<Option<SpiffeId>, Deny> {
+        match (&self.seen, permit.peer) {
+            (Protocol::Http { .. }, Some(peer)) => snapshot.peer_id(peer, &self.tenant).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether another policy would still let it have the address and the peer that it has. Nothing is resolved again: a name that leads
+    /// elsewhere by now does not cut what stands.
+    pub fn still_stands(&self, address: SocketAddr, peer: Option<&SpiffeId>, snapshot: &Snapshot, own: &Own) -> Result<(), Deny> {
+        let permit = self.permit(snapshot)?;
+        if self.peer(&permit, snapshot)?.as_ref() != peer {
+            return Err(Deny::new(Reason::PeerNotAllowed, "another peer is asked for this by now"));
+        }
+        permit.destinations(&[address.ip()], &snapshot.platform.egress, |address| own.holds(address)).map(|_| ())
     }
 }
 

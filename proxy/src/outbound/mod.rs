@@ -124,7 +124,7 @@ impl Outbound {
     async fn revoked(&self, ask: &Ask, address: SocketAddr) -> Deny {
         let mut changes = self.shared.current.changes();
         loop {
-            let stands = self.pin().and_then(|snapshot| ask.still_stands(address, &snapshot, &self.shared.own));
+            let stands = self.pin().and_then(|snapshot| ask.still_stands(address, None, &snapshot, &self.shared.own));
             if let Err(deny) = stands {
                 return deny;
             }

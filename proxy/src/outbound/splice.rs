@@ -71,6 +71,23 @@ pub(super) async fn splice(downstream: &mut Stream, upstream: &mut TcpStream, in
     }
 }
 
+/// Joins ends of which neither is a socket that the kernel could join, in the same way.
+pub(super) async fn copied(
+    downstream: &mut Stream,
+    upstream: impl AsyncRead + AsyncWrite,
+    initial: Vec<u8>,
+    octets: &Octets,
+) -> io::Result<()> {
+    let (from, to) = tokio::io::split(downstream);
+    let (answers, requests) = tokio::io::split(upstream);
+    let both = async {
+        let sent = copy(from, requests, initial, &octets.sent);
+        let received = copy(answers, to, Vec::new(), &octets.received);
+        tokio::try_join!(sent, received)
+    };
+    until_idle(both, octets, || ()).await
+}
+
 /// `settled` is called when `both` have lasted for a while.
 async fn until_idle(both: impl Future<Output = io::Result<((), ())>>, octets: &Octets, settled: impl FnOnce()) -> io::Result<()> {
     let moved = || octets.sent.get() + octets.received.get();

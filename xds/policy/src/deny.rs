@@ -74,6 +74,8 @@ reasons! {
     TenantMissing = "tenant_missing", 403, "The token names no tenant";
     TenantUnknown = "tenant_unknown", 403, "The token's tenant is not served here";
     TenantMismatch = "tenant_mismatch", 403, "The token's tenant is not served here";
+    /// mTLS between workloads: the one that calls, or the one that is called, is none that may be.
+    PeerNotAllowed = "peer_not_allowed", 403, "These workloads may not connect to each other";
     PathNotListed = "path_not_listed", 403, "This method and path are not allowed";
     ScopeMissing = "scope_missing", 403, "The token lacks a scope that this request needs";
     /// No rule names the host or the address.
@@ -110,6 +112,8 @@ reasons! {
     RequestTimeout = "request_timeout", 408, "The request was not received in time";
     ConfigAbsent = "config_absent", 503, "No policy is in force yet";
     UpstreamConnect = "upstream_connect", 502, "The upstream could not be reached";
+    /// It was to prove that it is a certain workload.
+    UpstreamIdentity = "upstream_identity", 502, "The upstream did not prove who it is";
     UpstreamProtocol = "upstream_protocol", 502, "The upstream's reply was not valid";
     UpstreamTimeout = "upstream_timeout", 504, "The upstream did not answer in time";
 }

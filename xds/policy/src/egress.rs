@@ -18,6 +18,9 @@
 //!
 //! An IPv6 address that leads to an IPv4 one is judged as both: what either may not be, it may not be.
 //!
+//! A host at a port is one peer or none: where a rule that lists them names a peer, only rules that name the same one let anything through,
+//! and what they let through goes to that peer alone, whatever the mode.
+//!
 //! Shadow mode suspends 1 to 4 and 6. It never suspends 5: those addresses are the platform's and other tenants'.
 
 mod rules;
@@ -28,7 +31,7 @@ use ipnet::IpNet;
 
 pub use self::rules::EgressRules;
 use crate::{
-    Deny, Reason, RuleRef, TenantId,
+    Deny, PeerWorkload, Reason, RuleRef, TenantId,
     address::{self, AddressClass},
     host::{Host, HostPattern},
     path::NormalPath,
@@ -60,6 +63,8 @@ pub struct EgressRule {
     pub protocol: Protocol,
     /// Of plain HTTP; empty: every request.
     pub requests: Vec<RequestMatch>,
+    /// Of plain HTTP: the workload that must be there, and that is asked over mTLS.
+    pub peer: Option<PeerWorkload>,
     pub rule: RuleRef,
 }
 
@@ -107,6 +112,8 @@ pub struct Permit<'a> {
     rules: Vec<&'a EgressRule>,
     port: u16,
     mode: Mode,
+    /// The workload that must be there.
+    pub peer: Option<&'a PeerWorkload>,
     /// What would have been refused, in shadow mode.
     pub shadow: Option<Deny>,
 }
@@ -138,41 +145,14 @@ impl AllowedDestination {
 impl EgressPolicy {
     /// Whether `host` may be asked for at `port`, by what was seen. `tenant`: for `{tenant}` in paths, and for the operator's eyes.
     pub fn permit<'a>(&'a self, host: &Host, port: u16, seen: Seen<'_>, tenant: &TenantId) -> Result<Permit<'a>, Deny> {
-        match self.rules_for(host, port, seen, tenant) {
-            Ok(rules) => Ok(Permit { rules, port, mode: self.mode, shadow: None }),
-            Err(deny) if self.mode == Mode::Shadow => Ok(Permit { rules: Vec::new(), port, mode: self.mode, shadow: Some(deny) }),
-            Err(deny) => Err(deny),
-        }
-    }
-
-    /// Never none.
-    fn rules_for<'a>(&'a self, host: &Host, port: u16, seen: Seen<'_>, tenant: &TenantId) -> Result<Vec<&'a EgressRule>, Deny> {
-        let mut rules = self.rules.listing(host);
-        if rules.is_empty() {
-            let list = RuleRef::new(format!("Tenant/{tenant}: egress.allow"));
-            return Err(Deny::new(Reason::EgressHostNotListed, format!("no rule names {host}")).by(&list));
-        }
-        narrow(
-            &mut rules,
-            |rule| rule.ports.contains(&port),
-            Reason::EgressPortNotListed,
-            || format!("{host} is listed with other ports than {port}"),
-        )?;
-        narrow(
-            &mut rules,
-            |rule| rule.speaks(seen),
-            Reason::EgressProtocolNotAllowed,
-            || format!("{host}:{port} is listed for another protocol than {}", seen.as_str()),
-        )?;
-        if let Seen::Http(request) = seen {
-            narrow(
-                &mut rules,
-                |rule| rule.lists_request(request, tenant),
-                Reason::EgressRequestDenied,
-                || format!("{host}:{port} is listed for other requests than {} {}", request.method, request.path.as_str()),
-            )?;
-        }
-        Ok(rules)
+        let rules = self.rules.listing(host);
+        let peer = rules.iter().filter(|rule| rule.ports.contains(&port)).find_map(|rule| rule.peer.as_ref());
+        let (rules, shadow) = match narrowed(rules, host, port, seen, peer, tenant) {
+            Ok(rules) => (rules, None),
+            Err(deny) if self.mode == Mode::Shadow => (Vec::new(), Some(deny)),
+            Err(deny) => return Err(deny),
+        };
+        Ok(Permit { rules, port, mode: self.mode, peer, shadow })
     }
 
     /// Names that rules of protocol `tcp` list one by one for `port`: an opaque connection that was captured says no name, and may go where
@@ -184,6 +164,42 @@ impl EgressPolicy {
             HostPattern::Below(_) => None,
         })
     }
+}
+
+/// Those of `rules`, which list the host, that let it through; never none.
+fn narrowed<'a>(
+    mut rules: Vec<&'a EgressRule>,
+    host: &Host,
+    port: u16,
+    seen: Seen<'_>,
+    peer: Option<&PeerWorkload>,
+    tenant: &TenantId,
+) -> Result<Vec<&'a EgressRule>, Deny> {
+    if rules.is_empty() {
+        let list = RuleRef::new(format!("Tenant/{tenant}: egress.allow"));
+        return Err(Deny::new(Reason::EgressHostNotListed, format!("no rule names {host}")).by(&list));
+    }
+    narrow(
+        &mut rules,
+        |rule| rule.ports.contains(&port),
+        Reason::EgressPortNotListed,
+        || format!("{host} is listed with other ports than {port}"),
+    )?;
+    narrow(
+        &mut rules,
+        |rule| rule.speaks(seen) && rule.peer.as_ref() == peer,
+        Reason::EgressProtocolNotAllowed,
+        || format!("{host}:{port} is listed for another protocol than {}", seen.as_str()),
+    )?;
+    if let Seen::Http(request) = seen {
+        narrow(
+            &mut rules,
+            |rule| rule.lists_request(request, tenant),
+            Reason::EgressRequestDenied,
+            || format!("{host}:{port} is listed for other requests than {} {}", request.method, request.path.as_str()),
+        )?;
+    }
+    Ok(rules)
 }
 
 /// Leaves the rules that let something through. Where none does, the first of them is the one that refuses.
@@ -215,7 +231,8 @@ impl Seen<'_> {
 impl EgressRule {
     fn speaks(&self, seen: Seen<'_>) -> bool {
         match seen {
-            Seen::Nothing => true,
+            // A tunnel's octets are the workload's; to a peer this side speaks TLS.
+            Seen::Nothing => self.peer.is_none(),
             Seen::Tls => matches!(self.protocol, Protocol::Tls | Protocol::Tcp),
             Seen::Http(_) => matches!(self.protocol, Protocol::Http | Protocol::Tcp),
             Seen::Opaque => self.protocol == Protocol::Tcp,

@@ -13,6 +13,7 @@ pub mod host;
 pub mod identify;
 pub mod name;
 pub mod path;
+pub mod peer;
 pub mod ratelimit;
 pub mod rpz;
 pub mod scope;
@@ -23,6 +24,7 @@ pub mod trust;
 
 pub use deny::{Deny, Reason, RuleRef};
 pub use name::{IssuerName, NameError, TenantId, WorkloadName, ZoneName};
+pub use peer::{AcceptedPeer, PeerIdentity, PeerWorkload};
 pub use snapshot::Snapshot;
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use trust::TrustBundle;

@@ -27,6 +27,8 @@ pub struct TenantPolicy {
     /// Requests in flight at one sidecar; `None`: the platform's default.
     pub in_flight: Option<u32>,
     pub inbound: ScopePolicy,
+    /// The tenants that have agreed with this one that their workloads may connect to each other.
+    pub peers: BTreeSet<TenantId>,
     pub egress: EgressPolicy,
     /// For the queries of its dedicated workloads.
     pub dns: DnsZones,
@@ -72,6 +74,8 @@ pub struct InboundPolicy {
     pub public: Vec<PathPattern>,
     /// Server certificate chain and key: PEM files on the sidecar's own disk. Keys never travel over xDS.
     pub tls: Option<TlsFiles>,
+    /// Whether it shows the sidecar's SVID, and only workloads that may be its peers connect. Never with `tls`.
+    pub mtls: bool,
     /// Whether the workload gets the caller's `Authorization` too. Default no: a workload that never sees a token cannot replay it.
     pub forward_token: bool,
 }

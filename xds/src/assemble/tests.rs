@@ -47,6 +47,7 @@ impl Knows {
             limits: Vec::new(),
             in_flight: None,
             inbound: Default::default(),
+            peers: Default::default(),
             egress: Default::default(),
             dns: Default::default(),
         };
@@ -201,6 +202,7 @@ fn a_value_of_an_issuer_that_the_workload_does_not_trust_means_nobody() {
         limits: vec![],
         in_flight: None,
         inbound: Default::default(),
+        peers: Default::default(),
         egress: Default::default(),
         dns: Default::default(),
     };

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use ipnet::IpNet;
 use ringfence_policy::{
-    NameError, RuleRef,
+    NameError, PeerWorkload, RuleRef,
     egress::{EgressPolicy, EgressRule, PlatformEgress, Protocol},
     host::HostPattern,
     name::is_dns_label,
@@ -85,6 +85,10 @@ fn rule(tenant: &str, path: &str, body: &proto::EgressRule, faults: &mut Faults)
     if body.requests.len() > MAX_REQUESTS {
         faults.add(at("requests"), format!("must be at most {MAX_REQUESTS} entries"));
     }
+    if body.peer.is_some() && !matches!(protocol, Some(Protocol::Http) | None) {
+        faults.add(at("peer"), "goes with protocol http alone: other connections are the workload's from end to end");
+    }
+    let peer = body.peer.as_ref().and_then(|body| peer(tenant, &at("peer"), body, faults));
     let requests = body.requests.iter().take(MAX_REQUESTS).enumerate();
     EgressRule {
         hosts: hosts(&at("hosts"), &body.hosts, faults),
@@ -92,8 +96,25 @@ fn rule(tenant: &str, path: &str, body: &proto::EgressRule, faults: &mut Faults)
         ports: ports(&at("ports"), &body.ports, protocol, faults),
         protocol: protocol.unwrap_or(Protocol::Tls),
         requests: requests.map(|(j, body)| request_match(&at(&format!("requests[{j}]")), &body.methods, &body.paths, faults)).collect(),
+        peer,
         rule: RuleRef::new(format!("Tenant/{tenant}: egress.allow[{}]", body.name)),
     }
+}
+
+/// `tenant`: the rule's own.
+fn peer(tenant: &str, path: &str, body: &proto::PeerWorkload, faults: &mut Faults) -> Option<PeerWorkload> {
+    let workload = faults.parse(format!("{path}.workload"), &body.workload);
+    let tenant = match (body.tenant.as_str(), body.shared) {
+        (_, true) if !body.tenant.is_empty() => {
+            faults.add(format!("{path}.shared"), "cannot stand beside tenant: a shared workload is of no tenant");
+            return None;
+        }
+        (_, true) => None,
+        // What is wrong with the rule's own name is told where it stands.
+        ("", false) => Some(tenant.parse().ok()?),
+        (other, false) => Some(faults.parse(format!("{path}.tenant"), other)?),
+    };
+    Some(PeerWorkload { tenant, workload: workload? })
 }
 
 fn protocol(path: String, text: &str, faults: &mut Faults) -> Option<Protocol> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ringfence_policy::{
-    RuleRef,
+    RuleRef, TenantId,
     scope::{AllowRule, ScopePolicy},
     tenant::{Identity, TenantPolicy},
 };
@@ -17,6 +17,7 @@ use crate::generated::resource as proto;
 
 const MAX_RULES: usize = 4096;
 const MAX_VALUES: usize = 1024;
+const MAX_PEERS: usize = 1024;
 
 pub fn tenant(name: &str, body: &proto::Tenant) -> Result<TenantPolicy, Vec<Fault>> {
     let mut faults = Faults::default();
@@ -28,10 +29,11 @@ pub fn tenant(name: &str, body: &proto::Tenant) -> Result<TenantPolicy, Vec<Faul
         Some(inbound) => ScopePolicy::Rules(allow_rules(name, &inbound.allow, &mut faults)),
     };
     let in_flight = faults.in_flight("inFlight", body.in_flight);
+    let peers = peers(name, &body.peers, &mut faults);
     let egress = body.egress.as_ref().map(|body| egress::tenant(name, body, &mut faults)).unwrap_or_default();
     let whose = format!("Tenant/{name}");
     let dns = body.dns.as_ref().map(|dns| dns_zones(&whose, &dns.zones, &dns.mode, &dns.limits, &mut faults)).unwrap_or_default();
-    faults.or_some(id.map(|id| TenantPolicy { id, identities, limits, in_flight, inbound, egress, dns }))
+    faults.or_some(id.map(|id| TenantPolicy { id, identities, limits, in_flight, inbound, peers, egress, dns }))
 }
 
 fn identities(bodies: &[proto::Identity], faults: &mut Faults) -> Vec<Identity> {
@@ -58,6 +60,26 @@ fn identities(bodies: &[proto::Identity], faults: &mut Faults) -> Vec<Identity> 
         }
     }
     identities
+}
+
+/// The control plane has left only those in that have agreed: of what an operator wrote, the rest is looked at there.
+fn peers(tenant: &str, names: &[String], faults: &mut Faults) -> BTreeSet<TenantId> {
+    if names.len() > MAX_PEERS {
+        faults.add("peers", format!("must be at most {MAX_PEERS} tenants"));
+        return BTreeSet::new();
+    }
+    let mut peers = BTreeSet::new();
+    for (i, name) in names.iter().enumerate() {
+        let path = format!("peers[{i}]");
+        if name == tenant {
+            faults.add(path, "is the tenant itself, whose workloads are each other's peers in any case");
+        } else if let Some(peer) = faults.parse(path.clone(), name)
+            && !peers.insert(peer)
+        {
+            faults.add(path, format!("{name:?} is already listed"));
+        }
+    }
+    peers
 }
 
 fn allow_rules(tenant: &str, bodies: &[proto::AllowRule], faults: &mut Faults) -> Vec<AllowRule> {

@@ -41,6 +41,7 @@ fn good_tenant() -> proto::Tenant {
             allow: vec![proto::AllowRule { methods: strings(&["GET"]), paths: strings(&["/a"]), scopes: strings(&["read"]) }],
         }),
         in_flight: 0,
+        peers: Vec::new(),
         egress: None,
         dns: None,
     }
@@ -142,6 +143,13 @@ fn tenant_faults() {
             (|t| t.identity[0].values[0] = "a\0".into(), "identity[0].values[0]: must be 1 to 256 bytes without control characters"),
             (|t| t.identity[0].values[0] = "x".repeat(257), "identity[0].values[0]: must be 1 to 256 bytes without control characters"),
             (|t| t.identity.push(t.identity[0].clone()), "identity[1].values[0]: \"org_acme\" of this issuer is already listed"),
+            (
+                |t| t.peers = vec!["globex".into(), "acme".into()],
+                "peers[1]: is the tenant itself, whose workloads are each other's peers in any case",
+            ),
+            (|t| t.peers = vec!["globex".into(); 2], "peers[1]: \"globex\" is already listed"),
+            (|t| t.peers = vec!["Globex".into()], &format!("peers[0]: {LABEL}, not \"Globex\"")),
+            (|t| t.peers = (0..1025).map(|i| format!("t{i}")).collect(), "peers: must be at most 1024 tenants"),
             (|t| t.in_flight = 1_000_001, "inFlight: must be from 1 to 1000000"),
             (
                 |t| allow(t).scopes.push("a b".into()),

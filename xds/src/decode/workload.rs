@@ -102,8 +102,11 @@ fn inbound(bodies: &[proto::InboundListener], addresses: &mut Listeners, faults:
             }
             TlsFiles { certificate: tls.certificate.clone().into(), key: tls.key.clone().into() }
         });
+        if body.mtls && tls.is_some() {
+            faults.add(at("mtls"), "cannot stand beside tls: a listener shows the sidecar's SVID or a certificate of its own");
+        }
         if let (Some(listen), Some(upstream)) = (listen, upstream) {
-            listeners.push(InboundPolicy { listen, upstream, public, tls, forward_token: body.forward_token });
+            listeners.push(InboundPolicy { listen, upstream, public, tls, mtls: body.mtls, forward_token: body.forward_token });
         }
     }
     listeners

@@ -117,6 +117,11 @@ impl ConnectArgs {
             Some(deny) => format!("in shadow mode: would be refused, {deny}"),
             None => format!("listed by {}", permit.rules().map(|rule| rule.as_str()).collect::<Vec<_>>().join(", ")),
         });
+        if let Some(peer) = permit.peer {
+            explanation.begin("peer");
+            snapshot.may_call(peer, &tenant.id)?;
+            explanation.say(format!("over mTLS, if {peer} is there"));
+        }
         let addresses = match (&self.destination.host, self.addresses.as_slice()) {
             (Host::Address(address), _) => std::slice::from_ref(address),
             (Host::Name(name), []) => {

@@ -1,6 +1,7 @@
 //! `explain … http`: a request to an inbound listener.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Read},
     net::SocketAddr,
@@ -10,12 +11,12 @@ use std::{
 
 use clap::Args;
 use ringfence_xds::policy::{
-    Deny, Reason, Snapshot,
+    Deny, Reason, Snapshot, TenantId,
     identify::{self, VerifiedClaims},
     path::NormalPath,
     ratelimit::{LimitKey, LimitPolicy, Mode},
     snapshot::TenantAnswer,
-    tenant::{InboundPolicy, TenantPolicy},
+    tenant::{InboundPolicy, ServedTenants, TenantPolicy},
 };
 
 use super::{ExplainError, Explanation};
@@ -72,6 +73,10 @@ fn route(
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let path = NormalPath::new(path).map_err(|why| Deny::new(Reason::RequestMalformed, format!("the path {why}")))?;
     explanation.say(format!("{method} {} at {}", path.as_str(), listener.listen));
+    if listener.mtls {
+        explanation.begin("peer");
+        explanation.say(format!("over mTLS, {}", peers(snapshot)));
+    }
     if let Some(pattern) = listener.public.iter().find(|pattern| pattern.matches(&path, None)) {
         explanation.begin("public");
         explanation.say(format!("needs no token, by {pattern}"));
@@ -93,6 +98,21 @@ fn route(
     explanation.begin("authorize");
     explanation.say(authorize(tenant, &claims, method, &path)?);
     Ok(())
+}
+
+/// Who may ask at a listener with mTLS; whether a certain workload may, its SVID decides.
+fn peers(snapshot: &Snapshot) -> String {
+    let list = |tenants: &BTreeSet<TenantId>| tenants.iter().map(|tenant| tenant.as_str()).collect::<Vec<_>>().join(", ");
+    match &snapshot.workload.tenants {
+        ServedTenants::Any => "from workloads of the token's tenant".into(),
+        ServedTenants::Some(tenants) => format!("from workloads of the token's tenant, of {}", list(tenants)),
+        ServedTenants::One(own) => match snapshot.tenants.get(own) {
+            Some(tenant) if !tenant.peers.is_empty() => {
+                format!("from workloads of {own}, and to public paths of its peers {}", list(&tenant.peers))
+            }
+            _ => format!("from workloads of {own}"),
+        },
+    }
 }
 
 fn authorize(tenant: &TenantPolicy, claims: &VerifiedClaims, method: &str, path: &NormalPath<'_>) -> Result<String, Deny> {

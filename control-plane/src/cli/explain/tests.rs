@@ -67,6 +67,19 @@ fn the_quickstart_is_explained_by_the_rule_that_decides() {
 }
 
 #[test]
+fn a_listener_for_peers_says_whom_it_takes() {
+    let dir = connect::directory();
+    assert_eq!(
+        connect::told(dir.path(), &["job", "http", "GET", "/open"]).unwrap(),
+        "request    GET /open at 127.0.0.9:18443
+peer       over mTLS, from workloads of initech
+public     needs no token, by /open
+decision   allow -> 127.0.0.1:19000
+"
+    );
+}
+
+#[test]
 fn what_cannot_be_explained_is_said() {
     let dir = tempfile::tempdir().unwrap();
     quickstart::write(dir.path()).unwrap();

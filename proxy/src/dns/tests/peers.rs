@@ -193,6 +193,7 @@ impl Rig {
             access_log: None,
             metrics: Default::default(),
             tracing: Tracing::off(),
+            svid: tokio::sync::watch::channel(None).1,
             own: Default::default(),
             ids: Default::default(),
             bindings: Default::default(),

@@ -57,6 +57,7 @@ fn snapshot(generation: u64, issuer: Arc<IssuerPolicy>, tenants: &[&str]) -> Arc
         limits: Vec::new(),
         in_flight: None,
         inbound: ScopePolicy::Everywhere,
+        peers: Default::default(),
         egress: Default::default(),
         dns: Default::default(),
     };

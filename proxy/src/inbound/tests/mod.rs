@@ -3,6 +3,7 @@
 mod ends;
 mod grpc;
 mod leftovers;
+mod mutual;
 mod peers;
 mod requests;
 mod secured;

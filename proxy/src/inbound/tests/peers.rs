@@ -21,7 +21,7 @@ use crate::{
     context::Contexts,
     data::Shared,
     hop::{Timeouts, Upstream},
-    inbound::{Enforce, Inbound, listener},
+    inbound::{Enforce, Inbound, Transport, listener},
     limiter::{Bounds, Limiter},
     listeners::{Drain, ListenerKey, Role, Stop, accept},
     telemetry::trace::Tracing,
@@ -44,7 +44,7 @@ impl Sidecar {
         let enforce = Rc::new(Enforce::new(public(key, upstream)));
         let upstream_address = upstream;
         let upstream = Rc::new(Upstream::new(upstream, timeouts.connect));
-        let mut inbound = Inbound { key, upstream, upstream_address, tls: None, forward_token: false, timeouts, enforce };
+        let mut inbound = Inbound { key, upstream, upstream_address, transport: Transport::Tcp, forward_token: false, timeouts, enforce };
         change(&mut inbound);
         let listener = accept::bind(key.listen, false).unwrap();
         let address = listener.local_addr().unwrap();
@@ -63,7 +63,7 @@ impl Sidecar {
 }
 
 /// Policy that asks for no token: these tests are about what comes before and after.
-fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
+pub(super) fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
     let workload = WorkloadPolicy {
         name: "test".parse().unwrap(),
         tenants: ServedTenants::Any,
@@ -72,6 +72,7 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
             listen: key.listen,
             upstream,
             public: vec!["/**".parse().unwrap()],
+            mtls: false,
             tls: None,
             forward_token: false,
         }],
@@ -101,6 +102,7 @@ fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
         access_log: None,
         metrics: Default::default(),
         tracing: Tracing::off(),
+        svid: watch::channel(None).1,
         own: Default::default(),
         ids: Default::default(),
         contexts: Contexts::new().unwrap().into(),

@@ -13,7 +13,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use super::peers::{Origin, Peer, Sidecar, run};
-use crate::inbound::tls::{H2, HTTP1, identity};
+use crate::inbound::{
+    Transport,
+    tls::{H2, HTTP1, identity},
+};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -41,7 +44,7 @@ fn the_protocol_is_chosen_by_alpn_and_no_session_is_resumed() {
     run(async {
         let (origin, address) = Origin::bind().await;
         let tls = identity(&data("certificate.pem"), &data("key.pem")).unwrap().config;
-        let sidecar = Sidecar::with(address, |inbound| inbound.tls = Some(TlsAcceptor::from(tls)));
+        let sidecar = Sidecar::with(address, |inbound| inbound.transport = Transport::Tls(TlsAcceptor::from(tls)));
         let stream = connect(&sidecar, client_config(&[H2, HTTP1])).await;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(H2));
         let config = client_config(&[HTTP1]);

@@ -23,6 +23,7 @@ fn acme(rate: &str, burst: u32, of_each: u32) -> TenantPolicy {
         rule: RuleRef::new(format!("Tenant/acme: limits[{name}]")),
     };
     TenantPolicy {
+        peers: Default::default(),
         id: "acme".parse().unwrap(),
         identities: Vec::new(),
         limits: vec![limit("all", burst, LimitKey::Tenant).into(), limit("each", of_each, LimitKey::Subject).into()],

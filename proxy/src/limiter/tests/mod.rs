@@ -38,6 +38,7 @@ fn tenant(id: &str, limits: impl IntoIterator<Item = LimitPolicy>) -> TenantPoli
         limits: limits.into_iter().map(Arc::new).collect(),
         in_flight: None,
         inbound: ScopePolicy::Everywhere,
+        peers: Default::default(),
         egress: Default::default(),
         dns: Default::default(),
     }

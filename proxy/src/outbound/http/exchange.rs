@@ -147,7 +147,9 @@ impl Drop for Exchange {
         if self.continued {
             return;
         }
+        let mut peer = None;
         if let Some(granted) = self.granted.take() {
+            peer = granted.peer_id.clone();
             if let (Some(destination), Some(peer)) = (&mut self.destination, granted.peer.get()) {
                 destination.address = Some(peer);
             }
@@ -165,6 +167,7 @@ impl Drop for Exchange {
                 route: Route::Outbound,
                 listener: self.outbound.key.listen,
                 destination: self.destination.take(),
+                peer,
                 tenant: self.tenant.take(),
                 subject_hash: None,
                 method: line.method,

@@ -18,6 +18,7 @@ use crate::{
         body::RequestBody,
         pool::Connected,
         send::{self, Answer, To},
+        socket::Socket,
     },
     outbound::{decide::Decided, flow::Octets, splice, stream::Stream},
 };
@@ -42,7 +43,7 @@ pub(super) async fn forward(
     if let Some(octets) = body.progress().octets() {
         exchange.count_in(octets);
     }
-    let upstream = downstream.upstreams.of(decided, &downstream.first, &downstream.outbound, timeouts.connect);
+    let upstream = downstream.upstreams.of(decided, is_http2, &downstream.first, &downstream.outbound, timeouts)?;
     let to =
         To { upstream: &upstream, tenant: Some(&decided.ask.tenant), signals: &downstream.signals, timeouts, peer: Some(&granted.peer) };
     let asked = Instant::now();
@@ -57,10 +58,13 @@ pub(super) async fn websocket(mut downstream: Stream, rest: Vec<u8>, upstream: O
     let upgraded = upstream.await.map_err(io::Error::other)?;
     let not_ours = |_| io::Error::other("the upstream's connection is of another kind");
     let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<Connected>>().map_err(not_ours)?;
-    let (mut upstream, _counted) = io.into_inner().into_parts();
+    let (upstream, _counted) = io.into_inner().into_parts();
     downstream.write_all(&read_buf).await?;
     let octets = Octets::default();
-    let outcome = splice::splice(&mut downstream, &mut upstream, rest, &octets).await;
+    let outcome = match upstream {
+        Socket::Tcp(mut upstream) => splice::splice(&mut downstream, &mut upstream, rest, &octets).await,
+        Socket::Peer(upstream) => splice::copied(&mut downstream, upstream, rest, &octets).await,
+    };
     exchange.tunnelled(&octets);
     outcome
 }

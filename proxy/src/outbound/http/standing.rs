@@ -6,7 +6,7 @@ use std::{
     rc::{Rc, Weak},
 };
 
-use ringfence_policy::Deny;
+use ringfence_policy::{Deny, SpiffeId};
 
 use crate::{
     hop::send::Peer,
@@ -20,6 +20,7 @@ use crate::{
 pub(super) struct Granted {
     pub(super) ask: Ask,
     addresses: Vec<SocketAddr>,
+    pub(super) peer_id: Option<SpiffeId>,
     /// Which of them it went to.
     pub(super) peer: Peer,
     /// Why it holds no longer.
@@ -29,7 +30,7 @@ pub(super) struct Granted {
 impl Granted {
     fn stands(&self, outbound: &Outbound) -> Result<(), Deny> {
         let snapshot = outbound.pin()?;
-        let stands = |address: &SocketAddr| self.ask.still_stands(*address, &snapshot, &outbound.shared.own);
+        let stands = |address: &SocketAddr| self.ask.still_stands(*address, self.peer_id.as_ref(), &snapshot, &outbound.shared.own);
         match self.peer.get() {
             Some(peer) => stands(&peer),
             None => self.addresses.iter().try_for_each(stands),
@@ -51,6 +52,7 @@ impl Standing {
         let granted = Rc::new(Granted {
             ask: decided.ask.clone(),
             addresses: decided.destinations.iter().map(|destination| destination.address()).collect(),
+            peer_id: decided.peer.clone(),
             peer: Peer::default(),
             revoked: RefCell::default(),
         });

@@ -59,6 +59,7 @@ pub(super) fn policy(rules: &[Rule], port: u16) -> EgressPolicy {
         ports: vec![port],
         protocol: *protocol,
         requests: Vec::new(),
+        peer: None,
         rule: RuleRef::new(format!("Tenant/acme: egress.allow[{i}]")),
     };
     let rate = Rate { count: NonZeroU32::new(1000).unwrap(), per: Per::Second };
@@ -105,6 +106,7 @@ impl Sidecar {
             metrics,
             tracing: Tracing::off(),
             ids: Default::default(),
+            svid: watch::channel(None).1,
             own: Arc::new(Own::default()),
             contexts: Contexts::new().unwrap().into(),
             bindings: Default::default(),
@@ -132,6 +134,7 @@ impl Sidecar {
     pub(super) fn push_of(&self, egress: EgressPolicy, tenants: ServedTenants) {
         self.generation.update(|generation| generation + 1);
         let acme = TenantPolicy {
+            peers: Default::default(),
             dns: Default::default(),
             id: "acme".parse().unwrap(),
             identities: Vec::new(),

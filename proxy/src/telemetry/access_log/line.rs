@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ringfence_policy::{WorkloadName, host::Host};
+use ringfence_policy::{SpiffeId, WorkloadName, host::Host};
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
@@ -27,6 +27,8 @@ struct RequestLine<'a> {
     route: &'static str,
     workload: &'a str,
     listener: Text<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<Text<&'a SpiffeId>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +117,7 @@ fn request<'a>(record: &'a AccessRecord, workload: &'a WorkloadName) -> RequestL
         route: record.route.as_str(),
         workload: workload.as_str(),
         listener: Text(record.listener),
+        peer: record.peer.as_ref().map(Text),
         tenant: record.tenant.as_ref().map(|tenant| tenant.as_str()),
         subject_hash: record.subject_hash.map(|hash| Text(Hex(hash))),
         destination: record.destination.as_ref().map(To::from),

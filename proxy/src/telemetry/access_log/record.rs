@@ -9,7 +9,7 @@ use std::{
 
 use http::{StatusCode, Version};
 use opentelemetry::trace::TraceId;
-use ringfence_policy::{RuleRef, TenantId, host::Host};
+use ringfence_policy::{RuleRef, SpiffeId, TenantId, host::Host};
 use sha2::{Digest, Sha256};
 
 use super::query::QueryRecord;
@@ -103,6 +103,8 @@ pub struct AccessRecord {
     pub listener: SocketAddr,
     /// Of the outbound route.
     pub destination: Option<Destination>,
+    /// Over mTLS: of the inbound route who asked, of the outbound route who was to be asked.
+    pub peer: Option<SpiffeId>,
     /// `None`: nobody was identified.
     pub tenant: Option<TenantId>,
     /// Of [`subject_hash`].

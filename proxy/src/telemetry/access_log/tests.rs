@@ -28,6 +28,7 @@ fn plain() -> AccessRecord {
         route: Route::Inbound,
         listener: (Ipv4Addr::LOCALHOST, 18080).into(),
         destination: None,
+        peer: None,
         tenant: None,
         subject_hash: None,
         method: Clipped::method(b"GET"),
@@ -58,6 +59,7 @@ fn written(record: &Record) -> String {
 #[test]
 fn a_line_says_all_in_one_order() {
     let record = AccessRecord {
+        peer: Some("spiffe://here/tenant/acme/workload/web".parse().unwrap()),
         tenant: Some("acme".parse().unwrap()),
         subject_hash: Some([0x0f; 16]),
         method: Clipped::method(b"POST"),
@@ -82,7 +84,7 @@ fn a_line_says_all_in_one_order() {
         line(&record),
         concat!(
             r#"{"time":"2023-11-14T22:13:20.123456Z","id":"00000000000000000000000000000abc","route":"inbound","workload":"acme-api","listener":"127.0.0.1:18080","#,
-            r#""tenant":"acme","subject_hash":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","method":"POST","path":"/tenants/acme","#,
+            r#""peer":"spiffe://here/tenant/acme/workload/web","tenant":"acme","subject_hash":"0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f","method":"POST","path":"/tenants/acme","#,
             r#""protocol":"HTTP/2","status":502,"decision":"deny","reason":"upstream_connect","rule":"Tenant/acme: inbound.allow[0]","#,
             r#""shadow":["Tenant/acme: limits[all]"],"bytes_in":12,"bytes_out":34,"total_us":1500,"identify_us":102,"#,
             r#""upstream_us":1000,"upstream_error":"refused","trace_id":"00000000000000000000000000004bf9"}"#,

@@ -94,6 +94,7 @@ mod tests {
             ports: vec![443],
             protocol: Protocol::Tcp,
             requests: Vec::new(),
+            peer: None,
             rule: RuleRef::new(number.to_string()),
         }
     }

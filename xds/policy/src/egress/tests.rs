@@ -13,6 +13,7 @@ fn rule(name: &str, hosts: &[&str], cidrs: &[&str], ports: &[u16], protocol: Pro
         ports: ports.to_vec(),
         protocol,
         requests: Vec::new(),
+        peer: None,
         rule: RuleRef::new(format!("Tenant/acme: egress.allow[{name}]")),
     }
 }
@@ -276,5 +277,39 @@ fn near(address: IpAddr, low: u16) -> IpAddr {
     match address {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() ^ u32::from(low)).into(),
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() ^ u128::from(low)).into(),
+    }
+}
+
+#[test]
+fn what_goes_to_a_peer_goes_to_no_other_and_in_no_other_way() {
+    let peer = |name: &str| PeerWorkload { tenant: Some(acme()), workload: name.parse().unwrap() };
+    let rules = vec![
+        rule("tunnels", &["*.svc"], &[], &[8200, 18443], Protocol::Tcp),
+        rule("anything", &["*.svc"], &[], &[18443], Protocol::Http),
+        EgressRule {
+            requests: vec![request_match(&["GET"], &["/invoices/**"])],
+            peer: Some(peer("billing")),
+            ..rule("billing", &["billing.svc"], &[], &[18443], Protocol::Http)
+        },
+    ];
+    let listed = Some("Tenant/acme: egress.allow[billing]");
+    for (mode, host, port, seen, expected) in [
+        (Mode::Enforce, "billing.svc", 18443, "http GET /invoices/7", Ok((Some("billing"), listed))),
+        (Mode::Enforce, "billing.svc", 18443, "http GET /other", Err(Reason::EgressRequestDenied)),
+        (Mode::Enforce, "billing.svc", 18443, "nothing", Err(Reason::EgressProtocolNotAllowed)),
+        (Mode::Enforce, "billing.svc", 18443, "tls", Err(Reason::EgressProtocolNotAllowed)),
+        (Mode::Enforce, "billing.svc", 18443, "opaque", Err(Reason::EgressProtocolNotAllowed)),
+        (Mode::Enforce, "billing.svc", 8200, "http GET /other", Ok((None, Some("Tenant/acme: egress.allow[tunnels]")))),
+        (Mode::Enforce, "other.svc", 18443, "http GET /other", Ok((None, Some("Tenant/acme: egress.allow[tunnels]")))),
+        // Nothing goes there in the clear while the rule is being tried.
+        (Mode::Shadow, "billing.svc", 18443, "http GET /other", Ok((Some("billing"), None))),
+    ] {
+        let policy = policy(mode, rules.clone());
+        let permit = with_seen(seen, |seen| policy.permit(&host.parse().unwrap(), port, seen, &acme()));
+        let got = permit
+            .as_ref()
+            .map_err(|deny| deny.reason)
+            .map(|permit| (permit.peer.map(|peer| peer.workload.as_str()), permit.rules().next().map(|rule| rule.as_str())));
+        assert_eq!(got, expected, "{mode:?} {host}:{port} {seen}");
     }
 }

@@ -4,7 +4,8 @@
 //! A fault is told only where it is certain:
 //! - the same host or prefix with the same port twice, where one of the two adds nothing to the other;
 //! - a host or prefix within a wider one of another rule, where the wider rule lets through what the narrower means to refuse: other
-//!   requests, other protocols, other addresses.
+//!   requests, other protocols, other addresses;
+//! - a host or prefix and one that covers it, of two rules that do not name the same peer: what goes to a peer goes nowhere else.
 //!
 //! That `*.example.com` covers `api.example.com`, both for the same, is no fault: it is said twice and meant once.
 
@@ -57,10 +58,11 @@ fn report<'a, T, W>(
         let found = wider(target).find_map(|covering| {
             let same = covering == **target;
             let others = by_target.get(&covering)?.iter().filter(|other| other.rule != entry.rule);
-            let (other, Void { port, how }) = others.into_iter().find_map(|other| Some((other, voids(rules, *entry, *other, same)?)))?;
+            let (other, Void { what, port, how }) =
+                others.into_iter().find_map(|other| Some((other, voids(rules, *entry, *other, same)?)))?;
             let Entry { rule, index } = other;
             let name = &bodies[*rule].name;
-            Some(format!("has no effect at port {port}: egress.allow[{rule}].{field}[{index}] ({name}) allows {covering} there{how}"))
+            Some(format!("{what} at port {port}: egress.allow[{rule}].{field}[{index}] ({name}) allows {covering} there{how}"))
         });
         if let Some(message) = found {
             faults.add(format!("egress.allow[{}].{field}[{}]", entry.rule, entry.index), message);
@@ -69,6 +71,7 @@ fn report<'a, T, W>(
 }
 
 struct Void {
+    what: &'static str,
     port: u16,
     how: &'static str,
 }
@@ -77,6 +80,12 @@ struct Void {
 fn voids(rules: &[EgressRule], entry: Entry, other: Entry, same: bool) -> Option<Void> {
     let (narrow, wide) = (&rules[entry.rule], &rules[other.rule]);
     let of_hosts = !narrow.hosts.is_empty();
+    if narrow.peer != wide.peer {
+        // Of two for the same target, the later is told.
+        let is_told = !same || other.rule < entry.rule;
+        let port = narrow.ports.iter().copied().find(|port| wide.ports.contains(port))?;
+        return is_told.then_some(Void { what: "must name the same peer", port, how: "" });
+    }
     let protocol = narrow.protocol == wide.protocol || wide.protocol == Protocol::Tcp;
     let requests = wide.requests.is_empty() || wide.requests == narrow.requests;
     let addresses = !of_hosts || wide.cidrs.is_empty() || wide.cidrs == narrow.cidrs;
@@ -96,7 +105,7 @@ fn voids(rules: &[EgressRule], entry: Entry, other: Entry, same: bool) -> Option
         return None;
     };
     let port = narrow.ports.iter().copied().find(|port| wide.ports.contains(port))?;
-    Some(Void { port, how })
+    Some(Void { what: "has no effect", port, how })
 }
 
 fn wider_patterns(pattern: &HostPattern) -> impl Iterator<Item = HostPattern> + use<> {

@@ -101,6 +101,19 @@ fn a_rule_means_what_it_says() {
     );
     assert_eq!(rule.cidrs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1/32", "2001:db8::/32"]);
 
+    for (tenant, shared, expected) in [
+        ("", false, "Workload/billing of Tenant/acme"),
+        ("globex", false, "Workload/billing of Tenant/globex"),
+        ("", true, "shared Workload/billing"),
+    ] {
+        let mut body = good_egress();
+        let rule = &mut egress(&mut body).allow[0];
+        rule.protocol = "http".into();
+        rule.peer = Some(proto::PeerWorkload { tenant: tenant.into(), workload: "billing".into(), shared });
+        let Ok(Decoded::Tenant(policy)) = decode(Kind::Tenant, "acme", &body.encode_to_vec()) else { panic!() };
+        assert_eq!(policy.egress.rules[0].peer.as_ref().unwrap().to_string(), expected);
+    }
+
     let nowhere = proto::Tenant { egress: None, ..good_tenant() };
     let Ok(Decoded::Tenant(policy)) = decode(Kind::Tenant, "acme", &nowhere.encode_to_vec()) else { panic!() };
     assert_eq!(policy.egress, EgressPolicy::default(), "nothing is allowed");
@@ -187,6 +200,7 @@ proptest! {
             ports: vec![port],
             protocol: ["tls", "http", "tcp"][protocol].into(),
             requests: Vec::new(),
+            peer: None,
         };
         egress(&mut tenant).allow = rules.into_iter().enumerate().map(rule).collect();
         for fault in faults("acme", &tenant) {

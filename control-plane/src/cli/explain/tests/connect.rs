@@ -17,12 +17,15 @@ kind: Tenant
 metadata: { name: initech }
 spec:
   identity: [{ issuer: dev }]
+  peers: [hooli]
   egress:
     connectionRate: 7/m
     allow:
       - { name: stripe, hosts: ["*.stripe.com"] }
       - { name: db, cidrs: [10.20.0.0/16], ports: [5432], protocol: tcp }
       - { name: own, cidrs: [127.0.0.9/32], ports: [15001], protocol: tcp }
+      - { name: billing, hosts: [billing.svc], cidrs: [10.30.0.0/16], ports: [18443], protocol: http, peer: { workload: billing } }
+      - { name: partner, hosts: [partner.svc], ports: [18443], protocol: http, peer: { workload: api, tenant: hooli } }
       - { name: vault, hosts: [vault.svc], cidrs: [10.30.0.0/16], protocol: http, requests: [{ methods: [GET], paths: ["/t/{tenant}/**"] }] }
 ---
 apiVersion: ringfence.dev/v1alpha1
@@ -35,7 +38,10 @@ spec:
 apiVersion: ringfence.dev/v1alpha1
 kind: Workload
 metadata: { name: job }
-spec: { tenant: initech, egress: { listen: 127.0.0.9:15001 } }
+spec:
+  tenant: initech
+  inbound: [{ listen: 127.0.0.9:18443, upstream: 127.0.0.1:19000, public: [/open], mtls: true }]
+  egress: { listen: 127.0.0.9:15001 }
 ---
 apiVersion: ringfence.dev/v1alpha1
 kind: Workload
@@ -52,7 +58,7 @@ struct Explain {
     args: ExplainArgs,
 }
 
-fn directory() -> tempfile::TempDir {
+pub(super) fn directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     quickstart::write(dir.path()).unwrap();
     fs::remove_file(dir.path().join("platform.yaml")).unwrap();
@@ -98,6 +104,13 @@ fn a_connection_is_explained_by_the_rule_that_decides() {
             "deny 403 egress_request_denied (Tenant/initech: egress.allow[vault])".into(),
         ),
         (&["job", "connect", "vault.svc:80", "--request", "GET /t/../a"], "deny 400 request_malformed".into()),
+        (&["job", "connect", "billing.svc:18443", "--request", "GET /", "--address", "10.30.0.1"], "allow -> 10.30.0.1:18443".into()),
+        (
+            &["job", "connect", "billing.svc:18443", "--protocol", "tcp"],
+            "deny 403 egress_protocol_not_allowed (Tenant/initech: egress.allow[billing])".into(),
+        ),
+        // initech lists hooli, which does not list it.
+        (&["job", "connect", "partner.svc:18443", "--request", "GET /"], "deny 403 peer_not_allowed".into()),
         (&["any", "connect", "api.stripe.com:443", "--tenant", "initech"], "allow".into()),
         (
             &["any", "connect", "api.other.example:443", "--tenant", "acme"],
@@ -128,6 +141,10 @@ address    2606:4700::1 allowed by Tenant/initech: egress.allow[stripe]
 connect    dials 8.8.8.8:443, then [2606:4700::1]:443
 decision   allow -> 8.8.8.8:443
 "
+    );
+    assert_eq!(
+        told(dir.path(), &["job", "connect", "billing.svc:18443", "--request", "GET /"]).unwrap().lines().nth(3).unwrap(),
+        "peer       over mTLS, if Workload/billing of Tenant/initech is there"
     );
     assert_eq!(
         told(dir.path(), &["any", "connect", "api.stripe.com:443", "--tenant", "hooli"]).unwrap(),

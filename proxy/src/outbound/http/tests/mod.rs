@@ -6,6 +6,7 @@ mod explicit;
 mod http2;
 mod lines;
 mod live;
+mod mutual;
 mod sidecar;
 mod targets;
 mod tunnels;

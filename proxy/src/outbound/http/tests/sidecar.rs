@@ -13,11 +13,13 @@ use hickory_proto::{
     rr::{RData, Record, RecordType, rdata::A},
 };
 use ringfence_policy::{
-    RuleRef, Snapshot,
+    RuleRef, Snapshot, TrustBundle,
     egress::{EgressPolicy, EgressRule, PlatformEgress, Protocol},
+    ratelimit::Mode,
     scope::RequestMatch,
     tenant::{Capture, DnsPolicy, DnsTransport, DnsUpstream, OutboundPolicy, PlatformPolicy, ServedTenants, TenantPolicy, WorkloadPolicy},
 };
+use ringfence_xds::trust::Svid;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::watch,
@@ -74,6 +76,7 @@ pub(super) fn rule(hosts: &[&str], port: u16, protocol: Protocol, paths: &[&str]
         ports: vec![port],
         protocol,
         requests,
+        peer: None,
         rule: RuleRef::new(format!("Tenant/acme: egress.allow[{port}]")),
     }
 }
@@ -90,6 +93,10 @@ pub(super) struct Sidecar {
     dns: SocketAddr,
     tenants: ServedTenants,
     generation: u64,
+    /// Of the policies to be pushed.
+    pub(super) trust: Option<Arc<TrustBundle>>,
+    pub(super) shadow: bool,
+    pub(super) svid: watch::Sender<Option<Arc<Svid>>>,
     drain: Drain,
     _stop: watch::Sender<Option<Stop>>,
     connections: RefCell<Vec<JoinHandle<io::Result<()>>>>,
@@ -108,6 +115,7 @@ impl Sidecar {
     pub(super) async fn telling(access_log: Option<AccessLog>, tenants: ServedTenants, rules: Vec<(&str, Vec<EgressRule>)>) -> Self {
         let current = Arc::new(Current::default());
         let contexts = Arc::new(Contexts::new().unwrap());
+        let (svid, current_svid) = watch::channel(None);
         let shared = Shared {
             current: current.clone(),
             used: Default::default(),
@@ -119,6 +127,7 @@ impl Sidecar {
             ids: Default::default(),
             contexts: contexts.clone(),
             bindings: Default::default(),
+            svid: current_svid,
             own: Default::default(),
         };
         let key = ListenerKey { listen: "127.0.0.1:0".parse().unwrap(), nth: 0, role: Role::Outbound };
@@ -130,6 +139,9 @@ impl Sidecar {
             dns: dns().await,
             tenants,
             generation: 0,
+            trust: None,
+            shadow: false,
+            svid,
             drain: Drain::new(stopping),
             _stop: stop,
             connections: RefCell::default(),
@@ -149,6 +161,7 @@ impl Sidecar {
             outbound: Some(OutboundPolicy { listen: "127.0.0.1:0".parse().unwrap(), capture: Capture::None }),
             dns: Some(DnsPolicy { upstreams: vec![DnsUpstream { transport: DnsTransport::Udp, address: self.dns }], ..Default::default() }),
         };
+        let mode = if self.shadow { Mode::Shadow } else { Mode::Enforce };
         let tenant = |(name, rules): (&str, Vec<EgressRule>)| {
             let id: ringfence_policy::TenantId = name.parse().unwrap();
             let policy = TenantPolicy {
@@ -158,7 +171,8 @@ impl Sidecar {
                 limits: Vec::new(),
                 in_flight: None,
                 inbound: Default::default(),
-                egress: EgressPolicy { rules: rules.into(), ..EgressPolicy::default() },
+                peers: Default::default(),
+                egress: EgressPolicy { mode, rules: rules.into(), ..EgressPolicy::default() },
             };
             (id, policy.into())
         };
@@ -170,7 +184,7 @@ impl Sidecar {
             identity_generation: 1,
             workload: workload.into(),
             platform: PlatformPolicy { egress, ..PlatformPolicy::default() },
-            trust: None,
+            trust: self.trust.clone(),
             tenants: rules.into_iter().map(tenant).collect(),
             issuers: Vec::new(),
             versions: Vec::new(),

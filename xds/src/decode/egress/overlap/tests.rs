@@ -28,6 +28,7 @@ fn some_rules() -> impl Strategy<Value = Vec<proto::EgressRule>> {
                 cidrs: strings(CIDRS[cidrs]),
                 ports: [1, 2].into_iter().filter(|port| ports & port != 0).collect(),
                 protocol: ["tls", "http", "tcp"][protocol].into(),
+                peer: None,
                 requests: if protocol == 1 { [vec![], vec![get("/a")], vec![get("/a"), get("/b")]][requests].clone() } else { Vec::new() },
             };
             (!body.hosts.is_empty() || !body.cidrs.is_empty()).then_some(body)
