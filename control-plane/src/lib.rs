@@ -17,3 +17,5 @@ pub mod demo;
 pub mod quickstart;
 
 mod say;
+#[cfg(test)]
+mod simulation;

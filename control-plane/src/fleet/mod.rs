@@ -138,7 +138,7 @@ impl Fleet {
     }
 
     /// A stream opened; closed when the session is dropped.
-    fn open(self: &Arc<Self>, bound_to: Option<&str>, first: &DeltaDiscoveryRequest) -> Result<Session, OpenError> {
+    pub(crate) fn open(self: &Arc<Self>, bound_to: Option<&str>, first: &DeltaDiscoveryRequest) -> Result<Session, OpenError> {
         let mut stream = Stream::default();
         let node = stream.introduce(first)?.ok_or(StreamError::NoNode)?;
         if node.len() > MAX_NODE_BYTES || node.chars().any(char::is_control) {
@@ -191,7 +191,7 @@ impl Fleet {
 
 /// Why a stream is not opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum OpenError {
+pub(crate) enum OpenError {
     #[error(transparent)]
     Stream(#[from] StreamError),
     #[error("node.id must be <workload> or <workload>/<instance>, at most {MAX_NODE_BYTES} bytes")]
@@ -204,18 +204,18 @@ enum OpenError {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the control plane ends")]
-struct Closing;
+pub(crate) struct Closing;
 
 /// One open stream.
-struct Session {
+pub(crate) struct Session {
     fleet: Arc<Fleet>,
     id: u64,
-    wake: Arc<Notify>,
+    pub(crate) wake: Arc<Notify>,
 }
 
 impl Session {
     /// Takes a request in; the responses that are due then.
-    fn receive(&self, request: DeltaDiscoveryRequest) -> Result<Vec<DeltaDiscoveryResponse>, StreamError> {
+    pub(crate) fn receive(&self, request: DeltaDiscoveryRequest) -> Result<Vec<DeltaDiscoveryResponse>, StreamError> {
         let mut inner = self.fleet.lock();
         let Some(connected) = inner.streams.get_mut(&self.id) else { return Ok(Vec::new()) };
         let events = connected.stream.receive(request)?;
@@ -251,7 +251,7 @@ impl Session {
     }
 
     /// After `wake`: the responses that are due now, unless it was for the end.
-    fn woken(&self) -> Result<Vec<DeltaDiscoveryResponse>, Closing> {
+    pub(crate) fn woken(&self) -> Result<Vec<DeltaDiscoveryResponse>, Closing> {
         if self.fleet.lock().closing { Err(Closing) } else { Ok(self.due()) }
     }
 
