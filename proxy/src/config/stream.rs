@@ -19,6 +19,10 @@ use crate::bootstrap::ControlPlane;
 /// One response: the largest is cut at 1 MiB by our control plane, but a single resource may be that large by itself.
 const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A network that fails says nothing, and whoever only listens would never know: the other end is asked this often whether it is there,
+/// and given up when it does not say so in time. A Unix socket's end is seen.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests on their way out; the state machine sends a handful per response.
 const REQUESTS_IN_FLIGHT: usize = 64;
 /// Waiting before the next attempt doubles from the first to the last of these.
@@ -81,7 +85,11 @@ async fn connect(control_plane: &ControlPlane) -> Result<Channel, String> {
     let endpoint = Endpoint::from_static("http://control-plane");
     let connected = match control_plane.clone() {
         ControlPlane::Unix(path) => endpoint.connect_with_connector(tower::service_fn(move |_: Uri| unix(path.clone()))).await,
-        ControlPlane::DangerousPlaintext(address) => endpoint.connect_with_connector(tower::service_fn(move |_: Uri| tcp(address))).await,
+        ControlPlane::DangerousPlaintext(address) => {
+            let endpoint =
+                endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE_TIMEOUT).keep_alive_while_idle(true);
+            endpoint.connect_with_connector(tower::service_fn(move |_: Uri| tcp(address))).await
+        }
     };
     connected.map_err(|error| innermost(&error))
 }
