@@ -109,7 +109,17 @@ impl Serve {
     /// The same for another directory or plaintext port, with the sockets where `site` has them.
     #[track_caller]
     pub fn start_at(site: &Site, dir: &Path, plaintext: SocketAddr) -> Self {
-        let sockets = site.beside().join("ads");
+        Self::start_with(dir, site.beside().join("ads"), plaintext)
+    }
+
+    /// A replica of its own: another directory, and beside it the sockets.
+    #[track_caller]
+    pub fn replica(dir: &Path) -> Self {
+        Self::start_with(dir, dir.with_extension("ads"), SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    #[track_caller]
+    fn start_with(dir: &Path, sockets: PathBuf, plaintext: SocketAddr) -> Self {
         let mut command = Command::new(binary("ringfence"));
         command.arg("serve").arg(dir).arg("--sockets").arg(&sockets).arg("--dangerous-plaintext").arg(plaintext.to_string());
         let mut process = Process::start(&mut command);

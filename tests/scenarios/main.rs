@@ -1,6 +1,8 @@
 //! Promises of Ringfence, kept by the real binaries over real sockets: a file for each group of promises, a test for each promise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what panics here is a test that failed")]
 
+mod a_crowd_of_sidecars;
+mod a_sidecar_may_fail;
 mod bad_edits_change_nothing;
 mod capture_lets_nothing_out;
 mod dns_exfiltration_has_a_budget;
@@ -25,6 +27,7 @@ mod refused_resources_reach_the_author;
 mod seen_from_outside;
 mod stopping_is_graceful;
 mod tenants_are_learnt_on_demand;
+mod the_control_plane_may_fail;
 mod the_token_alone_names_the_tenant;
 mod traffic_survives_the_control_plane;
 mod upstreams_prove_who_they_are;
