@@ -19,7 +19,7 @@ use world::{Tally, World};
 
 const SEEDS: u64 = 10_000;
 /// Before the faults end.
-const STEPS: u32 = 300;
+const STEPS: u32 = 150;
 /// Shown of a seed that fails: what happened last.
 const TRACE: usize = 60;
 

@@ -44,17 +44,20 @@ impl Plane {
     }
 
     /// Whoever has its sessions drops them.
-    pub(super) fn crash(&mut self) {
-        self.running = None;
+    pub(super) fn crash(&mut self, reader: &mut Reader) {
+        if let Some(running) = self.running.take() {
+            reader.give_back(running.catalog.compiler);
+        }
     }
 
     /// As `serve` does: with faults in the directory it does not start. Whether it did.
     pub(super) fn start(&mut self, history: &[Revision], reader: &mut Reader) -> Result<bool, Broken> {
-        let catalog = Catalog::new(Path::new("/site")).map_err(|error| Promise::None.broken(error))?;
+        let mut catalog = Catalog::new(Path::new("/site")).map_err(|error| Promise::None.broken(error))?;
+        catalog.compiler = reader.compiler();
         self.running = Some(Running { catalog, fleet: Fleet::new().0 });
         let faults = self.load(self.directory, history, reader)?;
         if !faults.is_empty() {
-            self.running = None;
+            self.crash(reader);
         }
         Ok(faults.is_empty())
     }

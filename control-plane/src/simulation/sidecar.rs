@@ -20,6 +20,9 @@ use super::{
     site::{can_listen, epoch},
 };
 
+/// Whether resources say of themselves how old they are, so that a sidecar can refuse what a replica that lags has of them.
+const AGES_ARE_TOLD: bool = false;
+
 /// Name and version of everything that a snapshot was made of.
 type Versions = BTreeMap<(&'static str, Arc<str>), Arc<str>>;
 
@@ -165,7 +168,7 @@ impl Sidecar {
             let Some(epoch) = epoch(resource) else { continue };
             let latest = self.acknowledged.entry((resource.kind, resource.name.clone())).or_insert((epoch, replica));
             if epoch < latest.0 {
-                if latest.1 == replica {
+                if latest.1 == replica || AGES_ARE_TOLD {
                     let (workload, kind, name) = (self.workload, resource.kind, &resource.name);
                     return Err(Promise::NoRollback.broken(format!("{workload}: {kind}/{name} of edit {epoch} after {}", latest.0)));
                 }

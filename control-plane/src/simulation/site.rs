@@ -9,7 +9,10 @@ use ringfence_xds::{
     resource::{Kind, Resource},
 };
 
-use crate::spec::{self, Parsed};
+use crate::{
+    compile::Compiler,
+    spec::{self, Parsed},
+};
 
 pub(super) const TENANTS: [&str; 4] = ["acme", "globex", "initech", "umbrella"];
 const ISSUERS: [&str; 2] = ["sso", "idp"];
@@ -162,9 +165,12 @@ pub(super) fn can_listen(port: u16) -> bool {
     usize::from(port) < OCCUPIED
 }
 
-/// Reads files once, however often they are met.
+/// Reads files once, however often they are met, and keeps what they were compiled to.
 #[derive(Default)]
-pub(super) struct Reader(HashMap<(File, Text), Arc<Parsed>>);
+pub(super) struct Reader {
+    read: HashMap<(File, Text), Arc<Parsed>>,
+    compilers: Vec<Compiler>,
+}
 
 impl Reader {
     pub(super) fn read(&mut self, file: File, text: Text) -> Arc<Parsed> {
@@ -174,6 +180,15 @@ impl Reader {
             let no_others = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
             Arc::new(if text.form == Form::Gone { Parsed::default() } else { spec::parse(&path, text.yaml(file).as_bytes(), no_others) })
         };
-        self.0.entry((file, text)).or_insert_with(parse).clone()
+        self.read.entry((file, text)).or_insert_with(parse).clone()
+    }
+
+    /// One that may know the objects already: what it says of them is the same.
+    pub(super) fn compiler(&mut self) -> Compiler {
+        self.compilers.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_back(&mut self, compiler: Compiler) {
+        self.compilers.push(compiler);
     }
 }

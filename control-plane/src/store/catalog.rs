@@ -31,7 +31,7 @@ type InForce = BTreeMap<ObjectKey, (Arc<Object>, Arc<[Resource]>)>;
 pub struct Catalog {
     files: Files,
     parsed: HashMap<PathBuf, Reading>,
-    compiler: Compiler,
+    pub(crate) compiler: Compiler,
     in_force: InForce,
 }
 
