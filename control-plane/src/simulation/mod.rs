@@ -151,7 +151,8 @@ fn what_is_wrong_is_seen() {
         (Mutation::MessageIsLost, Promise::Convergence),
     ] {
         let mut reader = Reader::default();
-        let seen = (0..50).filter_map(|seed| run(seed, &mut reader, Some(mutation), &mut |_| {}).err().map(|broken| (seed, broken))).next();
+        let seen =
+            (0..500).filter_map(|seed| run(seed, &mut reader, Some(mutation), &mut |_| {}).err().map(|broken| (seed, broken))).next();
         let (seed, broken) = seen.unwrap_or_else(|| panic!("{mutation:?} is not seen"));
         println!("{mutation:?}: at seed {seed}: {:?}", broken.promise);
         assert_eq!(broken.promise, promise, "{mutation:?}: {}", broken.details);
