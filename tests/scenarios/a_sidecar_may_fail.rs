@@ -46,6 +46,7 @@ struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     /// `None` where this process may not mount, after saying so in the form that `tests/run` looks for.
+    #[allow(clippy::print_stdout, reason = "what a test skips it says in its output")]
     fn mount(at: &Path, kib: u32) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let options = format!("size={kib}k,mode=0700");
