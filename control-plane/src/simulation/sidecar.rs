@@ -148,10 +148,9 @@ impl Sidecar {
         if had && self.snapshot.is_none() {
             return Err(Promise::NoLoss.broken(format!("{} has no policy any more", self.workload)));
         }
-        if complete {
-            self.acknowledge(replica)?;
-            self.unstored = true;
-        }
+        // Also what does not make a policy yet: who told it is who told it first.
+        self.acknowledge(replica)?;
+        self.unstored |= complete;
         self.keeps_to_its_own()?;
         requests.extend(answer);
         Ok(if self.connected { requests } else { Vec::new() })
