@@ -22,4 +22,6 @@ pub mod quickstart;
 
 mod pem;
 mod say;
+#[cfg(test)]
+mod simulation;
 mod sockets;

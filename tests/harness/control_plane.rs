@@ -109,9 +109,20 @@ impl Serve {
     /// The same for another directory or plaintext port, with the sockets where `site` has them.
     #[track_caller]
     pub fn start_at(site: &Site, dir: &Path, plaintext: SocketAddr) -> Self {
+        Self::start_with(dir, site.beside().join("ads"), plaintext)
+    }
+
+    /// A replica of its own: another directory, and beside it the sockets.
+    #[track_caller]
+    pub fn replica(dir: &Path) -> Self {
+        Self::start_with(dir, dir.with_extension("ads"), SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    #[track_caller]
+    fn start_with(dir: &Path, sockets: PathBuf, plaintext: SocketAddr) -> Self {
         let mut command = Command::new(binary("ringfence"));
         command.arg("serve").arg(dir).arg("--dangerous-plaintext").arg(plaintext.to_string());
-        Self::begin(site, command)
+        Self::begin(sockets, command)
     }
 
     /// One that has no key, and serves what `ringfence sign` has left in a file.
@@ -119,12 +130,11 @@ impl Serve {
     pub fn start_signed(site: &Site, file: &Path, config_keys: &Path) -> Self {
         let mut command = Command::new(binary("ringfence"));
         command.arg("serve").arg("--signed").arg(file).arg("--config-keys").arg(config_keys).arg("--dangerous-plaintext=127.0.0.1:0");
-        Self::begin(site, command)
+        Self::begin(site.beside().join("ads"), command)
     }
 
     #[track_caller]
-    fn begin(site: &Site, mut command: Command) -> Self {
-        let sockets = site.beside().join("ads");
+    fn begin(sockets: PathBuf, mut command: Command) -> Self {
         command.arg("--sockets").arg(&sockets);
         let mut process = Process::start(&mut command);
         process.line(|line| line == "ready");

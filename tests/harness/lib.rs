@@ -14,6 +14,9 @@
 //! liar            a DNS server that says whatever a test wants, octet by octet
 //! primary  named  who policy zones are transferred from: one whose zone a test may change; BIND
 //! ads             a sidecar's or an outsider's delta stream, message by message
+//! traffic         requests one after another
+//! link            the network between a sidecar and its control plane, which may fail
+//! crowd           a thousand sidecars in one process
 //! collector       an OTLP collector
 //! corpora         the corpora beside the repository
 //! process  procfs processes, their output, their memory
@@ -30,11 +33,13 @@ pub mod canary;
 pub mod collector;
 pub mod control_plane;
 pub mod corpora;
+pub mod crowd;
 pub mod dns;
 pub mod echo;
 pub mod egress;
 pub mod http;
 pub mod liar;
+pub mod link;
 pub mod named;
 pub mod netns;
 pub mod packet;
@@ -48,16 +53,19 @@ pub mod sidecar;
 pub mod site;
 pub mod tls;
 pub mod token;
+pub mod traffic;
 pub mod upstream;
 pub mod wait;
 
 pub use acme::Acme;
 pub use canary::Canary;
 pub use control_plane::{Serve, ServeTls, Up, ringfence};
+pub use crowd::Crowd;
 pub use dns::Dns;
 pub use echo::Echo;
 pub use egress::Egress;
 pub use liar::Liar;
+pub use link::Link;
 pub use named::Named;
 pub use netns::Net;
 pub use pod::Pod;
@@ -65,5 +73,6 @@ pub use primary::Primary;
 pub use relay::Relay;
 pub use sidecar::Sidecar;
 pub use site::Site;
+pub use traffic::Traffic;
 pub use upstream::Upstream;
 pub use wait::{DEADLINE, eventually};

@@ -1,7 +1,9 @@
 //! Promises of Ringfence, kept by the real binaries over real sockets: a file for each group of promises, a test for each promise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what panics here is a test that failed")]
 
+mod a_crowd_of_sidecars;
 mod a_new_binary_takes_over;
+mod a_sidecar_may_fail;
 mod bad_edits_change_nothing;
 mod capture_lets_nothing_out;
 mod dns_exfiltration_has_a_budget;
@@ -29,6 +31,7 @@ mod seen_from_outside;
 mod sidecars_prove_who_they_are;
 mod stopping_is_graceful;
 mod tenants_are_learnt_on_demand;
+mod the_control_plane_may_fail;
 mod the_token_alone_names_the_tenant;
 mod traffic_survives_the_control_plane;
 mod upstreams_prove_who_they_are;

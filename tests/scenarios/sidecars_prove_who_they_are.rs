@@ -7,10 +7,8 @@ use std::{
     time::Instant,
 };
 
-use ringfence_tests::{ServeTls, Sidecar, Site, Up, Upstream, eventually, http::get, procfs, sidecar::Admin};
+use ringfence_tests::{ServeTls, Sidecar, Site, Traffic, Up, Upstream, eventually, http::get, procfs, sidecar::Admin};
 use serde_json::{Value, json};
-
-use super::traffic_survives_the_control_plane::Traffic;
 
 const ACME_API: &str = "spiffe://ringfence.internal/tenant/acme/workload/acme-api";
 

@@ -1,55 +1,9 @@
 //! The control plane may die, restart, or come back empty-handed; the sidecar may restart without it. What was acknowledged is enforced.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::JoinHandle,
-};
+use std::{fs, os::unix::fs::PermissionsExt};
 
-use ringfence_tests::{Serve, Sidecar, Site, Upstream, eventually, http::get};
+use ringfence_tests::{Serve, Sidecar, Site, Traffic, Upstream, eventually, http::get};
 use serde_json::{Value, json};
-
-/// Requests one after another until it is stopped; each must be answered 200.
-pub(super) struct Traffic {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
-    thread: JoinHandle<()>,
-}
-
-impl Traffic {
-    pub(super) fn start(address: SocketAddr, token: String) -> Self {
-        let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let (stopped, count) = (stop.clone(), answered.clone());
-        let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::SeqCst) {
-                let reply = get(address, "/traffic").bearer(&token).send();
-                assert_eq!(reply.status, 200, "{reply:?}");
-                count.fetch_add(1, Ordering::SeqCst);
-            }
-        });
-        Self { stop, answered, thread }
-    }
-
-    /// Waits until some more requests were answered.
-    #[track_caller]
-    pub(super) fn goes_on(&self) {
-        let before = self.answered.load(Ordering::SeqCst);
-        eventually("traffic goes on", || {
-            assert!(!self.thread.is_finished(), "a request failed");
-            (self.answered.load(Ordering::SeqCst) > before + 20).then_some(())
-        });
-    }
-
-    pub(super) fn stop(self) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().expect("every request was answered");
-    }
-}
 
 #[test]
 fn a_control_plane_that_dies_restarts_or_forgets_everything_leaves_traffic_alone() {
@@ -86,7 +40,7 @@ fn a_control_plane_that_dies_restarts_or_forgets_everything_leaves_traffic_alone
     site.tenant("acme", "limits: [{ name: all, rate: 100000/s }]");
     sidecar.admin.config_where("edits are taken up again", |config| config["tenants"][0]["limits"][0]["rate"] == "100000/s");
     traffic.goes_on();
-    traffic.stop();
+    traffic.was_whole();
 }
 
 #[test]
@@ -104,7 +58,7 @@ fn withdrawing_everything_from_a_connected_sidecar_leaves_traffic_alone() {
     eventually("the workload's socket is gone", || (!serve.socket("acme-api").exists()).then_some(()));
     traffic.goes_on();
     assert_eq!(sidecar.admin.config()["tenants"], before["tenants"]);
-    traffic.stop();
+    traffic.was_whole();
 }
 
 /// A sidecar that has acknowledged a policy with a limit of three requests, stopped; its control plane is gone.

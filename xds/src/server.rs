@@ -141,10 +141,13 @@ impl Stream {
         responses
     }
 
-    /// Whether this node enforces what is published: everything that its workload needs is acknowledged in its present version.
+    /// Whether this node enforces what is published: everything that its workload needs is acknowledged in its present version. Where no
+    /// workload is published it enforces what was, if anything.
     pub fn in_sync(&self, view: &View<'_>) -> bool {
-        view.required()
-            .all(|(kind, name)| self.kinds.get(&kind).is_some_and(|subscription| subscription.is_current(name, view.resource(kind, name))))
+        let is_published = view.resource(Kind::Workload, view.workload()).is_some();
+        let is_current =
+            |(kind, name)| self.kinds.get(&kind).is_some_and(|subscription| subscription.is_current(name, view.resource(kind, name)));
+        is_published && view.required().all(is_current)
     }
 
     /// Names and versions in force at this node, as far as it has acknowledged: while it refuses a version, the one before.

@@ -391,12 +391,12 @@ pub(crate) enum OpenError {
 pub(crate) struct Session {
     fleet: Arc<Fleet>,
     id: u64,
-    wake: Arc<Notify>,
+    pub(crate) wake: Arc<Notify>,
 }
 
 impl Session {
     /// Takes a request in; the responses that are due then.
-    fn receive(&self, request: DeltaDiscoveryRequest) -> Result<Vec<DeltaDiscoveryResponse>, StreamError> {
+    pub(crate) fn receive(&self, request: DeltaDiscoveryRequest) -> Result<Vec<DeltaDiscoveryResponse>, StreamError> {
         let mut inner = self.fleet.lock();
         let Inner { set, streams, .. } = &mut *inner;
         let Some(connected) = streams.get_mut(&self.id).filter(|connected| !connected.disowned) else { return Ok(Vec::new()) };
@@ -433,7 +433,7 @@ impl Session {
     }
 
     /// After `wake`: the responses that are due now, unless it was for the end.
-    fn woken(&self) -> Result<Vec<DeltaDiscoveryResponse>, OpenError> {
+    pub(crate) fn woken(&self) -> Result<Vec<DeltaDiscoveryResponse>, OpenError> {
         let mut inner = self.fleet.lock();
         let Inner { set, streams, closing, .. } = &mut *inner;
         let Some(connected) = streams.get_mut(&self.id) else { return Ok(Vec::new()) };

@@ -31,7 +31,7 @@ type InForce = BTreeMap<ObjectKey, (Arc<Object>, Arc<[Resource]>)>;
 pub struct Catalog {
     files: Files,
     parsed: HashMap<PathBuf, Reading>,
-    compiler: Compiler,
+    pub(crate) compiler: Compiler,
     in_force: InForce,
 }
 
@@ -90,16 +90,7 @@ impl Catalog {
             faults.extend(parsed.faults.iter().cloned());
             left_out.extend(parsed.left_out.iter().cloned());
         }
-        let unread: BTreeSet<ObjectKey> = faults.iter().filter_map(Fault::key).collect();
-        // Objects that stand in a file which could not be read far enough to know whether it still holds them.
-        let garbled: BTreeSet<&Path> = faults.iter().filter(|fault| fault.key().is_none()).map(|fault| &*fault.file).collect();
-        if !unread.is_empty() || !garbled.is_empty() {
-            let present: BTreeSet<&ObjectKey> = written.iter().map(|object| &object.key).collect();
-            let is_garbled = |file: &Path| file.ancestors().any(|path| garbled.contains(path));
-            let kept = self.objects().filter(|object| !present.contains(&object.key));
-            let kept: Vec<_> = kept.filter(|object| unread.contains(&object.key) || is_garbled(&object.file)).cloned().collect();
-            written.extend(kept);
-        }
+        let unread = self.keep_unread(&mut written, &faults);
         let unwatched = self.files.unwatched().iter().map(|(dir, why)| Fault::of_file(&dir.as_path().into(), why.clone()));
         faults.extend(unwatched);
         let delta = self.settle(&written, &unread, &mut faults);
@@ -153,9 +144,24 @@ impl Catalog {
         Reading { contents, parsed }
     }
 
+    /// Adds to what is written the objects in force of which the faults leave open whether they still are; yields those that cannot be read.
+    pub(crate) fn keep_unread(&self, written: &mut Vec<Arc<Object>>, faults: &[Fault]) -> BTreeSet<ObjectKey> {
+        let unread: BTreeSet<ObjectKey> = faults.iter().filter_map(Fault::key).collect();
+        // Objects that stand in a file which could not be read far enough to know whether it still holds them.
+        let garbled: BTreeSet<&Path> = faults.iter().filter(|fault| fault.key().is_none()).map(|fault| &*fault.file).collect();
+        if !unread.is_empty() || !garbled.is_empty() {
+            let present: BTreeSet<&ObjectKey> = written.iter().map(|object| &object.key).collect();
+            let is_garbled = |file: &Path| file.ancestors().any(|path| garbled.contains(path));
+            let kept = self.objects().filter(|object| !present.contains(&object.key));
+            let kept: Vec<_> = kept.filter(|object| unread.contains(&object.key) || is_garbled(&object.file)).cloned().collect();
+            written.extend(kept);
+        }
+        unread
+    }
+
     /// Puts the largest part of an edit in force that goes together. What does not is as it was before: each object at fault, whatever is in
     /// conflict with the old that stays for it, and whatever was taken away that the old refers to.
-    fn settle(&mut self, written: &[Arc<Object>], unread: &BTreeSet<ObjectKey>, faults: &mut Vec<Fault>) -> Delta {
+    pub(crate) fn settle(&mut self, written: &[Arc<Object>], unread: &BTreeSet<ObjectKey>, faults: &mut Vec<Fault>) -> Delta {
         let compiled = self.compiler.compile(written, unread);
         if unread.is_empty()
             && let Some(next) = in_force(written, &compiled)

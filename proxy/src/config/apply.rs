@@ -47,6 +47,8 @@ const KEYS_EVERY: Duration = Duration::from_secs(10);
 /// first to the last of these.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(60);
+/// A last known good that could not be stored is stored after this long, if it can be then: a disk may be full for a while.
+const STORE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Tenants that had a request since the last sweep; marked by the data threads of a workload that serves any tenant.
 #[derive(Debug, Default)]
@@ -92,6 +94,10 @@ pub struct Learning {
     waiting: HashMap<String, Vec<oneshot::Sender<Learnt>>>,
     keys_asked: HashMap<IssuerName, Instant>,
     retry: Option<Retry>,
+    /// Whether what is held makes a policy.
+    complete: bool,
+    /// When to store again what could not be.
+    unstored: Option<tokio::time::Instant>,
 }
 
 /// When to ask again for a workload that could not be put in force.
@@ -154,7 +160,11 @@ impl Apply {
                 },
                 // An idle sidecar that has learnt nobody does not wake up.
                 _ = sweep.tick(), if !self.learning.learnt.is_empty() => self.forget_idle(),
-                () = due(self.learning.retry) => self.retry(),
+                () = due(self.learning.retry.map(|retry| retry.at)) => self.retry(),
+                () = due(self.learning.unstored) => {
+                    self.learning.unstored = Some(store_again());
+                    is_good = self.learning.complete;
+                }
                 checked = self.zones.checked() => is_good = self.on_checked(checked),
             }
             // A burst of questions is one change of subscription and one snapshot.
@@ -228,9 +238,11 @@ impl Apply {
             self.metrics.config_rejections.inc();
             notice(format_args!("{rejection}"));
         }
+        self.tell_withdrawn(&update);
         let reply = self.client.finish(update);
         self.want();
         let complete = self.swap();
+        self.learning.complete = complete;
         if let Some(reply) = reply {
             self.send(reply);
         }
@@ -251,11 +263,28 @@ impl Apply {
         }
     }
 
+    /// A control plane without our workload has lost it, or was never given it: both are for the operator to know.
+    fn tell_withdrawn(&self, update: &Update) {
+        let is_withdrawn = update.kind() == Some(Kind::Workload) && update.removed.contains(&self.workload);
+        // Said once, however many streams begin with it.
+        if is_withdrawn && !matches!(self.client.known(Kind::Workload, &self.workload), Some(Known::Absent)) {
+            let rest = if self.current.pin().is_some() { "what was acknowledged stays in force" } else { "nothing is served" };
+            notice(format_args!("control plane: there is no Workload/{}; {rest}", self.workload));
+        }
+    }
+
     fn store(&mut self) {
         if let Some(last_good) = &self.last_good
             && let Err(error) = last_good.store(self.client.held(), self.client.floors())
         {
-            return notice(format_args!("last known good: {error}"));
+            // Said once, and not each time.
+            if self.learning.unstored.replace(store_again()).is_none() {
+                notice(format_args!("last known good: {error}"));
+            }
+            return;
+        }
+        if self.learning.unstored.take().is_some() {
+            notice("last known good: stored again");
         }
         let in_use = self.zones_in_use();
         self.zones.sweep(&in_use);
@@ -390,9 +419,13 @@ impl Retry {
     }
 }
 
-async fn due(retry: Option<Retry>) {
-    match retry {
-        Some(retry) => tokio::time::sleep_until(retry.at).await,
+fn store_again() -> tokio::time::Instant {
+    tokio::time::Instant::now() + STORE_AGAIN
+}
+
+async fn due(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

@@ -17,9 +17,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that says nothing for this long is asked (HTTP/2 PING), and has the second to answer: one that hangs or is cut off is noticed
-/// within their sum, 40 s.
-const ASK_AFTER: Duration = Duration::from_secs(30);
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// within their sum, 20 s.
+const ASK_AFTER: Duration = Duration::from_secs(15);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// What is sent and not acknowledged for this long ends a TCP connection (tcp(7)).
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 const ALPN: &[u8] = b"h2";

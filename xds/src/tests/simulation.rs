@@ -455,7 +455,7 @@ impl World {
         let acked = self.stream.acked().map(|(kind, name, version)| (kind, name.to_owned(), version.to_owned()));
         assert_eq!(acked.collect::<BTreeSet<_>>(), in_force, "and what the control plane believes to be in force");
         let usable = view.required().all(|(kind, name)| view.resource(kind, name).is_none_or(usable));
-        assert_eq!(self.stream.in_sync(&view), usable);
+        assert_eq!(self.stream.in_sync(&view), usable && view.resource(Kind::Workload, NODE).is_some());
     }
 }
 

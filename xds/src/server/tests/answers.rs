@@ -235,3 +235,20 @@ pub(crate) fn a_wildcard_is_in_sync_without_being_told_of_what_never_was() {
     }
     assert!(served.stream.in_sync(&served.view()));
 }
+
+#[test]
+fn without_its_workload_nobody_is_in_sync() {
+    let mut served = Served::new(&["acme", "globex"], &["acme"]);
+    for (nonce, kind) in [("1", Kind::Platform), ("2", Kind::Workload), ("", Kind::Issuer), ("3", Kind::Tenant)] {
+        served.send(request(kind));
+        served.send(request(kind).nonce(nonce));
+    }
+    assert!(served.stream.in_sync(&served.view()));
+    let told = served.withdraw(Kind::Workload, NODE);
+    for nonce in 4..4 + told.len() {
+        for kind in Kind::ALL {
+            served.send(request(kind).nonce(&nonce.to_string()));
+        }
+    }
+    assert!(!served.stream.in_sync(&served.view()), "what it enforces is not published any more");
+}
