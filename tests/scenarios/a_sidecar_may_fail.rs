@@ -102,7 +102,7 @@ fn with_its_disk_full_it_serves_says_so_and_stores_when_there_is_room() {
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 #[test]
-fn with_its_clock_an_hour_off_it_opens_no_door_and_locks_none_up() {
+fn with_its_clock_an_hour_off_it_keeps_to_that_clock_for_tokens_alone() {
     if !Path::new(FAKETIME).exists() {
         return println!("skipped: no libfaketime");
     }
@@ -141,6 +141,7 @@ fn with_its_clock_an_hour_off_it_opens_no_door_and_locks_none_up() {
 
     set("-3600s");
     let back = [verdict("/", &short), verdict("/", &long), verdict("/", &expired)];
+    // Tokens are judged by the clock that there is: behind, one that has expired since is good again.
     println!("clock an hour behind: valid for 30 min, for 2 h, expired 30 min ago: {back:?}");
     assert_eq!(back[..2], [ok(), ok()], "an hour behind locks nobody out");
     assert_eq!(verdict("/few", &long), (429, "rate_limited".into()));

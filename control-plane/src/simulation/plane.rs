@@ -13,7 +13,7 @@ use ringfence_xds::{
 
 use super::{
     Broken, Mutation, Promise,
-    site::{FILES, Reader, Revision, TENANTS, epoch, secret},
+    site::{FILES, Form, Reader, Revision, TENANTS, epoch, secret},
 };
 use crate::{
     fleet::Fleet,
@@ -86,6 +86,13 @@ impl Plane {
                 return Err(Promise::NoRollback.broken(format!("{}/{} of edit {epoch} after {latest}", resource.kind, resource.name)));
             }
             *latest = epoch;
+        }
+        let said: Vec<_> = directory.iter().flat_map(|revision| FILES.into_iter().zip(history[*revision])).collect();
+        for (kind, name) in &delta.removed {
+            let still = said.iter().find(|(file, text)| file.resource() == (*kind, &**name) && text.form != Form::Gone);
+            if let Some((_, text)) = still {
+                return Err(Promise::NoLoss.broken(format!("{kind}/{name} is withdrawn, whose file is {:?}", text.form)));
+            }
         }
         fleet.publish(delta);
         Ok(faults)

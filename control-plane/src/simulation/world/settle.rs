@@ -91,8 +91,7 @@ impl World<'_> {
         self.reader.give_back(compiler);
         let published: BTreeMap<(&'static str, Arc<str>), Arc<str>> =
             compiled.resources().map(|resource| ((resource.kind.as_str(), resource.name.clone()), resource.version.clone())).collect();
-        for number in 0..WORKLOADS.len() {
-            let workload = WORKLOADS[number];
+        for (number, workload) in WORKLOADS.into_iter().enumerate() {
             let Some(sidecar) = &self.sidecars[number] else { continue };
             let needs = needs(&last, number, &sidecar.learnt);
             let wanted = needs.iter().filter_map(|(kind, name)| {
