@@ -35,3 +35,4 @@ mod the_control_plane_may_fail;
 mod the_token_alone_names_the_tenant;
 mod traffic_survives_the_control_plane;
 mod upstreams_prove_who_they_are;
+mod workloads_prove_who_they_are;

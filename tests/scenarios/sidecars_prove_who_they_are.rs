@@ -7,7 +7,9 @@ use std::{
     time::Instant,
 };
 
-use ringfence_tests::{ServeTls, Sidecar, Site, Traffic, Up, Upstream, eventually, http::get, procfs, sidecar::Admin};
+use ringfence_tests::{
+    ServeTls, Sidecar, Site, Traffic, Up, Upstream, control_plane::status, eventually, http::get, procfs, ringfence, sidecar::Admin,
+};
 use serde_json::{Value, json};
 
 const ACME_API: &str = "spiffe://ringfence.internal/tenant/acme/workload/acme-api";
@@ -138,4 +140,37 @@ fn a_sidecar_that_proves_nothing_gets_nothing() {
         let _ = fs::remove_file(&file);
         sidecar.process.terminate();
     }
+}
+
+#[test]
+fn the_authority_is_replaced_and_no_sidecar_is_cut_off() {
+    let upstream = Upstream::start();
+    let site = Site::acme(upstream.address);
+    let serve = ServeTls::start(&site, "1m");
+    let (fields, token) = bootstrap(&site, &serve);
+    write_token(&token, &serve.join_token("acme-api"));
+    let sidecar = Sidecar::begin(&site, "acme-api", &fields).ready();
+    let traffic = Traffic::start(sidecar.address(), site.token("acme"));
+    let rotate = |more: &[&str]| {
+        let (dir, more) = (site.dir(), more.iter().map(std::convert::AsRef::as_ref));
+        ringfence(["trust".as_ref(), "rotate".as_ref(), dir.as_os_str()].into_iter().chain(more)).status.success()
+    };
+    assert!(!rotate(&["--finish"]), "nothing is under way");
+    let sequence = |config: &Value| config["identity"]["trustBundle"]["sequence"].as_u64();
+    let before = sequence(&sidecar.admin.config());
+    assert!(rotate(&[]));
+    sidecar.admin.config_where("the new bundle has come", |config| sequence(config) > before);
+    let has_begun = |status: &Value| status["trust"]["authorities"].to_string().contains("retiring");
+    eventually("the new authority issues", || has_begun(&status(&site.dir())).then_some(()));
+    let old = svid(&sidecar.admin);
+    sidecar.admin.config_where("its certificate is of the new one", |config| config["identity"]["svid"]["notAfter"] != old["notAfter"]);
+    assert!(rotate(&["--finish"]));
+    // It renews, and is told of edits, under the new one alone.
+    let old = svid(&sidecar.admin);
+    sidecar.admin.config_where("it renews", |config| config["identity"]["svid"]["notAfter"] != old["notAfter"]);
+    site.tenant("acme", "inbound: { allow: [{ methods: [GET], paths: [/traffic] }] }");
+    eventually("the edit is in force", || {
+        (get(sidecar.address(), "/elsewhere").bearer(&site.token("acme")).send().status == 403).then_some(())
+    });
+    traffic.was_whole();
 }

@@ -126,5 +126,5 @@ fn a_sidecar_that_never_had_a_policy_has_no_open_port() {
     let ready = eventually("the admin endpoint answers", || sidecar.admin.get("/readyz"));
     assert_eq!(ready.status, 503);
     assert_eq!(sidecar.admin.get("/healthz").unwrap().status, 200);
-    assert_eq!(sidecar.admin.config(), json!({ "generation": 0, "listeners": [] }));
+    assert_eq!(sidecar.admin.config(), json!({ "generation": 0, "identity": null, "listeners": [] }));
 }

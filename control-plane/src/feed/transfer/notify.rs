@@ -94,13 +94,29 @@ impl Zone {
     }
 }
 
+/// Tried at most, until one is free for both.
+const PORTS: u32 = 16;
+
 pub(super) async fn listen(address: SocketAddr, zones: watch::Receiver<Notified>) -> io::Result<SocketAddr> {
-    let udp = UdpSocket::bind(address).await?;
+    let (udp, tcp) = bind(address).await?;
     let address = udp.local_addr()?;
-    let tcp = TcpListener::bind(address).await?;
     tokio::spawn(datagrams(udp, zones.clone()));
     tokio::spawn(connections(tcp, zones));
     Ok(address)
+}
+
+/// One port for both. Where any will do, one that is free for UDP may be taken for TCP: another is asked for then.
+async fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut tries = if address.port() == 0 { PORTS } else { 1 };
+    loop {
+        let udp = UdpSocket::bind(address).await?;
+        tries -= 1;
+        match TcpListener::bind(udp.local_addr()?).await {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 async fn datagrams(socket: UdpSocket, zones: watch::Receiver<Notified>) {

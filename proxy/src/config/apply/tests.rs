@@ -214,6 +214,7 @@ fn a_trust_bundle_is_taken_without_any_policy_kept_with_one_and_never_followed_b
     let trust = Arc::new(self::trust(bundle(0, &[&authorities[0]])));
     restarted.apply.trust = Some(trust.clone());
     restarted.apply.restore(Stored { resources: restored, ..Stored::default() });
+    restarted.apply.begin();
     assert_eq!(trust.subscribe().borrow().as_ref().unwrap().sequence, 4, "later than the bootstrap's");
 }
 
