@@ -95,7 +95,7 @@ fn a_workload_is_called_by_its_own_tenants_and_by_others_once_both_say_so() {
 fn who_shows_no_identity_reaches_nothing() {
     let mesh = Mesh::start();
     let listener = mesh.up.address("acme-api");
-    let told = exchange(listener, format!("GET /public/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+    let told = exchange(listener, "GET /public/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert!(!told.contains("HTTP/1.1 200"), "{told}");
     let anonymous = ringfence_tests::tls::get(std::net::TcpStream::connect(listener).unwrap(), "api.localhost", "/public/x");
     assert!(anonymous.is_err(), "{anonymous:?}");
