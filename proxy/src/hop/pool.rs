@@ -26,6 +26,7 @@ use ringfence_policy::{Deny, TenantId};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::oneshot,
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -62,8 +63,11 @@ pub(crate) struct Http1 {
     tenant: Option<TenantId>,
     pub(crate) peer: SocketAddr,
     pub(crate) sender: http1::SendRequest<RequestBody>,
-    /// Yields the socket when hyper was made to let go of it. `None`: it lives on as a tunnel, or as that socket.
-    task: Option<JoinHandle<Option<Connected>>>,
+    /// `None`: it lives on as a tunnel, or as a socket.
+    task: Option<JoinHandle<()>>,
+    /// Gets the socket when hyper was made to let go of it, unless it may be upgraded. Not the task's own result: whoever keeps that keeps
+    /// the memory of the whole task.
+    socket: Option<oneshot::Receiver<Connected>>,
 }
 
 impl Http1 {
@@ -71,18 +75,19 @@ impl Http1 {
     async fn begin(stream: Connected, tenant: Option<TenantId>, may_upgrade: bool) -> hyper::Result<Self> {
         let peer = stream.peer();
         let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
-        let task = if may_upgrade {
-            tokio::task::spawn_local(async {
-                let _ = connection.with_upgrades().await;
-                None
-            })
-        } else {
-            tokio::task::spawn_local(async {
-                let parts = connection.without_shutdown().await.ok()?;
-                parts.read_buf.is_empty().then(|| parts.io.into_inner())
-            })
-        };
-        Ok(Self { tenant, peer, sender, task: Some(task) })
+        if may_upgrade {
+            let task = tokio::task::spawn_local(async { drop(connection.with_upgrades().await) });
+            return Ok(Self { tenant, peer, sender, task: Some(task), socket: None });
+        }
+        let (let_go, socket) = oneshot::channel();
+        let task = tokio::task::spawn_local(async {
+            let parts = connection.without_shutdown().await;
+            if let Some(parts) = parts.ok().filter(|parts| parts.read_buf.is_empty()) {
+                // Nobody wants it: it is closed.
+                let _ = let_go.send(parts.io.into_inner());
+            }
+        });
+        Ok(Self { tenant, peer, sender, task: Some(task), socket: Some(socket) })
     }
 
     /// Leaves the connection to what `hyper::upgrade` makes of it.
@@ -91,8 +96,10 @@ impl Http1 {
     }
 
     /// Ends what hyper keeps of a connection on which nothing is under way.
-    fn let_go(mut self) -> Option<JoinHandle<Option<Connected>>> {
-        self.task.take()
+    fn let_go(mut self) -> Option<oneshot::Receiver<Connected>> {
+        let socket = self.socket.take()?;
+        self.task = None;
+        Some(socket)
     }
 }
 
@@ -232,7 +239,7 @@ impl Upstream {
         let rested = self.idle.borrow_mut().take(tenant, Instant::now())?;
         match rested {
             Rested::Warm(connection) => Some(connection),
-            Rested::Bare(bare) => Box::pin(Http1::begin(bare.socket.await.ok()??, tenant.cloned(), false)).await.ok(),
+            Rested::Bare(bare) => Box::pin(Http1::begin(bare.socket.await.ok()?, tenant.cloned(), false)).await.ok(),
         }
     }
 

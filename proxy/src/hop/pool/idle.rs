@@ -15,7 +15,7 @@ use std::{
 use ringfence_policy::TenantId;
 use rustix::process::{Resource, getrlimit};
 use smallvec::SmallVec;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{Connected, Http1};
 use crate::hop::limits::{MAX_BARE_UPSTREAM, MAX_WARM_UPSTREAM, UPSTREAM_IDLE};
@@ -28,7 +28,7 @@ pub(super) struct Idle {
 
 /// A connection of which hyper has let go, or does so in a moment. Dropping it closes it.
 pub(super) struct Bare {
-    pub(super) socket: JoinHandle<Option<Connected>>,
+    pub(super) socket: oneshot::Receiver<Connected>,
     _place: Place,
 }
 
