@@ -135,8 +135,7 @@ impl Plane {
     /// Reads the directory, publishes it under the seal of a configuration key and serves each workload's socket. Faults are printed, and
     /// are an error here.
     pub(crate) async fn open(dir: &Path, config: PlaneConfig) -> Result<Self, PlaneError> {
-        // Secrets of every tenant: in no core file, and not for whatever else runs as this user (prctl(2), ptrace(2)).
-        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
+        close_memory()?;
         let at = |path: &Path| {
             let path = path.to_owned();
             move |error| PlaneError::Path { path, error }
@@ -453,6 +452,11 @@ fn issuer_key(name: &str) -> ObjectKey {
 
 fn zone_key(name: &str) -> ObjectKey {
     ObjectKey { kind: Kind::PolicyZone, name: name.into() }
+}
+
+/// Secrets of every tenant: in no core file, and not for whatever else runs as this user (prctl(2), ptrace(2)).
+pub(crate) fn close_memory() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 fn admin_socket(dir: &Path) -> PathBuf {

@@ -21,7 +21,7 @@ use crate::{
     admin,
     compile::Delta,
     fleet::{Fleet, FleetEvent, ads},
-    plane::{PlaneError, STATE_DIR},
+    plane::{self, PlaneError, STATE_DIR},
     say::say,
     serve::ServeConfig,
     signing::{self, set::SignedSet},
@@ -45,6 +45,7 @@ struct Replica {
 
 /// Runs until SIGINT or SIGTERM. `keys`: a file of public keys, one of which must have signed `file`.
 pub async fn serve(file: &Path, keys: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
+    plane::close_memory()?;
     let keys = signing::config_keys(keys)?;
     let mut watched = WatchedFile::new(file).map_err(PlaneError::Watch)?;
     let (fleet, mut events) = Fleet::new();

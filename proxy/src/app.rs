@@ -153,6 +153,7 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
     let mut listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own, bootstrap.capture_dir);
+    listeners.nameless = identity.is_none();
     if let Some(estate) = estate {
         listeners.inherit(estate.listeners)?;
     }
@@ -185,6 +186,7 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
         forget_after: Duration::from_secs(bootstrap.forget_seconds),
         unready: Some(readiness.delay("configuration")),
         learning: Default::default(),
+        believed: identity.as_ref().map(|identity| identity.trust.subscribe()),
         trust: identity.as_ref().map(|identity| identity.trust.clone()),
     };
     let handover = Handover { workload: workload.to_string(), limiter, bindings: shared.bindings.clone() };

@@ -127,6 +127,8 @@ pub struct Listeners {
     told: Bound,
     own: Arc<Own>,
     capture_dir: PathBuf,
+    /// Whether this sidecar has no identity that it could show peers.
+    pub nameless: bool,
 }
 
 struct Listener {
@@ -170,7 +172,16 @@ fn wanted(workload: &WorkloadPolicy) -> impl Iterator<Item = (String, ListenerKe
 impl Listeners {
     /// `capture_dir`: where `ringfence-proxy capture install` says what it has installed.
     pub fn new(threads: Vec<mpsc::UnboundedSender<Serve>>, drain_for: Duration, own: Arc<Own>, capture_dir: PathBuf) -> Self {
-        Self { threads, drain_for, bound: HashMap::new(), inherited: HashMap::new(), told: Bound::default(), own, capture_dir }
+        Self {
+            threads,
+            drain_for,
+            bound: HashMap::new(),
+            inherited: HashMap::new(),
+            told: Bound::default(),
+            own,
+            capture_dir,
+            nameless: false,
+        }
     }
 
     /// A view of where the listeners are, for the admin endpoint.
@@ -192,6 +203,10 @@ impl Listeners {
                     continue;
                 }
             };
+            if self.nameless && matches!(wanted, Wanted::Inbound(policy) if policy.mtls) {
+                faults.push(fault("mtls", "this sidecar has no identity to show: its bootstrap has no `identity`".to_owned()));
+                continue;
+            }
             if !self.bound.contains_key(&key) {
                 let inherited = self.inherited.remove(&key).map(Ok);
                 match inherited.unwrap_or_else(|| wanted.bind(self.threads.len())) {

@@ -19,7 +19,7 @@ enum Command {
         after_help = "Examples:\n  ringfence-proxy run --bootstrap bootstrap.json\n  ringfence-proxy run --bootstrap bootstrap.json --take-over    # a new version, in place of the one that runs"
     )]
     Run {
-        /// JSON: workload, controlPlane, identity, admin, stateDir, accessLog, tracing, threads, drainSeconds, captureDir.
+        /// JSON: workload, controlPlane, identity, configKeys, admin, stateDir, accessLog, tracing, threads, drainSeconds, captureDir.
         #[arg(long, value_name = "FILE")]
         bootstrap: PathBuf,
         /// Take over from the sidecar that uses the same stateDir: its listeners, its counters and its last known good. It drains then and

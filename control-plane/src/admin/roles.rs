@@ -6,9 +6,9 @@
 //! | status | all | all | of the own tenant | no |
 //! | resources | all | no | of the own tenant | no |
 //! | metrics | yes | yes | no: they are of all tenants together | no |
-//! | join, trust | yes | no | no | no |
 //!
-//! Whoever opens the Unix socket, which is the control plane's own user, is a platform admin.
+//! Whoever opens the Unix socket, which is the control plane's own user, is a platform admin; join tokens and rotations are asked for there
+//! alone.
 
 use std::sync::Arc;
 
@@ -28,15 +28,6 @@ pub enum Endpoint {
     /// What one workload's sidecar is told.
     Resources,
     Metrics,
-    /// A join token for a workload.
-    Join,
-    /// A change of the trust bundle.
-    Trust,
-}
-
-impl Endpoint {
-    pub const ALL: [Endpoint; 6] =
-        [Endpoint::Health, Endpoint::Status, Endpoint::Resources, Endpoint::Metrics, Endpoint::Join, Endpoint::Trust];
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,10 +47,10 @@ pub enum Extent<'a> {
 
 /// Without a role only health is told.
 pub fn may(role: Option<&Role>, endpoint: Endpoint) -> Option<Extent<'_>> {
-    use Endpoint::{Health, Join, Metrics, Resources, Status, Trust};
+    use Endpoint::{Health, Metrics, Resources, Status};
     match (role, endpoint) {
         (_, Health) => Some(Extent::All),
-        (Some(Role::PlatformAdmin), Status | Resources | Metrics | Join | Trust) => Some(Extent::All),
+        (Some(Role::PlatformAdmin), Status | Resources | Metrics) => Some(Extent::All),
         (Some(Role::Viewer), Status | Metrics) => Some(Extent::All),
         (Some(Role::TenantAdmin(tenant)), Status | Resources) => Some(Extent::Tenant(tenant)),
         (Some(Role::Viewer | Role::TenantAdmin(_)) | None, _) => None,
@@ -93,7 +84,7 @@ pub struct Operator {
 /// The role of whoever sent this `Authorization`. The caller learns from a refusal that it is one, and nothing else.
 ///
 /// Where one subject was given two roles, the first counts.
-pub fn authenticate<'a>(
+pub fn identify_operator<'a>(
     authorization: impl IntoIterator<Item = &'a [u8]>,
     issuers: &[Arc<IssuerPolicy>],
     operators: &'a [Operator],
@@ -115,13 +106,11 @@ mod tests {
         let acme: TenantId = "acme".parse().unwrap();
         let (all, own) = (Some(Extent::All), Some(Extent::Tenant(&acme)));
         let (admin, viewer, of_tenant) = (Role::PlatformAdmin, Role::Viewer, Role::TenantAdmin(acme.clone()));
-        for (endpoint, wanted) in Endpoint::ALL.into_iter().zip([
+        for (endpoint, wanted) in [Endpoint::Health, Endpoint::Status, Endpoint::Resources, Endpoint::Metrics].into_iter().zip([
             [all, all, all, all],
             [all, all, own, None],
             [all, None, own, None],
             [all, all, None, None],
-            [all, None, None, None],
-            [all, None, None, None],
         ]) {
             let told = [Some(&admin), Some(&viewer), Some(&of_tenant), None].map(|role| may(role, endpoint));
             assert_eq!(told, wanted, "{endpoint:?}");

@@ -27,6 +27,15 @@ pub(super) fn check(standing: &[(usize, &Object)], faults: &mut [Vec<Fault>]) {
                 faults[i].push(object.fault(format!("spec.operators[{n}]{field}"), message));
             }
         }
+        // Both are at fault, so that whichever was edited is what has no effect: a tenant must not hold up the platform's edits.
+        let of_operators: BTreeSet<&str> = platform.operators.iter().map(|operator| operator.issuer.as_str()).collect();
+        for &(j, object) in standing {
+            let Spec::Tenant(tenant) = &object.spec else { continue };
+            for (n, _) in tenant.identity.iter().enumerate().filter(|(_, identity)| of_operators.contains(identity.issuer.as_str())) {
+                let message = "vouches for the platform's operators, and so for no tenant: use another Issuer";
+                faults[j].push(object.fault(format!("spec.identity[{n}].issuer"), message));
+            }
+        }
     }
 }
 

@@ -32,6 +32,8 @@ use crate::{
 
 /// Events that wait for whoever speaks with the operator; more are dropped, `status` keeps what they said.
 const MAX_EVENTS: usize = 1024;
+/// Refusals of one stream that are kept for `status`, and told: whoever refuses more has said enough.
+const MAX_REJECTIONS: usize = 256;
 /// Longest name of a node, in bytes: two names of Kubernetes and a slash.
 const MAX_NODE_BYTES: usize = 512;
 
@@ -410,10 +412,16 @@ impl Session {
                 }
                 // Of no other kind is there anything fresher than what is published.
                 Event::Refresh { kind: Kind::Issuer, names } => {
-                    self.fleet.tell(FleetEvent::KeysWanted { issuers: names });
+                    let view = set.view(&connected.workload);
+                    let issuers = names.into_iter().filter(|name| view.resource(Kind::Issuer, name).is_some()).collect();
+                    self.fleet.tell(FleetEvent::KeysWanted { issuers });
                 }
                 Event::Refresh { .. } => {}
                 Event::Rejected(mut rejections) => {
+                    // Not of what there is not: such names have no end, and all of this is kept, and read by people.
+                    let view = set.view(&connected.workload);
+                    rejections.retain(|rejection| view.resource(rejection.kind, &rejection.name).is_some());
+                    rejections.truncate(MAX_REJECTIONS.saturating_sub(connected.rejections.len()));
                     // Told once, however often the same version is asked for and refused again.
                     rejections.retain(|rejection| {
                         let key = (rejection.kind, rejection.name.clone());

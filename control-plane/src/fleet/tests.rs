@@ -353,6 +353,26 @@ async fn one_workloads_connections_are_bounded_and_cost_the_others_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_refused_of_what_there_is_not_is_not_kept() {
+    let served = Served::new(vec![tenant("acme", 1)]);
+    let mut sidecar = Sidecar::open(&connect(&served.socket("api")).await, request("api", Kind::Tenant, &["nobody"])).await;
+    for i in 0..10 {
+        let response = sidecar.response().await.unwrap().unwrap();
+        assert_eq!(response.removed_resources.len(), 1);
+        sidecar.answer(&response, Some("no")).await;
+        sidecar.requests.send(request("api", Kind::Tenant, &[&format!("nobody-{i}")])).await.unwrap();
+    }
+    sidecar.requests.send(request("api", Kind::Tenant, &["acme"])).await.unwrap();
+    let mut response = sidecar.response().await.unwrap().unwrap();
+    while response.resources.is_empty() {
+        response = sidecar.response().await.unwrap().unwrap();
+    }
+    sidecar.answer(&response, Some("no")).await;
+    until("what there is is told", || !served.fleet.status()[0].rejections.is_empty()).await;
+    assert_eq!(served.fleet.status()[0].rejections.len(), 1);
+}
+
+#[tokio::test]
 async fn a_refusal_is_told_once() {
     let mut served = Served::new(vec![tenant("acme", 1)]);
     let mut sidecar = Sidecar::open(&connect(&served.socket("api")).await, request("api", Kind::Tenant, &["acme"])).await;

@@ -417,7 +417,7 @@ pub struct OperatorSpec {
     /// `sub` of their tokens, exactly.
     #[schemars(length(min = 1))]
     pub subjects: Vec<String>,
-    /// platform-admin, viewer, or tenant-admin, which sees and does what concerns one tenant.
+    /// platform-admin, viewer, or tenant-admin, which sees what concerns one tenant.
     pub role: String,
     /// Of a tenant-admin: which.
     pub tenant: Option<String>,

@@ -66,6 +66,9 @@ pub(super) fn check(bootstrap: &Bootstrap) -> Result<(), (&'static str, String)>
             if !is_tls {
                 return Err(("identity.source.controlPlane", "requires controlPlane.tls, where it is asked".into()));
             }
+            if matches!(proof, ProofSource::ServiceAccountToken(_)) {
+                return Err(("identity.source.controlPlane.serviceAccountToken", "is not built yet: use joinToken".into()));
+            }
             if identity.bundle.is_none() {
                 return Err(("identity.bundle", "is required with source.controlPlane".into()));
             }

@@ -33,7 +33,7 @@ mod parked;
 pub use parked::Parked;
 
 use crate::{
-    identity::Trust,
+    identity::{CurrentTrust, Trust},
     listeners::Listeners,
     readiness::Pending,
     telemetry::{metrics::Metrics, notice},
@@ -80,6 +80,8 @@ pub struct Apply {
     pub learning: Learning,
     /// None: this sidecar has no identity, and no use for a trust bundle.
     pub trust: Option<Arc<Trust>>,
+    /// What that believes now: with a Workload API the policy does not tell it.
+    pub believed: Option<CurrentTrust>,
 }
 
 /// What was asked on behalf of tokens.
@@ -166,6 +168,7 @@ impl Apply {
                     is_good = self.learning.complete;
                 }
                 checked = self.zones.checked() => is_good = self.on_checked(checked),
+                () = changed(&mut self.believed) => drop(self.swap()),
             }
             // A burst of questions is one change of subscription and one snapshot.
             while let Ok(question) = questions.try_recv() {
@@ -316,7 +319,10 @@ impl Apply {
         }
         let previous = self.current.pin();
         let generation = self.learning.generation + 1;
-        let Some(snapshot) = assemble::assemble(&self.workload, &self.client, generation, previous.as_deref()) else { return false };
+        let Some(mut snapshot) = assemble::assemble(&self.workload, &self.client, generation, previous.as_deref()) else { return false };
+        if let Some(believed) = &mut self.believed {
+            snapshot.trust = believed.borrow_and_update().clone();
+        }
         self.learning.generation = generation;
         // First the policy, then the doors that it is for.
         let snapshot = Arc::new(snapshot);
@@ -421,6 +427,17 @@ impl Retry {
 
 fn store_again() -> tokio::time::Instant {
     tokio::time::Instant::now() + STORE_AGAIN
+}
+
+/// Never, where there is nothing that could change.
+async fn changed(believed: &mut Option<CurrentTrust>) {
+    let is_changed = match believed {
+        Some(believed) => believed.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_changed {
+        std::future::pending().await
+    }
 }
 
 async fn due(at: Option<tokio::time::Instant>) {

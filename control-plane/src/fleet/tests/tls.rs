@@ -15,7 +15,6 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::trust::{DEFAULT_SVID_TTL, MIN_SVID_TTL, Trust, TrustConfig, since_epoch};
 
-mod cost;
 mod distinguisher;
 
 pub(super) struct Secured {

@@ -28,7 +28,6 @@ fn every_source_is_read() {
             r#"{"controlPlane": {"joinToken": {"file": "t"}}}"#,
             IdentitySource::ControlPlane(ProofSource::JoinToken(JoinToken::File("t".into()))),
         ),
-        (r#"{"controlPlane": {"serviceAccountToken": "t"}}"#, IdentitySource::ControlPlane(ProofSource::ServiceAccountToken("t".into()))),
     ] {
         let bootstrap = read(&json(TLS, &identity(BUNDLE, source), STATE)).unwrap();
         assert_eq!(bootstrap.control_plane, ControlPlane::Tls("127.0.0.1:15010".into()));
@@ -49,6 +48,7 @@ fn faults_name_the_field() {
         (json(TLS, &good, STATE).replace(r#""configKeys": "keys.pem", "#, ""), "configKeys: is required with controlPlane.tls"),
         (json(r#"{"unix": "x"}"#, &good, STATE), "identity.source.controlPlane: requires controlPlane.tls"),
         (json(TLS, &identity("", TOKEN), STATE), "identity.bundle: is required"),
+        (json(TLS, &identity(BUNDLE, account), ""), "identity.source.controlPlane.serviceAccountToken: is not built yet"),
         (json(TLS, &good, ""), "identity.source.controlPlane.joinToken: requires stateDir"),
         (json(TLS, &identity(BUNDLE, r#"{"workloadApi": "x"}"#), ""), "identity.bundle: must be left out"),
         (json(TLS, &identity(BUNDLE, r#"{"spire": "x"}"#), ""), "unknown variant `spire`"),
@@ -64,7 +64,6 @@ fn faults_name_the_field() {
         let error = read(&text).unwrap_err();
         assert!(error.contains(wanted), "{text}: {error}");
     }
-    assert!(read(&json(TLS, &identity(BUNDLE, account), "")).is_ok(), "it can be had again, and needs no state");
 }
 
 #[test]

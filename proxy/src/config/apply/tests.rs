@@ -58,6 +58,7 @@ impl Sidecar {
             unready: Some(readiness.delay("configuration")),
             learning: Learning::default(),
             trust: None,
+            believed: None,
         };
         apply.restore(Stored { resources: restored, ..Stored::default() });
         apply.zones.tidy();
@@ -216,6 +217,24 @@ fn a_trust_bundle_is_taken_without_any_policy_kept_with_one_and_never_followed_b
     restarted.apply.restore(Stored { resources: restored, ..Stored::default() });
     restarted.apply.begin();
     assert_eq!(trust.subscribe().borrow().as_ref().unwrap().sequence, 4, "later than the bootstrap's");
+}
+
+#[test]
+fn what_is_believed_of_peers_is_what_the_identity_believes() {
+    let mut sidecar = Sidecar::new();
+    let (told, believed) = tokio::sync::watch::channel(None);
+    sidecar.apply.believed = Some(believed);
+    sidecar.give(Resource::new(PLATFORM, &proto::Platform::default()));
+    sidecar.give(issuer());
+    sidecar.give(tenant("acme"));
+    sidecar.give(workload("127.0.0.1:0", "acme"));
+    sidecar.give(issuer());
+    sidecar.give(tenant("acme"));
+    let sequence = |sidecar: &Sidecar| sidecar.apply.current.pin().unwrap().trust.as_ref().map(|bundle| bundle.sequence);
+    assert_eq!(sequence(&sidecar), None);
+    told.send_replace(Some(bundle(7, &[&Authority::new()])));
+    assert!(sidecar.apply.swap());
+    assert_eq!(sequence(&sidecar), Some(7));
 }
 
 #[test]
