@@ -164,7 +164,7 @@ pub struct ServeTls {
 }
 
 impl ServeTls {
-    /// Ready when this returns. `svid_ttl`: e.g. `1m`, the least.
+    /// Ready when this returns. `svid_ttl`: e.g. `20s`; renewed between 8 and 12 s.
     #[track_caller]
     pub fn start(site: &Site, svid_ttl: &str) -> Self {
         let mut command = Command::new(binary("ringfence"));

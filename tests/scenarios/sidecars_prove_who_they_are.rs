@@ -92,7 +92,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 fn a_sidecar_renews_under_load_and_goes_on_from_disk_without_the_control_plane() {
     let upstream = Upstream::start();
     let site = Site::acme(upstream.address);
-    let mut serve = ServeTls::start(&site, "1m");
+    let mut serve = ServeTls::start(&site, "20s");
     let (fields, token) = bootstrap(&site, &serve);
     write_token(&token, &serve.join_token("acme-api"));
     let mut sidecar = Sidecar::begin(&site, "acme-api", &fields).ready();
@@ -146,7 +146,7 @@ fn a_sidecar_that_proves_nothing_gets_nothing() {
 fn the_authority_is_replaced_and_no_sidecar_is_cut_off() {
     let upstream = Upstream::start();
     let site = Site::acme(upstream.address);
-    let serve = ServeTls::start(&site, "1m");
+    let serve = ServeTls::start(&site, "20s");
     let (fields, token) = bootstrap(&site, &serve);
     write_token(&token, &serve.join_token("acme-api"));
     let sidecar = Sidecar::begin(&site, "acme-api", &fields).ready();

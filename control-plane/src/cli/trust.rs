@@ -20,7 +20,7 @@ pub(super) struct TrustArgs {
     /// Authority in the names of identities: spiffe://<trust domain>/...
     #[arg(long, value_name = "NAME", default_value = DEFAULT_TRUST_DOMAIN, requires = "tls")]
     trust_domain: TrustDomain,
-    /// Lifetime of the certificates of sidecars, 1m to 24h; they renew them at half of it
+    /// Lifetime of the certificates of sidecars, 10s to 24h; they renew them at half of it
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = svid_ttl, requires = "tls")]
     svid_ttl: Duration,
     /// Certificate of an authority of yours that certifies in the place of one that is made here, and those between it and its roots; PEM

@@ -46,7 +46,7 @@ pub use tokens::{DEFAULT_TTL as DEFAULT_JOIN_TTL, MAX_TTL as MAX_JOIN_TTL, Token
 
 /// Of an X.509-SVID.
 pub const DEFAULT_SVID_TTL: Duration = Duration::from_secs(3600);
-pub const MIN_SVID_TTL: Duration = Duration::from_secs(60);
+pub const MIN_SVID_TTL: Duration = Duration::from_secs(10);
 pub const MAX_SVID_TTL: Duration = Duration::from_secs(24 * 3600);
 pub const DEFAULT_TRUST_DOMAIN: &str = "ringfence.internal";
 /// How often what has expired is looked for …
