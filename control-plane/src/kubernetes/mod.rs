@@ -1,0 +1,3 @@
+//! What is Kubernetes' own and every room that speaks with it needs: names, and the client.
+
+pub mod names;
