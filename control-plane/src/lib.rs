@@ -7,6 +7,7 @@ pub mod kubernetes;
 pub mod signing;
 pub mod spec;
 pub mod store;
+pub mod tenancy;
 pub mod trust;
 pub mod zones;
 

@@ -25,7 +25,9 @@ use ringfence_xds::{
     resource::{Kind as ResourceKind, Resource},
 };
 
+pub(crate) use peers::agreed;
 pub(crate) use references::{Reference, references};
+pub(crate) use resources::{platform as platform_body, tenant as tenant_body};
 
 use crate::spec::{Fault, Kind, Object, ObjectKey, Spec, TenantSpec, WorkloadSpec};
 

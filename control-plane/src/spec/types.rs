@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::kubernetes::{PlatformKubernetesSpec, TenantKubernetesSpec};
 use crate::{
     feed::{JwksUri, transfer::Primary},
     zones::CompiledZone,
@@ -198,6 +199,8 @@ pub struct TenantSpec {
     /// Absent: nowhere.
     pub egress: Option<TenantEgressSpec>,
     pub dns: Option<TenantDnsSpec>,
+    /// Of custom resources alone. Absent there: the defaults of each of its fields.
+    pub kubernetes: Option<TenantKubernetesSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -407,6 +410,8 @@ pub struct PlatformSpec {
     /// Who may ask the control plane over its admin listener. No sidecar is told of them.
     #[serde(default)]
     pub operators: Vec<OperatorSpec>,
+    /// Of custom resources alone.
+    pub kubernetes: Option<PlatformKubernetesSpec>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
