@@ -12,6 +12,7 @@ mod position;
 mod shape;
 mod transfer;
 mod types;
+pub(crate) mod vocabulary;
 mod yaml;
 
 #[cfg(test)]

@@ -147,7 +147,8 @@ fn reachable(prefix: IpNet, special: &[IpNet], deny: &[IpNet]) -> Option<Network
         return None;
     }
     let within = special.iter().chain(deny).filter(|other| prefix != **other && prefix.contains(*other)).copied().collect();
-    Some(block(prefix, IpNet::aggregate(&within)))
+    let except = IpNet::aggregate(&within);
+    (!except.contains(&prefix.trunc())).then(|| block(prefix, except))
 }
 
 fn block(prefix: IpNet, except: Vec<IpNet>) -> NetworkPolicyPeer {

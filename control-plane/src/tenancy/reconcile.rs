@@ -187,7 +187,8 @@ impl Tenancy {
             return Ok(());
         }
         let wanted = fence::default_workload(claim);
-        if live.is_some_and(|live| live.data["spec"] == wanted["spec"]) {
+        // What an operator adds to it stays, as the API server's defaults do.
+        if live.is_some_and(|live| holds(&live.data["spec"], &wanted["spec"])) {
             return Ok(());
         }
         api.patch(claim.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&wanted)).await.map(drop).map_err(Error::from)
@@ -208,6 +209,14 @@ impl Tenancy {
         let of_tenant = |workload: &DynamicObject| workload.data["spec"]["tenant"] == Value::from(tenant);
         let workloads = self.workloads.state_filter(of_tenant);
         workloads.iter().filter_map(|workload| Some((workload.name_any(), spec_of(workload).ok()?))).collect()
+    }
+}
+
+/// Whether all that is in `wanted` is in `live`.
+fn holds(live: &Value, wanted: &Value) -> bool {
+    match wanted {
+        Value::Object(fields) => fields.iter().all(|(name, wanted)| live.get(name).is_some_and(|live| holds(live, wanted))),
+        wanted => live == wanted,
     }
 }
 

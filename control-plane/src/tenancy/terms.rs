@@ -81,9 +81,9 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// What is wrong with a Tenant's, by itself.
+/// What is wrong with a Tenant's, by itself. `None`: it stands in no cluster, or takes what it is given there.
 pub(crate) fn wrong_with_tenant(name: &str, spec: Option<&TenantKubernetesSpec>) -> Vec<Wrong> {
-    Terms::read(name, spec, None).err().unwrap_or_default()
+    spec.and_then(|spec| Terms::read(name, Some(spec), None).err()).unwrap_or_default()
 }
 
 /// What is wrong with the Platform's, by itself.
