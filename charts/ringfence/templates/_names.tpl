@@ -1,0 +1,53 @@
+{{/* The names of control-plane/src/kubernetes/names.rs: fixed, because custom resources, policies and sidecars of a cluster know one Ringfence. */}}
+
+{{- define "ringfence.labels" -}}
+app.kubernetes.io/name: ringfence
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "ringfence.selector" -}}
+app.kubernetes.io/name: ringfence
+app.kubernetes.io/component: control-plane
+{{- end }}
+
+{{/* As the API server calls our controllers. */}}
+{{- define "ringfence.user" -}}
+system:serviceaccount:{{ .Release.Namespace }}:ringfence-control-plane
+{{- end }}
+
+{{- define "ringfence.image" -}}
+{{- $image := index .Values.image .name -}}
+{{- $name := printf "%s/%s" .Values.image.registry $image.repository -}}
+{{- if $image.digest -}}
+{{ printf "%s@%s" $name $image.digest }}
+{{- else -}}
+{{ printf "%s:%s" $name (default .Chart.AppVersion $image.tag) }}
+{{- end -}}
+{{- end }}
+
+{{- define "ringfence.proxyImage" -}}
+{{ include "ringfence.image" (merge (dict "name" "proxy") .) }}
+{{- end }}
+
+{{/* Where tenants' pods are, whoever made the namespace. */}}
+{{- define "ringfence.tenants" -}}
+namespaceSelector:
+  matchExpressions:
+    - { key: ringfence.dev/tenant, operator: Exists }
+{{- end }}
+
+{{/* A binding that refuses, for the policy of the same name. */}}
+{{- define "ringfence.binding" -}}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ .policy }}
+  labels: {{- include "ringfence.labels" .root | nindent 4 }}
+spec:
+  policyName: {{ .policy }}
+  validationActions: [Deny, Audit]
+{{- end }}
