@@ -32,6 +32,15 @@ system:serviceaccount:{{ .Release.Namespace }}:ringfence-control-plane
 {{ include "ringfence.image" (merge (dict "name" "proxy") .) }}
 {{- end }}
 
+{{/* Where sidecars find the control plane. Without redirect rules the pod's resolver is the sidecar, which knows no names before it has policy. */}}
+{{- define "ringfence.controlPlane" -}}
+{{- if eq .Values.injection.capture "explicit" -}}
+{{ required "controlPlane.clusterIP must be given where injection.capture is explicit: sidecars find the control plane by address then" .Values.controlPlane.clusterIP }}:15010
+{{- else -}}
+ringfence-control-plane.{{ .Release.Namespace }}.svc:15010
+{{- end -}}
+{{- end }}
+
 {{/* Where tenants' pods are, whoever made the namespace. */}}
 {{- define "ringfence.tenants" -}}
 namespaceSelector:
