@@ -11,6 +11,7 @@ mod position;
 mod shape;
 mod transfer;
 mod types;
+pub(crate) mod vocabulary;
 mod yaml;
 
 #[cfg(test)]
