@@ -48,15 +48,39 @@ namespaceSelector:
     - { key: ringfence.dev/tenant, operator: Exists }
 {{- end }}
 
-{{/* A binding that refuses, for the policy of the same name. */}}
-{{- define "ringfence.binding" -}}
+{{/*
+A policy and its binding, which refuses. The API server judges by it itself, whether or not anybody of ours is there. What it says stands in
+the template of its `name`. `kyverno`: and the same for Kyverno, whose ValidatingPolicy takes that spec as it is.
+*/}}
+{{- define "ringfence.policy" -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata:
+  name: {{ .name }}
+  labels: {{- include "ringfence.labels" .root | nindent 4 }}
+spec:
+  {{- include .name .root | nindent 2 }}
 ---
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicyBinding
 metadata:
-  name: {{ .policy }}
+  name: {{ .name }}
   labels: {{- include "ringfence.labels" .root | nindent 4 }}
 spec:
-  policyName: {{ .policy }}
+  policyName: {{ .name }}
   validationActions: [Deny, Audit]
+---
+{{- if and .kyverno .root.Values.kyverno.enabled }}
+apiVersion: policies.kyverno.io/v1
+kind: ValidatingPolicy
+metadata:
+  name: {{ .name }}
+  labels: {{- include "ringfence.labels" .root | nindent 4 }}
+spec:
+  validationActions: [{{ .root.Values.kyverno.action }}]
+  # Of pods alone: their templates have no sidecar yet.
+  autogen: { podControllers: { controllers: [] } }
+  {{- include .name .root | nindent 2 }}
+---
+{{- end }}
 {{- end }}
