@@ -2,6 +2,8 @@
 
 mod explain;
 mod init;
+mod inject;
+mod injection;
 mod join;
 mod serve;
 mod sign;
@@ -88,6 +90,9 @@ enum Command {
     /// See to who vouches for identities
     #[command(after_help = "Example:\n  ringfence trust rotate ringfence-quickstart")]
     Trust(trust::TrustCommandArgs),
+    /// Put sidecars into the pods of manifests, as the webhook does in a cluster
+    #[command(after_help = "Example:\n  ringfence inject --tenant acme -f deployment.yaml | kubectl apply -f -")]
+    Inject(inject::InjectArgs),
     /// Say why a request was refused, by its id (not built yet)
     #[command(after_help = "Example:\n  ringfence why 0af7651916cd43dd8448eb211c80319c")]
     Why(NotBuiltArgs),
@@ -135,6 +140,7 @@ pub fn run() -> ExitCode {
         Command::Status(args) => done(status::run(&args, &mut out)),
         Command::Join(args) => done(join::run(&args, &mut out)),
         Command::Trust(args) => done(trust::run(&args, &mut out)),
+        Command::Inject(args) => done(inject::run(&args, &mut out)),
         Command::Why(_) => not_built("why"),
     }
 }
