@@ -17,7 +17,7 @@ use rustls::{ServerConfig, server::NoServerSessionStorage};
 use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream, lookup_host},
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +28,7 @@ use super::{
     namespaces::Namespaces,
     review::{self, Asked},
 };
+use crate::kubernetes::lease::Leader;
 
 pub(super) const PATH: &str = "/inject";
 /// Served at a time; more wait in the kernel's queue.
@@ -65,11 +66,11 @@ pub enum WebhookError {
     Tls(#[from] rustls::Error),
 }
 
-/// Binds, and serves until the future is dropped. `leading`: whether this replica is the one that writes the webhook's certificates.
+/// Binds, and serves until the future is dropped. `leader`: which replica writes the webhook's certificates.
 pub async fn serve(
     client: Client,
     webhook: Webhook,
-    leading: watch::Receiver<bool>,
+    leader: Leader,
 ) -> Result<(SocketAddr, impl Future<Output = ()> + use<>), WebhookError> {
     let Webhook { listen, mut settings, namespace } = webhook;
     if settings.capture == Capture::Explicit {
@@ -83,7 +84,7 @@ pub async fn serve(
     let bound = listener.local_addr().map_err(fault)?;
     let (namespaces, watching) = Namespaces::watch(client.clone());
     let state = Arc::new(State { settings, namespaces, parsing: Semaphore::new(MAX_PARSED) });
-    let keeping = certificates::keep(client, namespace, leading, shown);
+    let keeping = certificates::keep(client, namespace, leader, shown);
     let serving = async move {
         tokio::join!(accept(listener, acceptor, state), watching, keeping);
     };

@@ -24,11 +24,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 use serde_json::json;
-use tokio::sync::watch;
 
 use super::{CertificateError, Certificates};
 use crate::{
-    kubernetes::names::{FIELD_MANAGER, MANAGED_BY, SERVICE, WEBHOOK_CONFIGURATION, WEBHOOK_SECRET},
+    kubernetes::{lease::Leader, names::{FIELD_MANAGER, MANAGED_BY, SERVICE, WEBHOOK_CONFIGURATION, WEBHOOK_SECRET}},
     say::say,
 };
 
@@ -68,8 +67,8 @@ struct Keeping {
     shown: Arc<Shown>,
 }
 
-/// Until it is dropped. `leading`: whether this replica is the one that writes.
-pub(in crate::inject) async fn keep(client: Client, namespace: String, mut leading: watch::Receiver<bool>, shown: Arc<Shown>) {
+/// Until it is dropped. `leader`: which replica writes.
+pub(in crate::inject) async fn keep(client: Client, namespace: String, mut leader: Leader, shown: Arc<Shown>) {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(client);
     let mut secret_events = pin!(watcher::watch_object(secrets.clone(), WEBHOOK_SECRET).default_backoff());
@@ -82,12 +81,12 @@ pub(in crate::inject) async fn keep(client: Client, namespace: String, mut leadi
         tokio::select! {
             Some(event) = secret_events.next() => secret = event.ok().or(secret),
             Some(event) = configuration_events.next() => configuration = event.ok().flatten().or(configuration),
-            Ok(()) = leading.changed() => {}
+            () = leader.changed() => {}
             _ = tick.tick() => {}
         }
         // Before it is known whether there is a Secret, none is made.
         let Some(found) = &secret else { continue };
-        let is_leading = *leading.borrow();
+        let is_leading = leader.is_held();
         if let Err(error) = keeping.step(found.as_ref(), configuration.as_ref(), is_leading).await {
             say(format_args!("ringfence: webhook: {error}"));
         }

@@ -21,6 +21,7 @@ fn what_would_defeat_the_sidecar_is_refused_by_field() {
         (json!({"hostPID": true}), "spec.hostPID: must be false"),
         (json!({"hostIPC": true}), "spec.hostIPC: must be false"),
         (json!({"shareProcessNamespace": true}), "spec.shareProcessNamespace: must be false"),
+        (json!({"hostAliases": [{"ip": "192.0.2.1", "hostnames": ["api.example.com"]}]}), "spec.hostAliases: must be empty"),
         (json!({"os": {"name": "windows"}}), "spec.os.name: must be linux"),
         (json!({"ephemeralContainers": [{"name": "e"}]}), "spec.ephemeralContainers: must be empty"),
         (json!({"securityContext": {"runAsUser": 64015}}), "spec.securityContext.runAsUser: 64015 is the sidecar's"),
