@@ -88,7 +88,10 @@ fn sharing(spec: &PodSpec) -> Result<(), Denial> {
         }
     }
     if spec.host_aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
-        return deny("spec.hostAliases", "must be empty: the sidecar reads the same hosts file, and an allowed name would mean what the pod says");
+        return deny(
+            "spec.hostAliases",
+            "must be empty: the sidecar reads the same hosts file, and an allowed name would mean what the pod says",
+        );
     }
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
         return deny("spec.os.name", "must be linux: the sidecar runs on nothing else");

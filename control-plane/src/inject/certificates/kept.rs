@@ -27,7 +27,10 @@ use serde_json::json;
 
 use super::{CertificateError, Certificates};
 use crate::{
-    kubernetes::{lease::Leader, names::{FIELD_MANAGER, MANAGED_BY, SERVICE, WEBHOOK_CONFIGURATION, WEBHOOK_SECRET}},
+    kubernetes::{
+        lease::Leader,
+        names::{FIELD_MANAGER, MANAGED_BY, SERVICE, WEBHOOK_CONFIGURATION, WEBHOOK_SECRET},
+    },
     say::say,
 };
 
