@@ -36,6 +36,7 @@ use crate::{
         transfer::{self, TransferEvent, Transfers},
     },
     fleet::{Fleet, FleetEvent, ads},
+    inject::WebhookError,
     kubernetes::InstallationError,
     say::say,
     signing::{Signer, SigningError, set::SetError},
@@ -81,6 +82,8 @@ pub enum PlaneError {
     NowhereForKeys { dir: PathBuf },
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
 }
 
 pub(crate) struct Plane {

@@ -5,6 +5,7 @@ use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf};
 use crate::{
     admin::remote::AdminConfig,
     fleet::FleetEvent,
+    inject::{self, Settings, Webhook},
     kubernetes::{Installation, status},
     plane::{Plane, PlaneConfig, PlaneError, STATE_DIR, Step},
     say::say,
@@ -41,6 +42,8 @@ pub struct ServeConfig {
     pub tls: Option<(SocketAddr, TrustConfig)>,
     /// The configuration key, where it is not to be the directory's own.
     pub config_key: Option<PathBuf>,
+    /// For the API server, and what it puts into pods. Kubernetes alone has one.
+    pub webhook: Option<(SocketAddr, Settings)>,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -55,6 +58,12 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
             let installation = Installation::join(namespace.as_deref()).await?;
             let state_dir = state_dir.clone().unwrap_or_else(|| own.path().join(STATE_DIR));
             let plane = Plane::open_cluster(&installation.client, &state_dir, plane).await?;
+            if let Some((listen, settings)) = config.webhook.clone() {
+                let webhook = Webhook { listen, settings, namespace: installation.namespace.clone() };
+                let (bound, serving) = inject::serve(installation.client.clone(), webhook, installation.leader.clone()).await?;
+                tokio::spawn(serving);
+                say(format_args!("ringfence: webhook on {bound}"));
+            }
             if let Some(ledger) = plane.ledger.clone() {
                 tokio::spawn(status::run(installation, plane.fleet.clone(), ledger));
             }
