@@ -31,7 +31,7 @@ pub(crate) use directory::{read_at_most, unreadable};
 pub use fault::{Fault, Position};
 pub use kubernetes::*;
 pub use others::{Disk, Others};
-pub use parse::{Parsed, parse};
+pub use parse::{Parsed, parse, parse_resource};
 pub use types::*;
 
 pub(crate) use fault::quoted;

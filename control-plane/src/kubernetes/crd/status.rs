@@ -8,7 +8,8 @@ use super::schema;
 
 /// The object is in force as it is written; if not, it is as it was when it last was, if it ever was.
 pub const ACCEPTED: &str = "Accepted";
-/// Every connected sidecar that the object concerns has acknowledged it. Also true where it concerns none, for then nothing is behind.
+/// Every connected sidecar that the object concerns has acknowledged it as it is written. Unknown where it concerns none: nobody enforces
+/// it then, and nobody fails to.
 pub const ENFORCED: &str = "Enforced";
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -67,7 +68,7 @@ pub struct Place {
     pub message: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rejection {
     /// Whose sidecar it was.
@@ -83,7 +84,6 @@ pub struct LastAccepted {
     pub spec: serde_json::Map<String, Json>,
 }
 
-/// Without descriptions of what nobody writes by hand they would be of no use; with them `kubectl explain` tells them.
 pub(super) fn schema() -> Json {
     let settings = schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let mut status = schema::structural(&settings.into_generator().into_root_schema_for::<Status>().to_value());
