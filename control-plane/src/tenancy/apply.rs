@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::Value;
 
-use super::fence::Child;
+use super::{fence::Child, quantity::Quantity};
 use crate::kubernetes::names::{FIELD_MANAGER, MANAGED_BY, TENANT_UID_ANNOTATION};
 
-/// Applies `child` unless it stands already, as `live` tells.
+/// Makes `child` stand, unless it does already, as `live` tells.
 pub(super) async fn apply(client: &Client, child: &Child, live: Option<&DynamicObject>) -> Result<(), kube::Error> {
     if live.is_some_and(|live| stands(live, &child.object)) {
         return Ok(());
@@ -19,16 +19,23 @@ pub(super) async fn apply(client: &Client, child: &Child, live: Option<&DynamicO
     let api = api_of(client, &child.kind, child.object.namespace().as_deref());
     let name = child.name();
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch(&name, &params, &Patch::Apply(&child.object)).await {
+    let applied = match api.patch(&name, &params, &Patch::Apply(&child.object)).await {
         // Some field cannot be changed where it stands (`roleRef`, `immutable`): somebody made another thing under the name.
         Err(kube::Error::Api(status)) if status.code == 422 => {
             if let Some(other) = api.get_opt(&name).await? {
                 delete(&api, &other).await?;
             }
-            api.patch(&name, &params, &Patch::Apply(&child.object)).await.map(drop)
+            api.patch(&name, &params, &Patch::Apply(&child.object)).await?
         }
-        applied => applied.map(drop),
+        applied => applied?,
+    };
+    if stands(&applied, &child.object) {
+        return Ok(());
     }
+    // A field that we do not say is whoever's added it, and a rule more in a policy that says none opens it.
+    let whole = DynamicObject { types: child.object.types.clone(), metadata: applied.metadata, data: child.object.data.clone() };
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), dry_run: false };
+    api.replace(&name, &params, &whole).await.map(drop)
 }
 
 /// What is marked as ours in a namespace, by name.
@@ -67,11 +74,34 @@ fn stands(live: &DynamicObject, wanted: &DynamicObject) -> bool {
     among(wanted.labels(), live.labels())
         && among(wanted.annotations(), live.annotations())
         && live.metadata.deletion_timestamp.is_none()
-        && without_status(&live.data) == without_status(&wanted.data)
+        && same(&without_status(&live.data), &without_status(&wanted.data))
 }
 
-fn without_status(data: &Value) -> BTreeMap<&String, &Value> {
-    data.as_object().into_iter().flatten().filter(|(field, _)| *field != "status").collect()
+fn without_status(data: &Value) -> Value {
+    let fields = data.as_object().into_iter().flatten().filter(|(field, _)| *field != "status");
+    Value::Object(fields.map(|(field, value)| (field.clone(), value.clone())).collect())
+}
+
+/// The API server writes amounts in its own way: 8192Mi as 8Gi.
+fn same(live: &Value, wanted: &Value) -> bool {
+    let amounts = |field: &str| matches!(field, "hard" | "default" | "defaultRequest");
+    match (live, wanted) {
+        (Value::Object(live), Value::Object(wanted)) => {
+            let alike = |field: &str, live: &Value, wanted: &Value| if amounts(field) { same_amounts(live, wanted) } else { same(live, wanted) };
+            live.len() == wanted.len() && wanted.iter().all(|(field, wanted)| live.get(field).is_some_and(|live| alike(field, live, wanted)))
+        }
+        (Value::Array(live), Value::Array(wanted)) => {
+            live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| same(live, wanted))
+        }
+        _ => live == wanted,
+    }
+}
+
+fn same_amounts(live: &Value, wanted: &Value) -> bool {
+    let read = |amounts: &Value| -> Option<BTreeMap<String, Quantity>> {
+        amounts.as_object()?.iter().map(|(name, amount)| Some((name.clone(), amount.as_str()?.parse().ok()?))).collect()
+    };
+    live == wanted || read(live).is_some_and(|live| Some(live) == read(wanted))
 }
 
 #[cfg(test)]
@@ -97,8 +127,25 @@ mod tests {
             (json!({"metadata": {"labels": {"a": "1"}}, "spec": {"podSelector": {"matchLabels": {"x": "y"}}, "policyTypes": ["Ingress"]}}), false),
             (json!({"metadata": {"labels": {"a": "1"}}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}}), false),
             (json!({"metadata": {"labels": {"a": "1"}}, "immutable": true, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}), false),
+            (json!({"metadata": {"labels": {"a": "1"}}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}), false),
         ] {
             assert_eq!(stands(&object(live.clone()), &wanted), stands_as_wanted, "{live}");
         }
+    }
+
+    #[test]
+    fn amounts_are_the_same_however_they_are_written() {
+        let quota = |hard: Value| object(json!({"metadata": {"name": "q"}, "spec": {"hard": hard}}));
+        let wanted = quota(json!({"limits.cpu": "1.5", "limits.memory": "8192Mi"}));
+        for (live, stands_as_wanted) in [
+            (json!({"limits.cpu": "1500m", "limits.memory": "8Gi"}), true),
+            (json!({"limits.cpu": "1500m", "limits.memory": "8G"}), false),
+            (json!({"limits.cpu": "1500m"}), false),
+            (json!({"limits.cpu": "1500m", "limits.memory": "8Gi", "pods": "1"}), false),
+        ] {
+            assert_eq!(stands(&quota(live.clone()), &wanted), stands_as_wanted, "{live}");
+        }
+        let scoped = object(json!({"metadata": {}, "spec": {"hard": wanted.data["spec"]["hard"], "scopeSelector": {}}}));
+        assert!(!stands(&scoped, &wanted), "it counts less");
     }
 }

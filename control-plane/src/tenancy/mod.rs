@@ -59,9 +59,9 @@ pub struct Settings {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error(transparent)]
+    #[error("{}", said(.0))]
     Kube(#[from] kube::Error),
-    #[error(transparent)]
+    #[error("cannot be watched: {0}")]
     Watch(#[from] watcher::Error),
     #[error("cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -126,7 +126,7 @@ fn reflected(client: &Client, name: &str) -> (Store<DynamicObject>, impl Stream<
     let store = writer.as_reader();
     let events = watcher(Api::all_with(client.clone(), &kind(name)), watcher::Config::default()).default_backoff();
     let touched = reflector::reflector(writer, events).touched_objects();
-    (store, touched.filter_map(|touched| async { touched.inspect_err(|error| say(format_args!("onboarding: {}", chain(error)))).ok() }))
+    (store, touched.filter_map(|touched| async { touched.inspect_err(|error| say(format_args!("onboarding: {}", one_line(error)))).ok() }))
 }
 
 /// An item for each value after the one that is there.
@@ -154,13 +154,19 @@ fn tell(outcome: Outcome) {
         // It went between its event and now, or is waited for.
         Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
         Err(controller::Error::ReconcilerFailed(finalizer::Error::CleanupFailed(Error::Leaving), _)) => {}
-        Err(controller::Error::ReconcilerFailed(error, tenant)) => say(format_args!("Tenant/{}: onboarding: {}", tenant.name, chain(&error))),
-        Err(error) => say(format_args!("onboarding: {}", chain(&error))),
+        Err(controller::Error::ReconcilerFailed(error, tenant)) => say(format_args!("Tenant/{}: onboarding: {}", tenant.name, one_line(&error))),
+        Err(error) => say(format_args!("onboarding: {}", one_line(&error))),
     }
 }
 
-/// An error with all that led to it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
-    causes.collect::<Vec<_>>().join(": ").replace(char::is_control, " ")
+/// What the API server has said, without the debug output that [`kube::Error`] shows beside it.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("the API server: {} ({})", status.message, status.code),
+        other => other.to_string(),
+    }
+}
+
+fn one_line(error: impl std::fmt::Display) -> String {
+    error.to_string().replace(char::is_control, " ")
 }

@@ -57,21 +57,21 @@ pub(super) fn gate(namespace: &Namespace) -> Gate {
     if stands { Gate::Open } else { Gate::Closed }
 }
 
-/// The labels that are ours, as they are to be; others are left alone.
+/// The namespace with the labels that are ours as they are to be; others are left alone.
 pub(super) async fn label(
     client: &Client,
-    namespace: &Namespace,
+    namespace: Namespace,
     labels: BTreeMap<&'static str, Option<String>>,
-) -> Result<(), kube::Error> {
+) -> Result<Namespace, kube::Error> {
     let live = namespace.labels();
     let changed: BTreeMap<_, _> = labels.into_iter().filter(|(key, value)| live.get(*key) != value.as_ref()).collect();
     if changed.is_empty() {
-        return Ok(());
+        return Ok(namespace);
     }
     // Nobody may have written what was not looked at: whose the namespace is above all.
     let patch = json!({ "metadata": { "resourceVersion": namespace.resource_version(), "labels": changed } });
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-    Api::<Namespace>::all(client.clone()).patch(&namespace.name_any(), &params, &Patch::Merge(&patch)).await.map(drop)
+    Api::<Namespace>::all(client.clone()).patch(&namespace.name_any(), &params, &Patch::Merge(&patch)).await
 }
 
 /// All that are the tenant's by label and by UID.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::api::{core::v1::Namespace, networking::v1::NetworkPolicy};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::{
     Api, Client, ResourceExt,
     api::{DynamicObject, Patch, PatchParams},
@@ -140,9 +140,12 @@ impl Tenancy {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let gate = namespace::gate(&namespace);
+        // First, for by its label others know that the namespace is a tenant's.
+        let namespace = namespace::label(&self.client, namespace, fence::namespace_labels(claim, gate)).await?;
         self.keep_children(claim, name, gate, egress).await?;
-        if gate == Gate::Open || egress.is_some() {
-            self.open(claim, &namespace, gate).await?;
+        if gate == Gate::Closed && egress.is_some() {
+            apply(&self.client, &fence::quota(claim, name, Gate::Open)?, None).await?;
+            namespace::label(&self.client, namespace, fence::namespace_labels(claim, Gate::Open)).await?;
         }
         Ok(Ok(()))
     }
@@ -169,14 +172,6 @@ impl Tenancy {
             }
         }
         Ok(())
-    }
-
-    /// To be called when all children stand: the quota counts pods in, and then the namespace admits them.
-    async fn open(&self, claim: &Claim<'_>, namespace: &Namespace, gate: Gate) -> Result<(), Error> {
-        if gate == Gate::Closed {
-            apply(&self.client, &fence::quota(claim, &namespace.name_any(), Gate::Open)?, None).await?;
-        }
-        namespace::label(&self.client, namespace, fence::namespace_labels(claim, Gate::Open)).await.map_err(Error::from)
     }
 
     /// An operator's own stands as it is.

@@ -45,7 +45,7 @@ pub(super) async fn retire(client: &Client, tenant: &DynamicObject, uid: &str) -
 
 /// From now on no pod is admitted: by the admission policies, and by the quota if they are not there.
 pub(super) async fn close(client: &Client, namespace: &Namespace) -> Result<(), kube::Error> {
-    namespace::label(client, namespace, [(FENCE_LABEL, Some(Gate::Closed.as_str().to_owned()))].into()).await?;
+    namespace::label(client, namespace.clone(), [(FENCE_LABEL, Some(Gate::Closed.as_str().to_owned()))].into()).await?;
     let quotas = Api::<ResourceQuota>::namespaced(client.clone(), &namespace.name_any());
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
     match quotas.patch(fence::QUOTA, &params, &Patch::Merge(&json!({ "spec": { "hard": { "pods": "0" } } }))).await {
