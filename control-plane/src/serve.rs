@@ -46,8 +46,8 @@ pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
         say(format_args!("ringfence: plaintext on {}", plane.serve_dangerous_plaintext(address).await?));
     }
     if let (Some((address, _)), Some(trust)) = (&config.tls, plane.trust.clone()) {
-        let bundle = trust.bundle_file();
-        say(format_args!("ringfence: TLS on {}, trust bundle in {}", plane.serve_tls(trust, *address).await?, bundle.display()));
+        let bundle = trust.bundle_file().map(|file| format!(", trust bundle in {}", file.display())).unwrap_or_default();
+        say(format_args!("ringfence: TLS on {}{bundle}", plane.serve_tls(trust, *address).await?));
     }
     if let Some(address) = config.notify {
         say(format_args!("ringfence: notifications on {}", plane.serve_notify(address).await?));
