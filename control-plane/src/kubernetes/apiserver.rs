@@ -36,8 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Ended when it is dropped.
 pub(crate) struct ApiServer {
     pub(crate) client: Client,
-    /// PEM: what service accounts' tokens are signed with.
-    pub(crate) signing_key: String,
+    /// PKCS#8: what service accounts' tokens are signed with.
+    pub(crate) signing_key: Vec<u8>,
     _etcd: Running,
     /// None while it is stopped.
     running: Option<Running>,
@@ -190,7 +190,7 @@ fn run(programs: &Path, name: &str, dir: &Path, options: &[(&str, String)]) -> R
 }
 
 /// The root of the server's certificate in DER, and the key of tokens.
-fn write_keys(dir: &Path) -> (Vec<u8>, String) {
+fn write_keys(dir: &Path) -> (Vec<u8>, Vec<u8>) {
     let key = || KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let (root_key, server_key, accounts) = (key(), key(), key());
     let mut root = CertificateParams::default();
@@ -208,5 +208,5 @@ fn write_keys(dir: &Path) -> (Vec<u8>, String) {
     ] {
         fs::write(dir.join(name), text).unwrap();
     }
-    (certificate.der().to_vec(), accounts.serialize_pem())
+    (certificate.der().to_vec(), accounts.serialize_der())
 }

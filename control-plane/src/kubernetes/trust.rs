@@ -33,13 +33,25 @@ pub struct Vouching {
     pub text: watch::Receiver<TrustText>,
 }
 
-/// Makes or reads the Secrets in `namespace`. From then on what `fleet` publishes is signed: before anything else is.
-pub async fn open(client: &Client, namespace: &str, config: &TrustConfig, fleet: &Arc<Fleet>) -> Result<Vouching, PlaneError> {
-    let secret = |name| SharedSecret::new(client, namespace, name);
-    let (signer, epochs) = signing::shared::open(secret(CONFIG_KEY_SECRET)).await?;
+/// Makes or reads the key in `namespace`: what `fleet` publishes from then on is signed. Before anything else is. PEM: the public key.
+pub async fn sign(client: &Client, namespace: &str, fleet: &Fleet) -> Result<String, PlaneError> {
+    let (signer, epochs) = signing::shared::open(SharedSecret::new(client, namespace, CONFIG_KEY_SECRET)).await?;
     let config_keys = signer.key().public_pem();
     fleet.sign(signer);
-    let trust = Trust::open_shared(secret(AUTHORITY_SECRET), client.clone(), config, fleet.clone(), since_epoch()).await?;
+    tokio::spawn(epochs.run());
+    Ok(config_keys)
+}
+
+/// Makes or reads the authority in `namespace`, and publishes its bundle. `config_keys`: of `sign`.
+pub async fn vouch(
+    client: &Client,
+    namespace: &str,
+    config: &TrustConfig,
+    fleet: &Arc<Fleet>,
+    config_keys: String,
+) -> Result<Vouching, PlaneError> {
+    let secret = SharedSecret::new(client, namespace, AUTHORITY_SECRET);
+    let trust = Trust::open_shared(secret, client.clone(), config, fleet.clone(), since_epoch()).await?;
     let mut credentials = trust.credentials();
     let read = move |credentials: &Credentials| TrustText { bundle: bundle_pem(&credentials.bundle), config_keys: config_keys.clone() };
     let (text, told) = watch::channel(read(&credentials.borrow()));
@@ -53,7 +65,6 @@ pub async fn open(client: &Client, namespace: &str, config: &TrustConfig, fleet:
             });
         }
     });
-    tokio::spawn(epochs.run());
     tokio::spawn(trust.clone().follow());
     tokio::spawn(trust.clone().run());
     Ok(Vouching { trust, text: told })

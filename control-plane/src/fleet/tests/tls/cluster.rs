@@ -24,7 +24,8 @@ struct Replica {
 async fn replica(api: &ApiServer) -> Replica {
     let (fleet, _) = Fleet::new();
     let config = TrustConfig { trust_domain: DOMAIN.parse().unwrap(), svid_ttl: DEFAULT_SVID_TTL, given: None };
-    let vouching = trust::open(&api.client, SYSTEM, &config, &fleet).await.unwrap();
+    let keys = trust::sign(&api.client, SYSTEM, &fleet).await.unwrap();
+    let vouching = trust::vouch(&api.client, SYSTEM, &config, &fleet, keys).await.unwrap();
     fleet.publish(upserts(vec![
         dedicated("acme", "acme"),
         dedicated("api", "acme"),
@@ -70,12 +71,12 @@ async fn delete(api: &ApiServer, namespace: &str, pod: &str) {
 }
 
 /// The same with other claims, and signed again.
-fn signed_anew(token: &str, edit: impl FnOnce(&mut Value), key: &str) -> String {
+fn signed_anew(token: &str, edit: impl FnOnce(&mut Value), key: &[u8]) -> String {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     let mut claims: Value = serde_json::from_slice(&claims).unwrap();
     edit(&mut claims);
     let header = Header { kid: jsonwebtoken::decode_header(token).unwrap().kid, ..Header::new(Algorithm::ES256) };
-    jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ec_pem(key.as_bytes()).unwrap()).unwrap()
+    jsonwebtoken::encode(&header, &claims, &EncodingKey::from_ec_der(key)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,7 +116,7 @@ async fn a_pods_token_is_its_sidecars_proof_and_nothing_else_is() {
             claims[claim] = json!(since_epoch().as_secs() - ago);
         }
     };
-    let strangers = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
+    let strangers = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().serialize_der();
     let cases = [
         ("for another audience", api.token("acme", &["vault"], Some(&own)).await),
         ("for the API server", api.token("acme", &[], Some(&own)).await),
