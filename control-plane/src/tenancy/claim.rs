@@ -13,17 +13,9 @@ use ringfence_xds::{
 use super::terms::{Terms, Wrong, wrong_with_platform};
 use crate::{
     compile::{platform_body, tenant_body},
+    kubernetes::trust::TrustText,
     spec::{PlatformSpec, TenantSpec, WorkloadSpec},
 };
-
-/// Whom a tenant's sidecars believe.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TrustText {
-    /// PEM certificates of the trust bundle.
-    pub bundle: String,
-    /// PEM public keys of the configuration; empty: it is not signed.
-    pub config_keys: String,
-}
 
 /// What a Tenant claims of the cluster.
 pub(super) struct Claim<'a> {

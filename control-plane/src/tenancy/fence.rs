@@ -177,7 +177,7 @@ pub(super) fn default_workload(claim: &Claim<'_>) -> Value {
         },
         "spec": {
             "tenant": claim.name,
-            "egress": { "listen": "127.0.0.1:15001", "capture": "redirect" },
+            "egress": { "listen": "127.0.0.1:15001", "capture": if claim.pods_capture { "redirect" } else { "none" } },
             "dns": { "listen": "127.0.0.1:15053" },
         },
     })

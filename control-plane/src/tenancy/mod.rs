@@ -35,12 +35,15 @@ use kube::{
 };
 use tokio::sync::watch;
 
-pub use claim::TrustText;
 pub use fence::ADMIN_ROLE;
 pub(crate) use terms::{Wrong, wrong_with_platform, wrong_with_tenant};
 
 use self::{index::Index, reconcile::Tenancy};
-use crate::{kubernetes::names::MANAGED_BY, say::say, spec::API_VERSION};
+use crate::{
+    kubernetes::{lease::Leader, names::MANAGED_BY, trust::TrustText},
+    say::say,
+    spec::API_VERSION,
+};
 
 /// What a Tenant waits with until its namespaces are gone.
 const FINALIZER: &str = "ringfence.dev/tenancy";
@@ -69,6 +72,25 @@ pub enum Error {
     Leaving,
     #[error("the watches have ended")]
     Ended,
+}
+
+/// [`run`] for as long as this replica is the one that writes. What is in flight when it no longer is may still be written: each write says
+/// what the specs come to, of the objects as they were looked at, and two of them say the same.
+pub async fn lead(client: Client, mut leader: Leader, settings: Settings, trust: watch::Receiver<TrustText>) {
+    loop {
+        while !leader.is_held() {
+            leader.changed().await;
+        }
+        let deposed = async {
+            while leader.is_held() {
+                leader.changed().await;
+            }
+        };
+        tokio::select! {
+            () = run(client.clone(), settings.clone(), trust.clone()) => {}
+            () = deposed => {}
+        }
+    }
 }
 
 /// Makes and keeps tenants' namespaces until it is dropped. To be run by one replica of all.
@@ -170,3 +192,6 @@ fn said(error: &kube::Error) -> String {
 fn one_line(error: impl std::fmt::Display) -> String {
     error.to_string().replace(char::is_control, " ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
-    Error, FINALIZER, Settings, TrustText,
+    Error, FINALIZER, Settings,
     apply::{api_of, apply, delete, is_of, ours},
     claim::{Claim, Serving, platform_egress, tenant_policy},
     condition::{self, Refusal},
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     compile::agreed,
-    kubernetes::names::FIELD_MANAGER,
+    kubernetes::{names::FIELD_MANAGER, trust::TrustText},
     spec::{PlatformSpec, TenantSpec, WorkloadSpec},
 };
 

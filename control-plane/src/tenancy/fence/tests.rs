@@ -4,9 +4,10 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    kubernetes::trust::TrustText,
     spec::{PlatformSpec, TenantSpec, WorkloadSpec},
     tenancy::{
-        claim::{Serving, TrustText, platform_egress, tenant_policy},
+        claim::{Serving, platform_egress, tenant_policy},
         terms::Terms,
     },
 };
