@@ -70,7 +70,8 @@ pub(super) fn is_of(object: &impl ResourceExt, uid: &str) -> bool {
 /// Whether `live` is as `wanted`: its marks among others, and all else the very same. More than is wanted is another thing: a selector with
 /// one label more denies less.
 fn stands(live: &DynamicObject, wanted: &DynamicObject) -> bool {
-    let among = |some: &BTreeMap<String, String>, all: &BTreeMap<String, String>| some.iter().all(|(key, value)| all.get(key) == Some(value));
+    let among =
+        |some: &BTreeMap<String, String>, all: &BTreeMap<String, String>| some.iter().all(|(key, value)| all.get(key) == Some(value));
     among(wanted.labels(), live.labels())
         && among(wanted.annotations(), live.annotations())
         && live.metadata.deletion_timestamp.is_none()
@@ -87,8 +88,10 @@ fn same(live: &Value, wanted: &Value) -> bool {
     let amounts = |field: &str| matches!(field, "hard" | "default" | "defaultRequest");
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => {
-            let alike = |field: &str, live: &Value, wanted: &Value| if amounts(field) { same_amounts(live, wanted) } else { same(live, wanted) };
-            live.len() == wanted.len() && wanted.iter().all(|(field, wanted)| live.get(field).is_some_and(|live| alike(field, live, wanted)))
+            let alike =
+                |field: &str, live: &Value, wanted: &Value| if amounts(field) { same_amounts(live, wanted) } else { same(live, wanted) };
+            live.len() == wanted.len()
+                && wanted.iter().all(|(field, wanted)| live.get(field).is_some_and(|live| alike(field, live, wanted)))
         }
         (Value::Array(live), Value::Array(wanted)) => {
             live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| same(live, wanted))
@@ -124,9 +127,15 @@ mod tests {
             (json!({"metadata": {"labels": {"a": "1"}}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}, "status": {}}), true),
             (json!({"metadata": {"labels": {"a": "2"}}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}), false),
             (json!({"metadata": {}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}), false),
-            (json!({"metadata": {"labels": {"a": "1"}}, "spec": {"podSelector": {"matchLabels": {"x": "y"}}, "policyTypes": ["Ingress"]}}), false),
+            (
+                json!({"metadata": {"labels": {"a": "1"}}, "spec": {"podSelector": {"matchLabels": {"x": "y"}}, "policyTypes": ["Ingress"]}}),
+                false,
+            ),
             (json!({"metadata": {"labels": {"a": "1"}}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}}), false),
-            (json!({"metadata": {"labels": {"a": "1"}}, "immutable": true, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}), false),
+            (
+                json!({"metadata": {"labels": {"a": "1"}}, "immutable": true, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}),
+                false,
+            ),
             (json!({"metadata": {"labels": {"a": "1"}}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}), false),
         ] {
             assert_eq!(stands(&object(live.clone()), &wanted), stands_as_wanted, "{live}");

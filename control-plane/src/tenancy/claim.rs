@@ -60,7 +60,8 @@ impl<'a> Serving<'a> {
 
 /// What a sidecar makes of the Tenant, or what is wrong with it: then its sidecars go by what they had before, and so does its fence.
 pub(super) fn tenant_policy(name: &str, spec: &TenantSpec, peers: &[&str]) -> Result<TenantPolicy, Vec<Wrong>> {
-    decode::tenant(name, &tenant_body(spec, name, &peers.iter().copied().collect())).map_err(|faults| faults.into_iter().map(wrong).collect())
+    decode::tenant(name, &tenant_body(spec, name, &peers.iter().copied().collect()))
+        .map_err(|faults| faults.into_iter().map(wrong).collect())
 }
 
 pub(super) fn platform_egress(name: &str, spec: &PlatformSpec) -> Result<PlatformEgress, Vec<Wrong>> {

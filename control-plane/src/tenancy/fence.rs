@@ -150,12 +150,8 @@ fn admins(claim: &Claim<'_>, namespace: &str) -> RoleBinding {
         api_group: Some(group.to_owned()),
         namespace: None,
     };
-    let account = Subject {
-        kind: "ServiceAccount".into(),
-        name: ADMIN_ROLE.into(),
-        namespace: Some(namespace.to_owned()),
-        api_group: None,
-    };
+    let account =
+        Subject { kind: "ServiceAccount".into(), name: ADMIN_ROLE.into(), namespace: Some(namespace.to_owned()), api_group: None };
     let users = claim.terms.admins.users.iter().map(|name| named_subject("User", name));
     let groups = claim.terms.admins.groups.iter().map(|name| named_subject("Group", name));
     RoleBinding {

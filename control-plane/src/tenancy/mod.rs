@@ -102,7 +102,15 @@ pub async fn run(client: Client, settings: Settings, trust: watch::Receiver<Trus
     let (platforms, platform_events) = reflected(&client, "Platform");
     let index = Arc::new(Index::default());
     let all = controller.store();
-    let tenancy = Tenancy { client: client.clone(), settings, tenants: all.clone(), workloads, platforms, trust: trust.clone(), index: index.clone() };
+    let tenancy = Tenancy {
+        client: client.clone(),
+        settings,
+        tenants: all.clone(),
+        workloads,
+        platforms,
+        trust: trust.clone(),
+        index: index.clone(),
+    };
 
     let claimants = |index: &Arc<Index>| {
         let index = index.clone();
@@ -176,7 +184,9 @@ fn tell(outcome: Outcome) {
         // It went between its event and now, or is waited for.
         Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
         Err(controller::Error::ReconcilerFailed(finalizer::Error::CleanupFailed(Error::Leaving), _)) => {}
-        Err(controller::Error::ReconcilerFailed(error, tenant)) => say(format_args!("Tenant/{}: onboarding: {}", tenant.name, one_line(&error))),
+        Err(controller::Error::ReconcilerFailed(error, tenant)) => {
+            say(format_args!("Tenant/{}: onboarding: {}", tenant.name, one_line(&error)))
+        }
         Err(error) => say(format_args!("onboarding: {}", one_line(&error))),
     }
 }

@@ -43,7 +43,10 @@ fn judge(namespace: Namespace, uid: &str) -> Result<Namespace, Refusal> {
         return Err(Refusal { reason: "NamespaceTaken", message });
     }
     if is_leaving(&namespace) {
-        return Err(Refusal { reason: "NamespaceTerminating", message: format!("namespace {name:?} is being deleted, and is made anew then") });
+        return Err(Refusal {
+            reason: "NamespaceTerminating",
+            message: format!("namespace {name:?} is being deleted, and is made anew then"),
+        });
     }
     Ok(namespace)
 }

@@ -55,10 +55,8 @@ pub(super) fn infrastructure(claim: &Claim<'_>) -> NetworkPolicy {
         pod_selector: Some(label("k8s-app", "kube-dns")),
         ..Default::default()
     };
-    let mut egress = vec![
-        to([control_plane], vec![port("TCP", ADS_PORT)]),
-        to([cluster_dns], vec![port("TCP", DNS_PORT), port("UDP", DNS_PORT)]),
-    ];
+    let mut egress =
+        vec![to([control_plane], vec![port("TCP", ADS_PORT)]), to([cluster_dns], vec![port("TCP", DNS_PORT), port("UDP", DNS_PORT)])];
     let upstreams: BTreeSet<(SocketAddr, bool)> =
         claim.workloads.iter().flat_map(|workload| &workload.upstreams).map(|upstream| (upstream.address, is_udp(upstream))).collect();
     for (address, is_udp) in upstreams {
@@ -136,9 +134,7 @@ fn ingress(claim: &Claim<'_>, workload: &Serving<'_>) -> Vec<NetworkPolicyIngres
     let agreed = || (!peers.is_empty()).then(|| from(one_of(TENANT_LABEL, &peers)));
     let open = [(listeners(false), [Some(own()), named(), None]), (listeners(true), [Some(own()), named(), agreed()])];
     let rules = open.into_iter().filter(|(ports, _)| !ports.is_empty());
-    rules
-        .map(|(ports, peers)| NetworkPolicyIngressRule { from: Some(peers.into_iter().flatten().collect()), ports: Some(ports) })
-        .collect()
+    rules.map(|(ports, peers)| NetworkPolicyIngressRule { from: Some(peers.into_iter().flatten().collect()), ports: Some(ports) }).collect()
 }
 
 /// `prefix` without what is not to be reached there; `None`: nothing of it is.

@@ -95,7 +95,8 @@ impl Tenancy {
             Ok(read) => read,
             Err(wrong) => return Ok(Err(wrong)),
         };
-        let peer_specs: HashMap<&str, TenantSpec> = spec.peers.iter().filter_map(|peer| Some((peer.as_str(), self.tenant(peer)?))).collect();
+        let peer_specs: HashMap<&str, TenantSpec> =
+            spec.peers.iter().filter_map(|peer| Some((peer.as_str(), self.tenant(peer)?))).collect();
         let peers: Vec<&str> = agreed(&name, &spec, |peer| peer_specs.get(peer)).into_iter().collect();
         let workloads = self.workloads_of(&name);
         let trust = self.trust.borrow().clone();

@@ -98,7 +98,11 @@ pub(crate) fn wrong_with_platform(spec: Option<&PlatformKubernetesSpec>) -> Vec<
 
 impl Terms {
     /// Of the tenant `name`. A quota that is over its ceiling is at it: a ceiling that is lowered must bind those who are there.
-    pub(super) fn read(name: &str, spec: Option<&TenantKubernetesSpec>, platform: Option<&PlatformKubernetesSpec>) -> Result<Self, Vec<Wrong>> {
+    pub(super) fn read(
+        name: &str,
+        spec: Option<&TenantKubernetesSpec>,
+        platform: Option<&PlatformKubernetesSpec>,
+    ) -> Result<Self, Vec<Wrong>> {
         let mut wrong = Vec::new();
         let absent = TenantKubernetesSpec::default();
         let spec = spec.unwrap_or(&absent);
@@ -272,13 +276,19 @@ mod tests {
     fn faults_say_the_field_and_what_would_be_right() {
         for (spec, wanted) in [
             (serde_json::json!({"namespaces": ["Acme"]}), "spec.kubernetes.namespaces[0]: must be a DNS label"),
-            (serde_json::json!({"namespaces": ["a", "b", "a"]}), "spec.kubernetes.namespaces[2]: \"a\" is already listed as kubernetes.namespaces[0]"),
+            (
+                serde_json::json!({"namespaces": ["a", "b", "a"]}),
+                "spec.kubernetes.namespaces[2]: \"a\" is already listed as kubernetes.namespaces[0]",
+            ),
             (serde_json::json!({"namespaces": ["kube-acme"]}), "spec.kubernetes.namespaces[0]: \"kube-acme\" is the cluster's own"),
             (serde_json::json!({"namespaces": ["default"]}), "spec.kubernetes.namespaces[0]: \"default\" is the cluster's own"),
             (serde_json::json!({"podSecurity": "privileged"}), "spec.kubernetes.podSecurity: must be restricted or baseline"),
             (serde_json::json!({"quota": {"memory": "8GB"}}), "spec.kubernetes.quota.memory: must be an amount"),
             (serde_json::json!({"containerDefaults": {"cpu": "-1"}}), "spec.kubernetes.containerDefaults.cpu: must be an amount"),
-            (serde_json::json!({"admins": {"groups": ["system:masters"]}}), "spec.kubernetes.admins.groups[0]: \"system:masters\" is the cluster's own"),
+            (
+                serde_json::json!({"admins": {"groups": ["system:masters"]}}),
+                "spec.kubernetes.admins.groups[0]: \"system:masters\" is the cluster's own",
+            ),
             (serde_json::json!({"admins": {"users": [""]}}), "spec.kubernetes.admins.users[0]: must be 1 to"),
             (serde_json::json!({"nodePool": "a/b"}), "spec.kubernetes.nodePool: must be a DNS label"),
             (serde_json::json!({"ingressFrom": ["*"]}), "spec.kubernetes.ingressFrom[0]: must be a DNS label"),

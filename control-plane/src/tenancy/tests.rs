@@ -71,7 +71,11 @@ impl Cluster {
         let stray = Namespace { metadata: ObjectMeta { name: Some("stray".into()), ..Default::default() }, ..Default::default() };
         let ours = Api::<Namespace>::all(self.api.client_as(OURSELVES));
         let dry = PostParams { dry_run: true, field_manager: None };
-        eventually("policies hold", async || refused(ours.create(&dry, &stray).await, "says whose it is")).await;
+        eventually("our reach ends", async || refused(ours.create(&dry, &stray).await, "says whose it is")).await;
+        self.api.namespace("nobodys", json!({ "ringfence.dev/tenant": "nobody" })).await;
+        self.account("nobodys").await;
+        let pods = self.api.within::<Pod>("nobodys");
+        eventually("the gate is shut", async || refused(pods.create(&dry, &self.pod()).await, "does not stand")).await;
     }
 
     fn of(&self, kind: &str) -> Api<DynamicObject> {
@@ -119,9 +123,14 @@ impl Cluster {
         serde_json::from_value(pod).unwrap()
     }
 
-    /// What the cluster's own controllers would do: the quota counted, the `default` service account made.
+    /// What each namespace gets of the cluster's own controllers, and without which no pod is looked at.
+    async fn account(&self, namespace: &str) {
+        let metadata = json!({ "name": "default", "namespace": namespace });
+        apply_to(&self.api.client, json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata })).await;
+    }
+
+    /// As the quota controller does it.
     async fn counted(&self, namespace: &str) {
-        apply_to(&self.api.client, json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default", "namespace": namespace } })).await;
         let quotas = self.api.within::<ResourceQuota>(namespace);
         let hard = quotas.get(fence::QUOTA).await.unwrap().spec.unwrap().hard.unwrap();
         let used: serde_json::Map<String, Value> = hard.keys().map(|name| (name.clone(), "0".into())).collect();
@@ -200,7 +209,10 @@ async fn tenants_are_fenced_in_a_real_cluster() {
 }
 
 async fn a_fence_that_cannot_stand_lets_no_pod_in(cluster: &Cluster) {
-    let roles: Api<DynamicObject> = Api::all_with(cluster.api.client.clone(), &ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", "ClusterRole")));
+    let roles: Api<DynamicObject> = Api::all_with(
+        cluster.api.client.clone(),
+        &ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", "ClusterRole")),
+    );
     let whole = roles.get("ringfence-tenancy").await.unwrap();
     let mut less = whole.data["rules"].as_array().unwrap().clone();
     less.retain(|rule| rule["apiGroups"][0] != "networking.k8s.io");
@@ -210,8 +222,12 @@ async fn a_fence_that_cannot_stand_lets_no_pod_in(cluster: &Cluster) {
 
     let namespace = eventually("it is made", async || cluster.namespace("acme").await).await;
     assert_eq!(namespace.labels().get(FENCE_LABEL).map(String::as_str), Some("closed"), "from its first revision on");
+    cluster.account("acme").await;
     let pods = cluster.api.within::<Pod>("acme");
-    assert_eq!(refused(pods.create(&PostParams::default(), &cluster.pod()).await, "the fence of this tenant's namespace does not stand"), Some(()));
+    assert_eq!(
+        refused(pods.create(&PostParams::default(), &cluster.pod()).await, "the fence of this tenant's namespace does not stand"),
+        Some(())
+    );
     let none = || async { cluster.api.within::<ResourceQuota>("acme").get_opt(fence::QUOTA).await.unwrap() };
     let quota = eventually("a quota stands", async || none().await).await;
     assert_eq!(quota.spec.unwrap().hard.unwrap()["pods"].0, "0");

@@ -89,11 +89,7 @@ fn objects_say_what_the_spec_says() {
                 "requests.storage": "1Ti", "requests.nvidia.com/gpu": "1",
             }),
         ),
-        (
-            "NetworkPolicy ringfence-default-deny",
-            "/spec",
-            json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
-        ),
+        ("NetworkPolicy ringfence-default-deny", "/spec", json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})),
         ("NetworkPolicy ringfence-egress", "/spec", json!({"podSelector": {}, "policyTypes": ["Egress"]})),
         (
             "LimitRange ringfence-defaults",
@@ -155,7 +151,13 @@ fn egress_leads_where_its_rules_could() {
             &["10.96.0.0/24", "192.0.4.0/24", "10.0.0.0/8"],
             &[],
         ),
-        (json!([{"name": "db", "cidrs": ["10.20.0.0/16"], "ports": [5432], "protocol": "tcp"}]), json!({}), "10.20.0.0/16 5432", &[], &["10.0.0.0/8"]),
+        (
+            json!([{"name": "db", "cidrs": ["10.20.0.0/16"], "ports": [5432], "protocol": "tcp"}]),
+            json!({}),
+            "10.20.0.0/16 5432",
+            &[],
+            &["10.0.0.0/8"],
+        ),
         (
             json!([{"name": "denied", "cidrs": ["10.96.0.0/26", "8.8.8.8/32"], "ports": [53], "protocol": "tcp"}]),
             private,
@@ -227,7 +229,8 @@ fn listeners_are_open_to_the_tenant_to_those_named_and_over_mtls_to_its_peers() 
     let named = json!({"namespaceSelector": {"matchExpressions": [
         {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["ingress-nginx"]},
     ]}});
-    let peers = json!({"namespaceSelector": {"matchExpressions": [{"key": "ringfence.dev/tenant", "operator": "In", "values": ["globex"]}]}});
+    let peers =
+        json!({"namespaceSelector": {"matchExpressions": [{"key": "ringfence.dev/tenant", "operator": "In", "values": ["globex"]}]}});
     let port = |number: u16| json!([{"port": number, "protocol": "TCP"}]);
     for (name, selector, ingress) in [
         (
