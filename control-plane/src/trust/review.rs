@@ -240,8 +240,7 @@ fn check(pod: &Pod, bound: &Bound, now: Timestamp) -> Result<(), Refusal> {
 
 /// The tenant is the namespace's, which only the platform can label; the Workload is what the pod says, or the one named as the tenant.
 fn named(pod: &Pod, namespace: Option<&Namespace>, bound: &Bound) -> Result<Member, Refusal> {
-    let label =
-        |label: &'static str, error: &dyn fmt::Display| Refusal::Label { pod: bound.pod.clone(), label, message: error.to_string() };
+    let label = |label: &'static str, error: &dyn fmt::Display| Refusal::Label { pod: bound.pod.clone(), label, message: error.to_string() };
     let tenant = namespace.and_then(|namespace| namespace.metadata.labels.as_ref()?.get(TENANT_LABEL));
     let tenant = tenant.ok_or_else(|| Refusal::NoTenant(bound.pod.clone()))?;
     let workload = pod.metadata.labels.as_ref().and_then(|labels| labels.get(WORKLOAD_LABEL)).unwrap_or(tenant);

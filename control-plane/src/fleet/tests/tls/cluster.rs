@@ -195,8 +195,7 @@ async fn replicas_vouch_by_one_authority_through_its_rotation() {
     let late = now + Duration::from_secs(61);
     let (one, other) = tokio::join!(first.served.trust.step(late), second.served.trust.step(late));
     assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
-    comes("the overlap", || phases(&first) == phases(&second) && matches!(phases(&first)[..], [Phase::Retiring { .. }, Phase::Issuing]))
-        .await;
+    comes("the overlap", || phases(&first) == phases(&second) && matches!(phases(&first)[..], [Phase::Retiring { .. }, Phase::Issuing])).await;
     let renewed = second.prove(Some(&svid), Some(token)).await.unwrap();
     second.served.trust.finish(now).await.unwrap();
     comes("the end of the old one", || first.sequence() == 3).await;
@@ -207,8 +206,10 @@ async fn replicas_vouch_by_one_authority_through_its_rotation() {
     let secrets = api.within::<Secret>(SYSTEM);
     let before = secrets.get(AUTHORITY_SECRET).await.unwrap().data;
     secrets.delete(AUTHORITY_SECRET, &DeleteParams::default()).await.unwrap();
-    soon("the Secret", async { while secrets.get_opt(AUTHORITY_SECRET).await.unwrap().is_none_or(|secret| secret.data != before) {} })
-        .await;
+    soon("the Secret", async {
+        while secrets.get_opt(AUTHORITY_SECRET).await.unwrap().is_none_or(|secret| secret.data != before) {}
+    })
+    .await;
     // One that starts finds what the others have.
     assert_eq!(replica(&api).await.served.bundle(), first.served.bundle());
 }
