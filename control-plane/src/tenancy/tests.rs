@@ -23,6 +23,8 @@ use crate::{
 
 const SYSTEM: &str = "ringfence-system";
 const OURSELVES: &str = "system:serviceaccount:ringfence-system:ringfence-control-plane";
+const TEMPLATES: [&str; 5] =
+    ["rbac-tenancy", "admission-pod-gate", "admission-tenancy-reach", "admission-references", "admission-pod-pool"];
 /// A test that waits for longer waits for ever.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -55,7 +57,7 @@ impl Cluster {
             eventually("the kind is served", async || objects.list(&ListParams::default()).await.ok()).await;
         }
         api.namespace(SYSTEM, json!({})).await;
-        for object in rendered(&helm, &["rbac-tenancy", "admission-pod-gate", "admission-tenancy-reach"]) {
+        for object in rendered(&helm, &TEMPLATES) {
             apply_to(&api.client, object).await;
         }
         let (trust, told) = watch::channel(TrustText { bundle: "BUNDLE".into(), config_keys: "KEYS".into() });
@@ -182,6 +184,7 @@ fn rendered(helm: &Path, templates: &[&str]) -> Vec<Value> {
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/ringfence");
     let mut command = Command::new(helm);
     command.args(["template", "ringfence", "--namespace", SYSTEM]).arg(chart);
+    command.args(["--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"]);
     for template in templates {
         command.arg("--show-only").arg(format!("templates/{template}.yaml"));
     }
@@ -205,6 +208,7 @@ async fn tenants_are_fenced_in_a_real_cluster() {
     a_namespace_is_of_one_tenant(&cluster).await;
     an_operators_workload_stays(&cluster).await;
     rights_end_at_tenants_namespaces(&cluster).await;
+    nothing_refers_to_what_is_another_tenants(&cluster).await;
     pods_go_before_the_fence_and_a_new_tenant_is_another(&cluster).await;
 }
 
@@ -384,6 +388,40 @@ async fn rights_end_at_tenants_namespaces(cluster: &Cluster) {
     assert_eq!(refused(namespaces.delete("plain", &DeleteParams::default()).await, "that it has made, and no other"), Some(()));
     let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(client, "acme");
     assert_eq!(refused(secrets.list(&ListParams::default()).await, "cannot list resource \"secrets\""), Some(()));
+}
+
+/// Each case of `references.json` in the namespace of a tenant with nodes of its own; those that nothing is said of are admitted.
+async fn nothing_refers_to_what_is_another_tenants(cluster: &Cluster) {
+    const NAMESPACE: &str = "pooled";
+    cluster.tenant(NAMESPACE, json!({ "nodePool": "gold" })).await;
+    cluster.is_onboarded(NAMESPACE, "True", "FenceStands").await;
+    cluster.account(NAMESPACE).await;
+    cluster.counted(NAMESPACE).await;
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/admission/references.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(&text.replace("NAMESPACE", NAMESPACE)).unwrap();
+    let post = async |case: &Value| -> Result<Value, kube::Error> {
+        let request =
+            hyper::Request::post(format!("{}?dryRun=All", case["post"].as_str().unwrap())).header("content-type", "application/json");
+        cluster.api.client.request(request.body(case["body"].to_string().into_bytes()).unwrap()).await
+    };
+    // The quota's admission hears of the count a moment later.
+    let plain = cases.iter().find(|case| case["case"] == "a pod that says nothing of nodes").unwrap();
+    eventually("pods come in", async || post(plain).await.ok()).await;
+    for case in &cases {
+        let outcome = post(case).await;
+        match case["says"].as_str() {
+            Some(says) => assert_eq!(refused(outcome, says), Some(()), "{case}"),
+            None => {
+                let object = outcome.unwrap_or_else(|error| panic!("{}: {error}", case["case"]));
+                if object["kind"] == "Pod" {
+                    let tolerated = |t: &&Value| t["key"] == "ringfence.dev/node-pool" && t["value"] == "gold";
+                    assert_eq!(object["spec"]["nodeSelector"]["ringfence.dev/node-pool"], "gold", "{case}");
+                    assert_eq!(object["spec"]["tolerations"].as_array().unwrap().iter().filter(tolerated).count(), 1, "{case}");
+                }
+            }
+        }
+    }
+    assert!(cases.len() > 20, "{}", cases.len());
 }
 
 async fn pods_go_before_the_fence_and_a_new_tenant_is_another(cluster: &Cluster) {
