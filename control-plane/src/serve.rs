@@ -1,19 +1,33 @@
 //! `ringfence serve`: the control plane alone, for sidecars that are started otherwise.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use crate::{
     admin::remote::AdminConfig,
     fleet::FleetEvent,
-    plane::{Plane, PlaneConfig, PlaneError, Step},
+    kubernetes::{Installation, status},
+    plane::{Plane, PlaneConfig, PlaneError, STATE_DIR, Step},
     say::say,
     trust::TrustConfig,
 };
+
+/// How long the API server is waited for at the end.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// Where operators write.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Directory(PathBuf),
+    Kubernetes(KubernetesConfig),
+}
+
+#[derive(Clone, Debug)]
+pub struct KubernetesConfig {
+    /// Of the installation; see [`Installation::join`].
+    pub namespace: Option<String>,
+    /// For what is fetched and transferred; default: a directory that ends with the process.
+    pub state_dir: Option<PathBuf>,
+}
 
 /// Where sidecars connect.
 #[derive(Clone, Debug)]
@@ -33,12 +47,25 @@ pub struct ServeConfig {
 }
 
 /// Runs until SIGINT or SIGTERM.
-pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
+pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneError> {
     let own = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
     let admin = config.sockets.clone().unwrap_or_else(|| own.path().to_owned());
     let trust = config.tls.as_ref().map(|(_, trust)| trust.clone());
-    let mut plane =
-        Plane::open(dir, PlaneConfig { sockets: config.sockets.clone(), admin, trust, config_key: config.config_key.clone() }).await?;
+    let plane = PlaneConfig { sockets: config.sockets.clone(), admin, trust, config_key: config.config_key.clone() };
+    let mut joined = None;
+    let mut plane = match source {
+        Source::Directory(dir) => Plane::open(dir, plane).await?,
+        Source::Kubernetes(KubernetesConfig { namespace, state_dir }) => {
+            let installation = Installation::join(namespace.as_deref()).await?;
+            let state_dir = state_dir.clone().unwrap_or_else(|| own.path().join(STATE_DIR));
+            let plane = Plane::open_cluster(&installation.client, &state_dir, plane).await?;
+            if let Some(ledger) = plane.ledger.clone() {
+                let telling = tokio::spawn(status::run(installation.clone(), plane.fleet.clone(), ledger)).abort_handle();
+                joined = Some((installation, telling));
+            }
+            plane
+        }
+    };
     if let Some(sockets) = &config.sockets {
         say(format_args!("ringfence: sockets in {}", sockets.display()));
     }
@@ -66,5 +93,10 @@ pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
         }
     }
     plane.close().await;
+    if let Some((installation, telling)) = joined {
+        telling.abort();
+        // Whoever is not told by then finds out.
+        let _ = tokio::time::timeout(LEAVE, installation.leave()).await;
+    }
     Ok(())
 }

@@ -1,3 +1,10 @@
-//! What is Kubernetes' own and every room that speaks with it needs: names, and the client.
+//! What is Kubernetes' own and every room that speaks with it needs: names, the client, who of several replicas writes, and what is written
+//! of custom resources.
 
+pub mod crd;
+pub mod installation;
+pub mod lease;
 pub mod names;
+pub mod status;
+
+pub use installation::{Installation, InstallationError};

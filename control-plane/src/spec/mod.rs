@@ -11,6 +11,7 @@ mod position;
 mod shape;
 mod transfer;
 mod types;
+pub(crate) mod vocabulary;
 mod yaml;
 
 #[cfg(test)]
@@ -28,7 +29,7 @@ pub use directory::{Met, Scan, is_object_file, read_bounded, read_directory, rea
 pub(crate) use directory::{read_at_most, unreadable};
 pub use fault::{Fault, Position};
 pub use others::{Disk, Others};
-pub use parse::{Parsed, parse};
+pub use parse::{Parsed, parse, parse_resource};
 pub use types::*;
 
 pub(crate) use fault::quoted;
