@@ -58,7 +58,7 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
         Source::Kubernetes(KubernetesConfig { namespace, state_dir }) => {
             let installation = Installation::join(namespace.as_deref()).await?;
             let state_dir = state_dir.clone().unwrap_or_else(|| own.path().join(STATE_DIR));
-            let plane = Plane::open_cluster(&installation.client, &state_dir, plane).await?;
+            let plane = Plane::open_cluster(&installation, &state_dir, plane).await?;
             if let Some(ledger) = plane.ledger.clone() {
                 let telling = tokio::spawn(status::run(installation.clone(), plane.fleet.clone(), ledger)).abort_handle();
                 joined = Some((installation, telling));
@@ -73,8 +73,8 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
         say(format_args!("ringfence: plaintext on {}", plane.serve_dangerous_plaintext(address).await?));
     }
     if let (Some((address, _)), Some(trust)) = (&config.tls, plane.trust.clone()) {
-        let bundle = trust.bundle_file();
-        say(format_args!("ringfence: TLS on {}, trust bundle in {}", plane.serve_tls(trust, *address).await?, bundle.display()));
+        let bundle = trust.bundle_file().map(|file| format!(", trust bundle in {}", file.display())).unwrap_or_default();
+        say(format_args!("ringfence: TLS on {}{bundle}", plane.serve_tls(trust, *address).await?));
     }
     if let Some(address) = config.notify {
         say(format_args!("ringfence: notifications on {}", plane.serve_notify(address).await?));
