@@ -5,6 +5,7 @@ use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time
 use crate::{
     admin::remote::AdminConfig,
     fleet::FleetEvent,
+    inject::{self, Settings, Webhook},
     kubernetes::{Installation, status},
     plane::{Plane, PlaneConfig, PlaneError, STATE_DIR, Step},
     say::say,
@@ -44,6 +45,8 @@ pub struct ServeConfig {
     pub tls: Option<(SocketAddr, TrustConfig)>,
     /// The configuration key, where it is not to be the directory's own.
     pub config_key: Option<PathBuf>,
+    /// For the API server, and what it puts into pods. Kubernetes alone has one.
+    pub webhook: Option<(SocketAddr, Settings)>,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -59,6 +62,12 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
             let installation = Installation::join(namespace.as_deref()).await?;
             let state_dir = state_dir.clone().unwrap_or_else(|| own.path().join(STATE_DIR));
             let plane = Plane::open_cluster(&installation, &state_dir, plane).await?;
+            if let Some((listen, settings)) = config.webhook.clone() {
+                let webhook = Webhook { listen, settings, namespace: installation.namespace.clone() };
+                let (bound, serving) = inject::serve(installation.client.clone(), webhook, installation.leader.clone()).await?;
+                tokio::spawn(serving);
+                say(format_args!("ringfence: webhook on {bound}"));
+            }
             if let Some(ledger) = plane.ledger.clone() {
                 let telling = tokio::spawn(status::run(installation.clone(), plane.fleet.clone(), ledger)).abort_handle();
                 joined = Some((installation, telling));
