@@ -25,6 +25,7 @@ mod names_are_filtered;
 mod nothing_of_another_tenant_reaches_a_stream;
 mod only_the_signer_makes_policy;
 mod operators_see_what_they_may;
+mod pods_are_injected;
 mod policy_zones_come_from_primaries;
 mod quickstart_works;
 mod refused_resources_reach_the_author;
