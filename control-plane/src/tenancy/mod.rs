@@ -185,7 +185,12 @@ fn tell(outcome: Outcome) {
         Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
         Err(controller::Error::ReconcilerFailed(finalizer::Error::CleanupFailed(Error::Leaving), _)) => {}
         Err(controller::Error::ReconcilerFailed(error, tenant)) => {
-            say(format_args!("Tenant/{}: onboarding: {}", tenant.name, one_line(&error)))
+            let why = match &error {
+                finalizer::Error::ApplyFailed(error) | finalizer::Error::CleanupFailed(error) => error.to_string(),
+                finalizer::Error::AddFinalizer(error) | finalizer::Error::RemoveFinalizer(error) => said(error),
+                other => other.to_string(),
+            };
+            say(format_args!("Tenant/{}: onboarding: {}", tenant.name, one_line(why)));
         }
         Err(error) => say(format_args!("onboarding: {}", one_line(&error))),
     }
