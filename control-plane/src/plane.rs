@@ -109,7 +109,6 @@ pub(crate) struct Plane {
     /// Who vouches for sidecars, where they have identities.
     pub(crate) trust: Option<Arc<Trust>>,
     /// Whom sidecars are to believe at their start, for those who give it to them in Kubernetes.
-    #[allow(dead_code, reason = "the onboarding controller reads it")]
     pub(crate) trust_text: Option<watch::Receiver<TrustText>>,
     /// Faults of the present files, for `status`; each was printed when it came.
     faults: Arc<Mutex<BTreeSet<String>>>,

@@ -5,10 +5,11 @@ use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time
 use crate::{
     admin::remote::AdminConfig,
     fleet::FleetEvent,
-    inject::{self, Settings, Webhook},
+    inject::{self, Capture, Settings, Webhook},
     kubernetes::{Installation, status},
     plane::{Plane, PlaneConfig, PlaneError, STATE_DIR, Step},
     say::say,
+    tenancy,
     trust::TrustConfig,
 };
 
@@ -67,6 +68,12 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
                 let (bound, serving) = inject::serve(installation.client.clone(), webhook, installation.leader.clone()).await?;
                 tokio::spawn(serving);
                 say(format_args!("ringfence: webhook on {bound}"));
+            }
+            // Without identities there are no sidecars in pods, and nothing to give their namespaces.
+            if let Some(trust) = plane.trust_text.clone() {
+                let pods_capture = config.webhook.as_ref().is_none_or(|(_, settings)| settings.capture == Capture::Redirect);
+                let settings = tenancy::Settings { system_namespace: installation.namespace.clone(), pods_capture };
+                tokio::spawn(tenancy::lead(installation.client.clone(), installation.leader.clone(), settings, trust));
             }
             if let Some(ledger) = plane.ledger.clone() {
                 let telling = tokio::spawn(status::run(installation.clone(), plane.fleet.clone(), ledger)).abort_handle();

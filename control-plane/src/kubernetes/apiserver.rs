@@ -36,6 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Ended when it is dropped.
 pub(crate) struct ApiServer {
     pub(crate) client: Client,
+    config: Config,
     /// PKCS#8: what service accounts' tokens are signed with.
     pub(crate) signing_key: Vec<u8>,
     _etcd: Running,
@@ -72,9 +73,9 @@ impl ApiServer {
         let mut config = Config::new(format!("https://{address}").parse().unwrap());
         config.root_cert = Some(vec![root]);
         config.auth_info = AuthInfo { token: Some(ADMIN.to_owned().into()), ..AuthInfo::default() };
-        let client = Client::try_from(config).unwrap();
+        let client = Client::try_from(config.clone()).unwrap();
         let _etcd = start_etcd(&programs, dir.path());
-        let mut api = Self { client, signing_key, _etcd, running: None, address, _port: port, dir };
+        let mut api = Self { client, config, signing_key, _etcd, running: None, address, _port: port, dir };
         api.resume().await;
         Some(api)
     }
@@ -111,6 +112,14 @@ impl ApiServer {
         };
         let log = || fs::read_to_string(self.dir.path().join("kube-apiserver.log")).unwrap_or_default();
         assert!(tokio::time::timeout(PATIENCE, ready).await.is_ok(), "{}", log());
+    }
+
+    /// As `user`, who may what RBAC lets it.
+    pub(crate) fn client_as(&self, user: &str) -> Client {
+        let mut config = self.config.clone();
+        config.auth_info.impersonate = Some(user.to_owned());
+        config.auth_info.impersonate_groups = Some(vec!["system:authenticated".into()]);
+        Client::try_from(config).unwrap()
     }
 
     pub(crate) fn all<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
@@ -160,7 +169,7 @@ fn http_get(path: &str) -> hyper::Request<Vec<u8>> {
     hyper::Request::get(path).body(Vec::new()).unwrap()
 }
 
-fn programs() -> Option<PathBuf> {
+pub(crate) fn programs() -> Option<PathBuf> {
     let folder = PathBuf::from(env::var_os("KUBEBUILDER_ASSETS")?);
     ["etcd", "kube-apiserver"].iter().all(|name| folder.join(name).is_file()).then_some(folder)
 }
