@@ -15,6 +15,7 @@
 //! primary  named  who policy zones are transferred from: one whose zone a test may change; BIND
 //! ads             a sidecar's or an outsider's delta stream, message by message
 //! traffic         requests one after another
+//! ports           ports that are named before somebody listens there
 //! link            the network between a sidecar and its control plane, which may fail
 //! crowd           a thousand sidecars in one process
 //! collector       an OTLP collector
@@ -44,6 +45,7 @@ pub mod named;
 pub mod netns;
 pub mod packet;
 pub mod pod;
+pub mod ports;
 pub mod primary;
 pub mod process;
 pub mod procfs;
@@ -69,10 +71,11 @@ pub use link::Link;
 pub use named::Named;
 pub use netns::Net;
 pub use pod::Pod;
+pub use ports::free_port;
 pub use primary::Primary;
 pub use relay::Relay;
 pub use sidecar::Sidecar;
 pub use site::Site;
 pub use traffic::Traffic;
 pub use upstream::Upstream;
-pub use wait::{DEADLINE, eventually};
+pub use wait::{DEADLINE, eventually, took_at_most};
