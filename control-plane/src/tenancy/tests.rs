@@ -364,7 +364,7 @@ async fn a_namespace_is_of_one_tenant(cluster: &Cluster) {
     cluster.tenant("second", json!({ "namespaces": [] })).await;
     cluster.is_onboarded("second", "False", "NamespaceNotListed").await;
     let kept = cluster.namespace("second-1").await.unwrap();
-    assert_eq!((kept.labels()[FENCE_LABEL].as_str(), kept.metadata.deletion_timestamp), ("closed", None));
+    assert_eq!((kept.labels()[FENCE_LABEL].as_str(), kept.metadata.deletion_timestamp.as_ref()), ("closed", None));
     assert!(!cluster.fence("second-1").await.is_empty());
 }
 
@@ -433,7 +433,7 @@ async fn pods_go_before_the_fence_and_a_new_tenant_is_another(cluster: &Cluster)
 
     eventually("the pod is told to go", async || pods.get("web").await.unwrap().metadata.deletion_timestamp).await;
     let namespace = cluster.namespace("acme").await.unwrap();
-    assert_eq!((namespace.labels()[FENCE_LABEL].as_str(), namespace.metadata.deletion_timestamp), ("closed", None));
+    assert_eq!((namespace.labels()[FENCE_LABEL].as_str(), namespace.metadata.deletion_timestamp.as_ref()), ("closed", None));
     assert_eq!(cluster.fence("acme").await.len(), 8, "it ends behind its fence");
     let mut another = cluster.pod();
     another.metadata.name = Some("another".into());
