@@ -2,11 +2,11 @@
 //!
 //! `csr` -> proof (`tokens`, or a live SVID) -> `authority` certifies. `rotation` decides which authority that is, `state` keeps it.
 
+mod attempts;
 mod authority;
 mod csr;
 mod given;
 mod issue;
-mod attempts;
 mod peer;
 mod review;
 mod rotation;
@@ -42,8 +42,8 @@ use crate::{
     say::say,
 };
 use authority::{Authority, AuthorityError};
-use rotation::{Member, Rotation};
 use review::Reviewer;
+use rotation::{Member, Rotation};
 use shared::Shared;
 use state::StateDir;
 use tokens::JoinTokens;
