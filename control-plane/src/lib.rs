@@ -3,6 +3,7 @@
 pub mod compile;
 pub mod feed;
 pub mod fleet;
+pub mod inject;
 pub mod kubernetes;
 pub mod signing;
 pub mod spec;

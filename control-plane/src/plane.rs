@@ -36,6 +36,7 @@ use crate::{
         transfer::{self, TransferEvent, Transfers},
     },
     fleet::{Fleet, FleetEvent, ads},
+    inject::WebhookError,
     kubernetes::{
         Installation, InstallationError,
         trust::{TrustText, sign, vouch},
@@ -84,6 +85,8 @@ pub enum PlaneError {
     NowhereForKeys { dir: PathBuf },
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
 }
 
 pub(crate) struct Plane {

@@ -1,15 +1,19 @@
 //! `ringfence serve`: the control plane alone, for sidecars that are started otherwise.
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use crate::{
     admin::remote::AdminConfig,
     fleet::FleetEvent,
+    inject::{self, Settings, Webhook},
     kubernetes::{Installation, status},
     plane::{Plane, PlaneConfig, PlaneError, STATE_DIR, Step},
     say::say,
     trust::TrustConfig,
 };
+
+/// How long the API server is waited for at the end.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// Where operators write.
 #[derive(Clone, Debug)]
@@ -41,6 +45,8 @@ pub struct ServeConfig {
     pub tls: Option<(SocketAddr, TrustConfig)>,
     /// The configuration key, where it is not to be the directory's own.
     pub config_key: Option<PathBuf>,
+    /// For the API server, and what it puts into pods. Kubernetes alone has one.
+    pub webhook: Option<(SocketAddr, Settings)>,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -49,14 +55,22 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
     let admin = config.sockets.clone().unwrap_or_else(|| own.path().to_owned());
     let trust = config.tls.as_ref().map(|(_, trust)| trust.clone());
     let plane = PlaneConfig { sockets: config.sockets.clone(), admin, trust, config_key: config.config_key.clone() };
+    let mut joined = None;
     let mut plane = match source {
         Source::Directory(dir) => Plane::open(dir, plane).await?,
         Source::Kubernetes(KubernetesConfig { namespace, state_dir }) => {
             let installation = Installation::join(namespace.as_deref()).await?;
             let state_dir = state_dir.clone().unwrap_or_else(|| own.path().join(STATE_DIR));
             let plane = Plane::open_cluster(&installation, &state_dir, plane).await?;
+            if let Some((listen, settings)) = config.webhook.clone() {
+                let webhook = Webhook { listen, settings, namespace: installation.namespace.clone() };
+                let (bound, serving) = inject::serve(installation.client.clone(), webhook, installation.leader.clone()).await?;
+                tokio::spawn(serving);
+                say(format_args!("ringfence: webhook on {bound}"));
+            }
             if let Some(ledger) = plane.ledger.clone() {
-                tokio::spawn(status::run(installation, plane.fleet.clone(), ledger));
+                let telling = tokio::spawn(status::run(installation.clone(), plane.fleet.clone(), ledger)).abort_handle();
+                joined = Some((installation, telling));
             }
             plane
         }
@@ -88,5 +102,10 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
         }
     }
     plane.close().await;
+    if let Some((installation, telling)) = joined {
+        telling.abort();
+        // Whoever is not told by then finds out.
+        let _ = tokio::time::timeout(LEAVE, installation.leave()).await;
+    }
     Ok(())
 }

@@ -3,6 +3,8 @@
 mod crds;
 mod explain;
 mod init;
+mod inject;
+mod injection;
 mod join;
 mod serve;
 mod sign;
@@ -89,6 +91,9 @@ enum Command {
     /// See to who vouches for identities
     #[command(after_help = "Example:\n  ringfence trust rotate ringfence-quickstart")]
     Trust(trust::TrustCommandArgs),
+    /// Put sidecars into the pods of manifests, as the webhook does in a cluster
+    #[command(after_help = "Example:\n  ringfence inject --tenant acme -f deployment.yaml | kubectl apply -f -")]
+    Inject(inject::InjectArgs),
     /// Print the CustomResourceDefinitions of the kinds
     #[command(after_help = "Example:\n  ringfence crds | kubectl apply --server-side -f -")]
     Crds(crds::CrdsArgs),
@@ -139,6 +144,7 @@ pub fn run() -> ExitCode {
         Command::Status(args) => done(status::run(&args, &mut out)),
         Command::Join(args) => done(join::run(&args, &mut out)),
         Command::Trust(args) => done(trust::run(&args, &mut out)),
+        Command::Inject(args) => done(inject::run(&args, &mut out)),
         Command::Crds(args) => done(crds::run(&args, &mut out)),
         Command::Why(_) => not_built("why"),
     }

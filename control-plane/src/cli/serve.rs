@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::trust::TrustArgs;
+use super::{injection::InjectionArgs, trust::TrustArgs};
 use crate::{
     admin::remote::AdminConfig,
     plane::PlaneError,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("listen").required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("listen").required(true).multiple(true), mut_group("InjectionArgs", |group| group.requires("webhook")))]
 pub(super) struct ServeArgs {
     /// Directory to watch
     #[arg(required_unless_present_any = ["signed", "kubernetes"])]
@@ -60,6 +60,11 @@ pub(super) struct ServeArgs {
     /// PEM private key of the admin listener
     #[arg(long, value_name = "FILE", requires = "admin")]
     admin_key: Option<PathBuf>,
+    /// Address at which the API server asks for sidecars to be put into pods
+    #[arg(long, value_name = "ADDR", requires_all = ["kubernetes", "tls"])]
+    webhook: Option<SocketAddr>,
+    #[command(flatten)]
+    injection: InjectionArgs,
 }
 
 impl ServeArgs {
@@ -89,6 +94,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Error> {
         admin: args.admin(),
         tls: args.tls.map(|address| (address, args.trust.config())),
         config_key: args.config_key.clone(),
+        webhook: args.webhook.map(|address| (address, args.injection.settings(args.trust.config().trust_domain))),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = async {

@@ -46,3 +46,20 @@ pub const ADMIN_PORT: u16 = 15_014;
 pub const LEASE: &str = "ringfence-leader";
 /// Field manager of server-side apply.
 pub const FIELD_MANAGER: &str = "ringfence";
+
+/// Where the default Workload's sidecar listens, and the redirect rules lead: `egress.listen`, `dns.listen`.
+pub const EGRESS_PORT: u16 = 15_001;
+pub const DNS_PORT: u16 = 15_053;
+/// `dns.listen` where pods are injected without redirect rules: resolv.conf(5) names no port.
+pub const EXPLICIT_DNS_PORT: u16 = 53;
+/// The trust ConfigMap in a pod.
+pub const TRUST_VOLUME: &str = "ringfence-trust";
+/// What the capture container tells the sidecar; an emptyDir, and where both have it.
+pub const CAPTURE_VOLUME: &str = "ringfence-capture";
+pub const CAPTURE_DIR: &str = "/run/ringfence";
+/// Nothing, in the place of the application's own service-account token: the ServiceAccount admission plugin adds that wherever nothing is.
+pub const EMPTY_VOLUME: &str = "ringfence-empty";
+pub const SERVICE_ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The environment variable with the sidecar's bootstrap, and its admin endpoint: a socket that no other container has.
+pub const BOOTSTRAP_VARIABLE: &str = "RINGFENCE_BOOTSTRAP";
+pub const ADMIN_ADDRESS: &str = "unix:/var/lib/ringfence/admin.sock";

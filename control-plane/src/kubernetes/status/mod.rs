@@ -37,6 +37,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const AT_A_TIME: usize = 4;
 const MAX_WRITES: usize = 50;
 
+pub(super) use report::withdraw;
+
 /// Runs until the task is ended.
 pub async fn run(installation: Installation, fleet: Arc<Fleet>, ledger: Arc<Ledger>) {
     let mut reporter = Reporter::new(&installation);

@@ -84,8 +84,12 @@ impl Cluster {
             let told = watcher(api, watcher::Config::default()).backoff(Backoff::default());
             told.map(move |event| (*kind, event)).boxed()
         });
+        Self::of(Box::pin(stream::select_all(watches)), state_dir)
+    }
+
+    fn of(told: Pin<Box<dyn Stream<Item = Told> + Send>>, state_dir: &Path) -> Self {
         Self {
-            told: Box::pin(stream::select_all(watches)),
+            told,
             state_dir: state_dir.to_owned(),
             held: BTreeMap::new(),
             listing: HashMap::new(),
