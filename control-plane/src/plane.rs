@@ -43,7 +43,7 @@ use crate::{
         trust::{TrustText, sign, vouch},
     },
     say::say,
-    signing::{Signer, SigningError, set::SetError},
+    signing::{self, Signer, SigningError, set::SetError},
     sockets::Sockets,
     spec::{Kind, Object, ObjectKey, Spec},
     store::{
@@ -226,6 +226,7 @@ impl Plane {
         let trust = match &installation {
             Some(Installation { client, namespace, .. }) => {
                 let config_keys = sign(client, namespace, &fleet).await?;
+                state.as_deref().map_or(Ok(()), |state| signing::publish(state, &config_keys))?;
                 match &config.trust {
                     None => None,
                     Some(config) => {

@@ -27,7 +27,7 @@ use ringfence_xds::{
 use crate::{compile::Delta, kubernetes::secret::SecretError};
 use epoch::Epochs;
 
-pub use key::{PUBLIC_KEY, config_keys};
+pub use key::{PUBLIC_KEY, config_keys, publish};
 
 /// Below the state directory.
 pub const DIR: &str = "trust";
@@ -62,8 +62,8 @@ impl Signer {
             (None, Some(dir)) => key::read_or_make(dir)?,
             (None, None) => return Ok(None),
         };
-        if let Some(dir) = &dir {
-            key::publish(dir, &key)?;
+        if let Some(state) = state {
+            publish(state, &key.public_pem())?;
         }
         Ok(Some(Self { key, epochs: Epochs::open(dir.as_deref()) }))
     }

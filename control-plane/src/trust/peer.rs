@@ -46,11 +46,7 @@ pub(crate) struct Peer {
 impl Caller {
     /// After a handshake with `credentials`, from `address` if that is not shared by all; `None`: what was shown cannot be read, which the
     /// handshake would have refused.
-    pub(crate) fn of(
-        chain: Option<&[CertificateDer<'static>]>,
-        address: Option<IpAddr>,
-        credentials: &Credentials,
-    ) -> Option<Self> {
+    pub(crate) fn of(chain: Option<&[CertificateDer<'static>]>, address: Option<IpAddr>, credentials: &Credentials) -> Option<Self> {
         let peer = match chain {
             Some([end_entity, ..]) => {
                 let id = spiffe_id(end_entity).ok()?;
