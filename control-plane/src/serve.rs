@@ -2,6 +2,8 @@
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
+use tokio::task::AbortHandle;
+
 use crate::{
     admin::remote::AdminConfig,
     fleet::FleetEvent,
@@ -69,16 +71,18 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
                 tokio::spawn(serving);
                 say(format_args!("ringfence: webhook on {bound}"));
             }
+            let mut writing = Vec::new();
+            if let Some(ledger) = plane.ledger.clone() {
+                writing.push(tokio::spawn(status::run(installation.clone(), plane.fleet.clone(), ledger)).abort_handle());
+            }
             // Without identities there are no sidecars in pods, and nothing to give their namespaces.
             if let Some(trust) = plane.trust_text.clone() {
                 let pods_capture = config.webhook.as_ref().is_none_or(|(_, settings)| settings.capture == Capture::Redirect);
                 let settings = tenancy::Settings { system_namespace: installation.namespace.clone(), pods_capture };
-                tokio::spawn(tenancy::lead(installation.client.clone(), installation.leader.clone(), settings, trust));
+                let onboarding = tenancy::lead(installation.client.clone(), installation.leader.clone(), settings, trust);
+                writing.push(tokio::spawn(onboarding).abort_handle());
             }
-            if let Some(ledger) = plane.ledger.clone() {
-                let telling = tokio::spawn(status::run(installation.clone(), plane.fleet.clone(), ledger)).abort_handle();
-                joined = Some((installation, telling));
-            }
+            joined = Some((installation, writing));
             plane
         }
     };
@@ -109,8 +113,8 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
         }
     }
     plane.close().await;
-    if let Some((installation, telling)) = joined {
-        telling.abort();
+    if let Some((installation, writing)) = joined {
+        writing.iter().for_each(AbortHandle::abort);
         // Whoever is not told by then finds out.
         let _ = tokio::time::timeout(LEAVE, installation.leave()).await;
     }
