@@ -84,7 +84,8 @@ impl Fenced {
     /// As the onboarding controller makes one.
     fn tenant(&self, namespace: &str, standard: &str) {
         let labels = json!({ "ringfence.dev/tenant": namespace, "ringfence.dev/fence": "standing", "ringfence.dev/pod-security": standard });
-        let body = json!({ "metadata": { "name": namespace, "labels": labels } });
+        let uid = json!({ "ringfence.dev/tenant-uid": "0c5b3f6e" });
+        let body = json!({ "metadata": { "name": namespace, "labels": labels, "annotations": uid } });
         let reply = self.ask("controller", "POST /api/v1/namespaces", Some(&body));
         assert_eq!(reply.status, 201, "{}", reply.text());
         let account = format!("GET /api/v1/namespaces/{namespace}/serviceaccounts/default");
@@ -107,14 +108,14 @@ impl Fenced {
 
     /// Takes the webhook away, which refuses every pod as long as nobody answers for it: the policies are to hold alone.
     fn without_webhook(&self, pod: &Value) {
-        let make = |pod| self.ask("somebody", "POST /api/v1/namespaces/acme/pods?dryRun=All", Some(pod)).text();
+        let make = |pod: &Value| self.ask("somebody", "POST /api/v1/namespaces/acme/pods?dryRun=All", Some(pod)).text();
         eventually("the API server asks the webhook", || make(pod).contains("failed calling webhook \\\"injector.ringfence.dev\\\"").then_some(()));
         self.api.admin().ok(["delete", "mutatingwebhookconfiguration", "ringfence-injector"]);
-        // The last policy of all that the API server would come to know.
+        // The last binding of all that the chart makes: the API server comes to know them in order.
+        let trust = json!({ "metadata": { "name": "ringfence-trust" } });
         eventually("the policies are in force", || {
-            let mut without = pod.clone();
-            without["spec"].as_object_mut().unwrap().remove("initContainers");
-            make(&without).contains("ringfence-pod-sidecar").then_some(())
+            let reply = self.ask("somebody", "POST /api/v1/namespaces/acme/configmaps?dryRun=All", Some(&trust));
+            reply.text().contains("ringfence-trust' with binding").then_some(())
         });
     }
 }
