@@ -19,6 +19,7 @@
 //! crowd           a thousand sidecars in one process
 //! collector       an OTLP collector
 //! corpora         the corpora beside the repository
+//! kubernetes      a cluster without nodes, and anybody at its API server: kubectl, helm
 //! process  procfs processes, their output, their memory
 //! netns  packet   a pod and the world outside of it: two network namespaces; frames past the kernel's IP (needs root)
 //! pod  canary     a captured workload and its sidecar in that pod; what outside sees every packet that gets out
@@ -38,6 +39,7 @@ pub mod dns;
 pub mod echo;
 pub mod egress;
 pub mod http;
+pub mod kubernetes;
 pub mod liar;
 pub mod link;
 pub mod named;
@@ -64,6 +66,7 @@ pub use crowd::Crowd;
 pub use dns::Dns;
 pub use echo::Echo;
 pub use egress::Egress;
+pub use kubernetes::KubeApi;
 pub use liar::Liar;
 pub use link::Link;
 pub use named::Named;

@@ -31,6 +31,7 @@ mod seen_from_outside;
 mod sidecars_prove_who_they_are;
 mod stopping_is_graceful;
 mod tenants_are_learnt_on_demand;
+mod the_cluster_is_real;
 mod the_control_plane_may_fail;
 mod the_token_alone_names_the_tenant;
 mod traffic_survives_the_control_plane;
