@@ -36,8 +36,12 @@ use crate::{
         transfer::{self, TransferEvent, Transfers},
     },
     fleet::{Fleet, FleetEvent, ads},
+<<<<<<< HEAD
     inject::WebhookError,
     kubernetes::InstallationError,
+=======
+    kubernetes::{InstallationError, crd::status::Place},
+>>>>>>> kstore
     say::say,
     signing::{Signer, SigningError, set::SetError},
     sockets::Sockets,
@@ -417,6 +421,9 @@ impl Plane {
     /// Something from outside cannot be had, or not be kept.
     fn on_failed(&mut self, key: ObjectKey, path: &str, message: String) {
         let Some(object) = self.catalog.object(&key) else { return };
+        if let Some(ledger) = &self.ledger {
+            ledger.feed(&key, Some(Place { path: path.to_owned(), message: message.clone() }));
+        }
         let fault = object.fault(path, message).to_string();
         let mut faults = self.faults.lock().clone();
         if let Some(old) = self.unfed.insert(key, fault.clone()) {
@@ -427,6 +434,9 @@ impl Plane {
     }
 
     fn on_recovered(&mut self, key: &ObjectKey) {
+        if let Some(ledger) = &self.ledger {
+            ledger.feed(key, None);
+        }
         let mut faults = self.faults.lock().clone();
         if let Some(fault) = self.unfed.remove(key) {
             faults.remove(&fault);

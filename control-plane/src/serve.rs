@@ -1,6 +1,6 @@
 //! `ringfence serve`: the control plane alone, for sidecars that are started otherwise.
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use crate::{
     admin::remote::AdminConfig,
@@ -11,6 +11,9 @@ use crate::{
     say::say,
     trust::TrustConfig,
 };
+
+/// How long the API server is waited for at the end.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// Where operators write.
 #[derive(Clone, Debug)]
@@ -52,6 +55,7 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
     let admin = config.sockets.clone().unwrap_or_else(|| own.path().to_owned());
     let trust = config.tls.as_ref().map(|(_, trust)| trust.clone());
     let plane = PlaneConfig { sockets: config.sockets.clone(), admin, trust, config_key: config.config_key.clone() };
+    let mut joined = None;
     let mut plane = match source {
         Source::Directory(dir) => Plane::open(dir, plane).await?,
         Source::Kubernetes(KubernetesConfig { namespace, state_dir }) => {
@@ -65,7 +69,8 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
                 say(format_args!("ringfence: webhook on {bound}"));
             }
             if let Some(ledger) = plane.ledger.clone() {
-                tokio::spawn(status::run(installation, plane.fleet.clone(), ledger));
+                let telling = tokio::spawn(status::run(installation.clone(), plane.fleet.clone(), ledger)).abort_handle();
+                joined = Some((installation, telling));
             }
             plane
         }
@@ -97,5 +102,10 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
         }
     }
     plane.close().await;
+    if let Some((installation, telling)) = joined {
+        telling.abort();
+        // Whoever is not told by then finds out.
+        let _ = tokio::time::timeout(LEAVE, installation.leave()).await;
+    }
     Ok(())
 }

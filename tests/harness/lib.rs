@@ -4,6 +4,7 @@
 //! ```text
 //! site            a directory of objects, an issuer's key, its tokens
 //! control_plane   `ringfence up`, `ringfence serve`, one-shot commands
+//! replica         `ringfence serve --kubernetes`, one of several
 //! acme            the control plane, a sidecar and a workload together
 //! egress          the control plane and a sidecar that is asked as a proxy
 //! sidecar         `ringfence-proxy run`, and what its admin endpoint says
@@ -51,6 +52,7 @@ pub mod process;
 pub mod procfs;
 pub mod raw;
 pub mod relay;
+pub mod replica;
 pub mod sidecar;
 pub mod site;
 pub mod tls;
@@ -74,6 +76,7 @@ pub use netns::Net;
 pub use pod::Pod;
 pub use primary::Primary;
 pub use relay::Relay;
+pub use replica::Replica;
 pub use sidecar::Sidecar;
 pub use site::Site;
 pub use traffic::Traffic;

@@ -13,8 +13,8 @@ pub(super) enum Found {
     Foreign(String),
 }
 
-/// What the LimitRanger adds where a LimitRange knows of more than CPU and memory.
-const ADDED_BY_THE_SERVER: &str = ".resources";
+/// What the API server adds to, where a LimitRange knows of more than CPU and memory.
+const RESOURCES: &str = ".resources";
 
 pub(super) fn compare(found: &Value, wanted: &Value) -> Found {
     let mut embellished = false;
@@ -30,13 +30,13 @@ fn differs(found: &Value, wanted: &Value, at: String, embellished: &mut bool) ->
     match (found, wanted) {
         (Value::Object(found), Value::Object(wanted)) => {
             let is_added = |(name, value): (&String, &Value)| !wanted.contains_key(name) && !value.is_null();
-            *embellished |= !at.starts_with(ADDED_BY_THE_SERVER) && found.iter().any(is_added);
+            *embellished |= !at.starts_with(RESOURCES) && found.iter().any(is_added);
             wanted.iter().find_map(|(name, wanted)| {
                 let at = format!("{at}.{name}");
                 match found.get(name) {
                     Some(found) => differs(found, wanted, at, embellished),
-                    // What is empty need not be there.
-                    None if wanted.as_object().is_some_and(serde_json::Map::is_empty) => None,
+                    // Where none are wanted they need not be there.
+                    None if at == RESOURCES && wanted.as_object().is_some_and(serde_json::Map::is_empty) => None,
                     None => Some(at),
                 }
             })
@@ -90,5 +90,6 @@ mod tests {
         assert_eq!(with("/env", json!("A")), foreign(".env"));
         assert_eq!(with("/resources/limits", json!({"cpu": "9"})), foreign(".resources.limits.cpu"));
         assert_eq!(with("/args", Value::Null), foreign(".args"));
+        assert_eq!(compare(&json!({"hostPath": {}}), &json!({"emptyDir": {}})), foreign(".emptyDir"));
     }
 }

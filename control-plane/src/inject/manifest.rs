@@ -105,6 +105,7 @@ fn template(api_version: &str, kind: &str) -> Option<&'static str> {
         ("", "PodTemplate") => Some("/template"),
         ("", "ReplicationController") | ("batch", "Job") => Some("/spec/template"),
         ("apps" | "extensions", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet") => Some("/spec/template"),
+        ("" | "apps.openshift.io", "DeploymentConfig") => Some("/spec/template"),
         ("batch", "CronJob") => Some("/spec/jobTemplate/spec/template"),
         _ => None,
     }

@@ -116,7 +116,7 @@ mod tests {
             (|s| s.image = "a b".into(), "image: "),
             (|s| s.control_plane = "here".into(), "control plane: must be <host>:<port>"),
             (|s| s.control_plane = "here:0".into(), "control plane: must be <host>:<port>"),
-            (|s| s.capture = Capture::Explicit, "control plane: must be an address"),
+            (|s| (s.capture, s.control_plane) = (Capture::Explicit, "control-plane.svc:15010".into()), "control plane: must be an address"),
             (|s| s.resources.cpu_request = "1000m".into(), "cpu request: "),
             (|s| s.resources.cpu_limit = "0.5".into(), "cpu limit: "),
             (|s| s.resources.memory_request = "1024Mi".into(), "memory request: "),

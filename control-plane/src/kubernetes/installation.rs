@@ -3,8 +3,13 @@
 use std::{env, fmt::Write};
 
 use kube::{Client, Config};
+use tokio::task::AbortHandle;
 
-use super::lease::{Candidate, Leader};
+use super::{
+    lease::{self, Candidate, Leader},
+    status,
+};
+use crate::say::say;
 
 /// Where the chart puts the control plane if nobody says otherwise.
 pub const DEFAULT_NAMESPACE: &str = "ringfence-system";
@@ -26,6 +31,7 @@ pub struct Installation {
     pub replica: String,
     /// Whether this replica writes status, and children of what operators write.
     pub leader: Leader,
+    standing: AbortHandle,
 }
 
 impl Installation {
@@ -37,8 +43,17 @@ impl Installation {
         let namespace = namespace.map(str::to_owned).or_else(of_the_pod).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
         let replica = env::var("POD_NAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(invented_name);
         let (candidate, leader) = Candidate::new(&client, &namespace, &replica);
-        tokio::spawn(candidate.run());
-        Ok(Self { client, namespace, replica, leader })
+        let standing = tokio::spawn(candidate.run()).abort_handle();
+        Ok(Self { client, namespace, replica, leader, standing })
+    }
+
+    /// Before the process ends, and after its other tasks have: another replica writes at once, and does not wait for our sidecars.
+    pub async fn leave(self) {
+        self.standing.abort();
+        let (given_up, withdrawn) = tokio::join!(lease::give_up(&self.client, &self.namespace, &self.replica), status::withdraw(&self));
+        for error in [given_up.err(), withdrawn.err()].into_iter().flatten() {
+            say(format_args!("ringfence: {error}; the other replicas find out by themselves"));
+        }
     }
 }
 

@@ -137,6 +137,17 @@ impl Candidate {
     }
 }
 
+/// Leaves the Lease to whoever comes first, if it is ours.
+pub(super) async fn give_up(client: &Client, namespace: &str, identity: &str) -> Result<(), kube::Error> {
+    let api: Api<Resource> = Api::namespaced(client.clone(), namespace);
+    let Some(mut lease) = api.get_opt(LEASE).await? else { return Ok(()) };
+    if let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(identity)) {
+        spec.holder_identity = None;
+        api.replace(LEASE, &PostParams::default(), &lease).await?;
+    }
+    Ok(())
+}
+
 /// As its holder says, within bounds: one that said a year would have it for a year.
 fn duration(lease: &Resource) -> Duration {
     let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());

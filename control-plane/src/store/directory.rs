@@ -54,6 +54,11 @@ impl Directory {
         Ok(written)
     }
 
+    #[cfg(test)]
+    pub(super) fn objects(&self) -> Vec<Arc<spec::Object>> {
+        self.parsed.values().flat_map(|reading| reading.parsed.objects.iter().cloned()).collect()
+    }
+
     /// Brings `parsed` up to date with the files.
     fn read_all(&mut self) -> io::Result<Scan> {
         for _ in 0..MAX_READINGS {

@@ -35,16 +35,16 @@ use ringfence_xds::resource::Kind as ResourceKind;
 const REPLICA_LABEL: &str = "ringfence.dev/replica";
 /// Counts up while the replica lives.
 const BEAT: &str = "ringfence.dev/beat";
-const BEAT_EVERY: Duration = Duration::from_secs(10);
+const BEAT_EVERY: Duration = Duration::from_secs(5);
 /// Without a beat for so long the replica is gone, and its sidecars are another's.
-const STALE_AFTER: Duration = Duration::from_secs(35);
+const STALE_AFTER: Duration = Duration::from_secs(16);
 /// Refusals of one object that a replica reports.
 const MAX_REJECTIONS: usize = 4;
 
 /// Of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Acknowledged {
-    uid: String,
+    pub(super) uid: String,
     /// In force at the replica; 0: the object is not, as it is written.
     pub(super) generation: i64,
     /// Connected sidecars that need the object.
@@ -53,6 +53,13 @@ pub(super) struct Acknowledged {
     pub(super) enforcing: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) rejections: Vec<Rejection>,
+}
+
+#[cfg(test)]
+impl Acknowledged {
+    pub(super) fn of(uid: &str, generation: i64, enforcing: u32, concerned: u32) -> Self {
+        Self { uid: uid.to_owned(), generation, concerned, enforcing, rejections: Vec::new() }
+    }
 }
 
 /// By `Kind.name`, as keys of a ConfigMap may be.
@@ -127,6 +134,15 @@ impl Reporter {
         }
         self.told = written.is_err();
         self.written = written.is_ok().then(|| report.clone());
+    }
+}
+
+/// Removes the report of a replica that ends: its sidecars are another's.
+pub(in crate::kubernetes) async fn withdraw(installation: &Installation) -> Result<(), kube::Error> {
+    let api: Api<ConfigMap> = Api::namespaced(installation.client.clone(), &installation.namespace);
+    match api.delete(&config_map_name(&installation.replica), &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        deleted => deleted.map(drop),
     }
 }
 
