@@ -35,6 +35,7 @@ mod stopping_is_graceful;
 mod tenants_are_learnt_on_demand;
 mod the_cluster_is_real;
 mod the_control_plane_may_fail;
+mod the_fence_holds_by_itself;
 mod the_token_alone_names_the_tenant;
 mod traffic_survives_the_control_plane;
 mod upstreams_prove_who_they_are;
