@@ -7,6 +7,7 @@ mod a_sidecar_may_fail;
 mod bad_edits_change_nothing;
 mod capture_lets_nothing_out;
 mod custom_resources;
+mod dashboards_show_no_tenant;
 mod dns_exfiltration_has_a_budget;
 mod dns_withstands;
 mod edits_take_effect_live;
