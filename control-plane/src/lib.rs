@@ -3,10 +3,12 @@
 pub mod compile;
 pub mod feed;
 pub mod fleet;
+pub mod inject;
 pub mod kubernetes;
 pub mod signing;
 pub mod spec;
 pub mod store;
+pub mod tenancy;
 pub mod trust;
 pub mod zones;
 

@@ -1,4 +1,4 @@
-//! The control plane of one machine: a directory's objects, published to the sidecars that connect. `serve` is this alone, `up` this with
+//! The control plane: the objects of a directory or of a cluster, published to the sidecars that connect. `serve` is this alone, `up` this with
 //! the sidecars.
 
 use std::{
@@ -21,7 +21,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 use crate::{
@@ -36,11 +36,19 @@ use crate::{
         transfer::{self, TransferEvent, Transfers},
     },
     fleet::{Fleet, FleetEvent, ads},
+    inject::WebhookError,
+    kubernetes::{
+        Installation, InstallationError,
+        trust::{TrustText, sign, vouch},
+    },
     say::say,
     signing::{Signer, SigningError, set::SetError},
     sockets::Sockets,
     spec::{Kind, Object, ObjectKey, Spec},
-    store::{Catalog, Loaded},
+    store::{
+        Catalog, Loaded,
+        kube::{Cluster, Ledger},
+    },
     trust::{self, Trust, TrustConfig, TrustError},
 };
 
@@ -69,12 +77,16 @@ pub enum PlaneError {
     Served { dir: PathBuf },
     #[error("admin: {0}")]
     Admin(#[from] AdminError),
+    #[error(transparent)]
+    Installation(#[from] InstallationError),
     #[error("identities: {0}")]
     Trust(#[from] TrustError),
     #[error("{} must be writable: the keys of the certificate authority are kept there", dir.display())]
     NowhereForKeys { dir: PathBuf },
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
 }
 
 pub(crate) struct Plane {
@@ -96,8 +108,12 @@ pub(crate) struct Plane {
     admin: PathBuf,
     /// Who vouches for sidecars, where they have identities.
     pub(crate) trust: Option<Arc<Trust>>,
+    /// Whom sidecars are to believe at their start, for those who give it to them in Kubernetes.
+    pub(crate) trust_text: Option<watch::Receiver<TrustText>>,
     /// Faults of the present files, for `status`; each was printed when it came.
     faults: Arc<Mutex<BTreeSet<String>>>,
+    /// For the status of custom resources.
+    pub(crate) ledger: Option<Arc<Ledger>>,
     /// Of the feeds, by the object that they are for; for `status` too.
     unfed: BTreeMap<ObjectKey, String>,
     /// For the admin listener.
@@ -118,6 +134,15 @@ pub(crate) struct PlaneConfig {
     pub(crate) trust: Option<TrustConfig>,
     /// The configuration key; default: one of the directory's own.
     pub(crate) config_key: Option<PathBuf>,
+}
+
+/// Where the objects come from, and the first of them.
+struct Origin {
+    catalog: Catalog,
+    loaded: Loaded,
+    ledger: Option<Arc<Ledger>>,
+    /// Of the cluster: its replicas share the keys.
+    installation: Option<Installation>,
 }
 
 /// What happened.
@@ -148,9 +173,6 @@ impl Plane {
             loaded.faults.iter().for_each(say);
             return Err(PlaneError::Faults { dir, faults: loaded.faults.len() });
         }
-        let left_out: BTreeSet<String> = loaded.left_out.iter().map(ToString::to_string).collect();
-        left_out.iter().for_each(say);
-        let sockets = config.sockets.map(|sockets| Sockets::new(&sockets).map_err(at(&sockets))).transpose()?;
         let state = dir.canonicalize().map_err(at(&dir))?.join(STATE_DIR);
         let (state, lock) = match lock(&state) {
             Ok(lock) => (Some(state), Some(lock)),
@@ -160,19 +182,72 @@ impl Plane {
                 (None, None)
             }
         };
+        Self::start(dir, Origin { catalog, loaded, ledger: None, installation: None }, (state, lock), config).await
+    }
+
+    /// The same of custom resources. One that has faults is as it was when it last had none, and its status says so; the others are served.
+    /// `state`: a directory of our own, for what is fetched and transferred.
+    pub(crate) async fn open_cluster(installation: &Installation, state: &Path, config: PlaneConfig) -> Result<Self, PlaneError> {
+        close_memory()?;
+        let at = |error| PlaneError::Path { path: state.to_owned(), error };
+        let lock = match lock(state) {
+            Ok(lock) => lock,
+            Err(fs::TryLockError::WouldBlock) => return Err(PlaneError::Served { dir: state.to_owned() }),
+            Err(fs::TryLockError::Error(error)) => return Err(at(error)),
+        };
+        let mut cluster = Cluster::new(&installation.client, state);
+        let ledger = cluster.ledger();
+        cluster.listed().await;
+        let mut catalog = Catalog::of_cluster(cluster);
+        catalog.load_last_accepted();
+        let mut loaded = catalog.load()?;
+        loaded.delta = Delta::between(&[], &catalog.resources().collect::<Vec<_>>());
+        let origin = Origin { catalog, loaded, ledger: Some(ledger), installation: Some(installation.clone()) };
+        Self::start(PathBuf::from("the cluster"), origin, (Some(state.to_owned()), Some(lock)), config).await
+    }
+
+    async fn start(
+        dir: PathBuf,
+        Origin { catalog, loaded, ledger, installation }: Origin,
+        (state, lock): (Option<PathBuf>, Option<fs::File>),
+        config: PlaneConfig,
+    ) -> Result<Self, PlaneError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |error| PlaneError::Path { path, error }
+        };
+        let faults: BTreeSet<String> = loaded.faults.iter().chain(&loaded.left_out).map(ToString::to_string).collect();
+        faults.iter().for_each(say);
+        let sockets = config.sockets.map(|sockets| Sockets::new(&sockets).map_err(at(&sockets))).transpose()?;
         let (fleet, events) = Fleet::new();
-        match Signer::open(state.as_deref(), config.config_key.as_deref())? {
-            Some(signer) => fleet.sign(signer),
-            None => say("ringfence: nothing is signed, for there is no place for a configuration key: --config-key FILE"),
-        }
-        // It publishes: what it does is signed as all else.
-        let trust = match (&config.trust, &state) {
-            (None, _) => None,
-            (Some(_), None) => return Err(PlaneError::NowhereForKeys { dir }),
-            (Some(config), Some(state)) => {
-                let trust = Trust::open(trust::dir(state), config, fleet.clone(), trust::since_epoch())?;
-                tokio::spawn(trust.clone().run());
-                Some(trust)
+        let mut trust_text = None;
+        // What an authority publishes is signed as all else.
+        let trust = match &installation {
+            Some(Installation { client, namespace, .. }) => {
+                let config_keys = sign(client, namespace, &fleet).await?;
+                match &config.trust {
+                    None => None,
+                    Some(config) => {
+                        let vouching = vouch(client, namespace, config, &fleet, config_keys).await?;
+                        trust_text = Some(vouching.text);
+                        Some(vouching.trust)
+                    }
+                }
+            }
+            None => {
+                match Signer::open(state.as_deref(), config.config_key.as_deref())? {
+                    Some(signer) => fleet.sign(signer),
+                    None => say("ringfence: nothing is signed, for there is no place for a configuration key: --config-key FILE"),
+                }
+                match (&config.trust, &state) {
+                    (None, _) => None,
+                    (Some(_), None) => return Err(PlaneError::NowhereForKeys { dir }),
+                    (Some(config), Some(state)) => {
+                        let trust = Trust::open(trust::dir(state), config, fleet.clone(), trust::since_epoch())?;
+                        tokio::spawn(trust.clone().run());
+                        Some(trust)
+                    }
+                }
             }
         };
         let state_dir = state.clone().unwrap_or_else(|| dir.join(STATE_DIR));
@@ -193,7 +268,9 @@ impl Plane {
             sockets,
             admin: config.admin,
             trust,
-            faults: Arc::new(Mutex::new(left_out)),
+            trust_text,
+            faults: Arc::new(Mutex::new(faults)),
+            ledger,
             unfed: BTreeMap::new(),
             operators: Arc::default(),
             _lock: lock,

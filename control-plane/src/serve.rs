@@ -1,19 +1,35 @@
 //! `ringfence serve`: the control plane alone, for sidecars that are started otherwise.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use crate::{
     admin::remote::AdminConfig,
     fleet::FleetEvent,
-    plane::{Plane, PlaneConfig, PlaneError, Step},
+    inject::{self, Capture, Settings, Webhook},
+    kubernetes::{Installation, status},
+    plane::{Plane, PlaneConfig, PlaneError, STATE_DIR, Step},
     say::say,
+    tenancy,
     trust::TrustConfig,
 };
+
+/// How long the API server is waited for at the end.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// Where operators write.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Directory(PathBuf),
+    Kubernetes(KubernetesConfig),
+}
+
+#[derive(Clone, Debug)]
+pub struct KubernetesConfig {
+    /// Of the installation; see [`Installation::join`].
+    pub namespace: Option<String>,
+    /// For what is fetched and transferred; default: a directory that ends with the process.
+    pub state_dir: Option<PathBuf>,
+}
 
 /// Where sidecars connect.
 #[derive(Clone, Debug)]
@@ -30,15 +46,42 @@ pub struct ServeConfig {
     pub tls: Option<(SocketAddr, TrustConfig)>,
     /// The configuration key, where it is not to be the directory's own.
     pub config_key: Option<PathBuf>,
+    /// For the API server, and what it puts into pods. Kubernetes alone has one.
+    pub webhook: Option<(SocketAddr, Settings)>,
 }
 
 /// Runs until SIGINT or SIGTERM.
-pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
+pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneError> {
     let own = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
     let admin = config.sockets.clone().unwrap_or_else(|| own.path().to_owned());
     let trust = config.tls.as_ref().map(|(_, trust)| trust.clone());
-    let mut plane =
-        Plane::open(dir, PlaneConfig { sockets: config.sockets.clone(), admin, trust, config_key: config.config_key.clone() }).await?;
+    let plane = PlaneConfig { sockets: config.sockets.clone(), admin, trust, config_key: config.config_key.clone() };
+    let mut joined = None;
+    let mut plane = match source {
+        Source::Directory(dir) => Plane::open(dir, plane).await?,
+        Source::Kubernetes(KubernetesConfig { namespace, state_dir }) => {
+            let installation = Installation::join(namespace.as_deref()).await?;
+            let state_dir = state_dir.clone().unwrap_or_else(|| own.path().join(STATE_DIR));
+            let plane = Plane::open_cluster(&installation, &state_dir, plane).await?;
+            if let Some((listen, settings)) = config.webhook.clone() {
+                let webhook = Webhook { listen, settings, namespace: installation.namespace.clone() };
+                let (bound, serving) = inject::serve(installation.client.clone(), webhook, installation.leader.clone()).await?;
+                tokio::spawn(serving);
+                say(format_args!("ringfence: webhook on {bound}"));
+            }
+            // Without identities there are no sidecars in pods, and nothing to give their namespaces.
+            if let Some(trust) = plane.trust_text.clone() {
+                let pods_capture = config.webhook.as_ref().is_none_or(|(_, settings)| settings.capture == Capture::Redirect);
+                let settings = tenancy::Settings { system_namespace: installation.namespace.clone(), pods_capture };
+                tokio::spawn(tenancy::lead(installation.client.clone(), installation.leader.clone(), settings, trust));
+            }
+            if let Some(ledger) = plane.ledger.clone() {
+                let telling = tokio::spawn(status::run(installation.clone(), plane.fleet.clone(), ledger)).abort_handle();
+                joined = Some((installation, telling));
+            }
+            plane
+        }
+    };
     if let Some(sockets) = &config.sockets {
         say(format_args!("ringfence: sockets in {}", sockets.display()));
     }
@@ -46,8 +89,8 @@ pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
         say(format_args!("ringfence: plaintext on {}", plane.serve_dangerous_plaintext(address).await?));
     }
     if let (Some((address, _)), Some(trust)) = (&config.tls, plane.trust.clone()) {
-        let bundle = trust.bundle_file();
-        say(format_args!("ringfence: TLS on {}, trust bundle in {}", plane.serve_tls(trust, *address).await?, bundle.display()));
+        let bundle = trust.bundle_file().map(|file| format!(", trust bundle in {}", file.display())).unwrap_or_default();
+        say(format_args!("ringfence: TLS on {}{bundle}", plane.serve_tls(trust, *address).await?));
     }
     if let Some(address) = config.notify {
         say(format_args!("ringfence: notifications on {}", plane.serve_notify(address).await?));
@@ -66,5 +109,10 @@ pub async fn serve(dir: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
         }
     }
     plane.close().await;
+    if let Some((installation, telling)) = joined {
+        telling.abort();
+        // Whoever is not told by then finds out.
+        let _ = tokio::time::timeout(LEAVE, installation.leave()).await;
+    }
     Ok(())
 }

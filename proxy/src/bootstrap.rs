@@ -3,7 +3,7 @@
 mod identity;
 
 use std::{
-    fs,
+    env, fs,
     net::SocketAddr,
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ pub use identity::{Identity, IdentitySource, JoinToken, ProofSource};
 
 use crate::telemetry::access_log::DEFAULT_QUERY_RATIO;
 
-/// The bootstrap file: JSON. Relative paths are relative to the working directory.
+/// The bootstrap: JSON, in a file or in an environment variable. Relative paths are relative to the working directory.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Bootstrap {
@@ -102,23 +102,46 @@ fn all() -> f64 {
     1.0
 }
 
-/// Why there is no bootstrap.
+/// Why there is no bootstrap. `origin`: the file, or the variable with a dollar sign before its name.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
-    #[error("{}: {error}", path.display())]
-    Read { path: PathBuf, error: std::io::Error },
-    #[error("{}:{}:{}: {error}", path.display(), error.line(), error.column())]
-    Parse { path: PathBuf, error: serde_json::Error },
-    #[error("{}: {field}: {message}", path.display())]
-    Value { path: PathBuf, field: &'static str, message: String },
+    #[error("{origin}: {error}")]
+    Read { origin: String, error: std::io::Error },
+    #[error("{origin}: {error}")]
+    Variable { origin: String, error: std::env::VarError },
+    #[error("{origin}:{}:{}: {error}", error.line(), error.column())]
+    Parse { origin: String, error: serde_json::Error },
+    #[error("{origin}: {field}: {message}")]
+    Value { origin: String, field: &'static str, message: String },
 }
 
 impl Bootstrap {
     pub fn read(path: &Path) -> Result<Self, BootstrapError> {
-        let text = fs::read(path).map_err(|error| BootstrapError::Read { path: path.into(), error })?;
-        let bootstrap: Bootstrap = serde_json::from_slice(&text).map_err(|error| BootstrapError::Parse { path: path.into(), error })?;
-        bootstrap.check().map_err(|(field, message)| BootstrapError::Value { path: path.into(), field, message })?;
-        Ok(bootstrap)
+        let origin = path.display().to_string();
+        match fs::read(path) {
+            Ok(text) => Self::parse(&text, origin),
+            Err(error) => Err(BootstrapError::Read { origin, error }),
+        }
+    }
+
+    /// From the environment: a container needs no file then.
+    pub fn from_variable(name: &str) -> Result<Self, BootstrapError> {
+        let origin = format!("${name}");
+        match env::var(name) {
+            Ok(text) => Self::parse(text.as_bytes(), origin),
+            Err(error) => Err(BootstrapError::Variable { origin, error }),
+        }
+    }
+
+    fn parse(text: &[u8], origin: String) -> Result<Self, BootstrapError> {
+        let bootstrap = match serde_json::from_slice::<Self>(text) {
+            Ok(bootstrap) => bootstrap,
+            Err(error) => return Err(BootstrapError::Parse { origin, error }),
+        };
+        match bootstrap.check() {
+            Ok(()) => Ok(bootstrap),
+            Err((field, message)) => Err(BootstrapError::Value { origin, field, message }),
+        }
     }
 
     fn check(&self) -> Result<(), (&'static str, String)> {
@@ -189,6 +212,8 @@ mod tests {
             let error = read(json).unwrap_err();
             assert!(error.contains(wanted), "{error}");
         }
+        let absent = Bootstrap::from_variable("RINGFENCE_NO_SUCH_BOOTSTRAP").unwrap_err().to_string();
+        assert_eq!(absent, "$RINGFENCE_NO_SUCH_BOOTSTRAP: environment variable not found");
         assert!(Bootstrap::read(Path::new("does-not-exist.json")).unwrap_err().to_string().starts_with("does-not-exist.json: "));
     }
 }

@@ -1,9 +1,9 @@
 //! `ringfence-proxy`: the sidecar.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use ringfence_proxy::{app, bootstrap::Bootstrap, capture::CaptureCommand, telemetry::notice};
+use ringfence_proxy::{admin::AdminAddress, app, bootstrap::Bootstrap, capture::CaptureCommand, telemetry::notice};
 
 #[derive(Parser)]
 #[command(name = "ringfence-proxy", version, about = "The Ringfence sidecar: enforces one workload's policy on its traffic")]
@@ -20,12 +20,22 @@ enum Command {
     )]
     Run {
         /// JSON: workload, controlPlane, identity, configKeys, admin, stateDir, accessLog, tracing, threads, drainSeconds, captureDir.
-        #[arg(long, value_name = "FILE")]
-        bootstrap: PathBuf,
+        #[arg(long, value_name = "FILE", required_unless_present = "bootstrap_env")]
+        bootstrap: Option<PathBuf>,
+        /// Instead of a file: the environment variable that holds that JSON
+        #[arg(long, value_name = "NAME", conflicts_with = "bootstrap")]
+        bootstrap_env: Option<String>,
         /// Take over from the sidecar that uses the same stateDir: its listeners, its counters and its last known good. It drains then and
         /// ends with 0. If there is none, start like any other; if it cannot hand over, wait until it has ended.
         #[arg(long)]
         take_over: bool,
+    },
+    /// Ask the sidecar that runs whether its policy is in force: exit 0 if it is, 1 if it is not or nobody answers
+    #[command(after_help = "Example:\n  ringfence-proxy probe --admin unix:/var/lib/ringfence/admin.sock")]
+    Probe {
+        /// The bootstrap's `admin`
+        #[arg(long, value_name = "ADDR")]
+        admin: AdminAddress,
     },
     /// Install, remove or verify the redirect rules of a workload with `capture: redirect`.
     #[command(subcommand)]
@@ -34,16 +44,26 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { bootstrap, take_over } => {
-            let outcome = Bootstrap::read(&bootstrap).map_err(|error| error.to_string());
-            match outcome.and_then(|bootstrap| app::run(bootstrap, take_over).map_err(|error| error.to_string())) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    notice(format_args!("{error}"));
-                    ExitCode::FAILURE
-                }
-            }
+        Command::Run { bootstrap, bootstrap_env, take_over } => {
+            let bootstrap = match (bootstrap, bootstrap_env) {
+                (Some(file), _) => Bootstrap::read(&file),
+                // One of both is there: clap has seen to it.
+                (None, name) => Bootstrap::from_variable(&name.unwrap_or_default()),
+            };
+            let outcome = bootstrap.map_err(|error| error.to_string());
+            done(outcome.and_then(|bootstrap| app::run(bootstrap, take_over).map_err(|error| error.to_string())))
         }
+        Command::Probe { admin } => done(admin.is_ready()),
         Command::Capture(command) => command.run(),
+    }
+}
+
+fn done(outcome: Result<(), impl Display>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            notice(format_args!("{error}"));
+            ExitCode::FAILURE
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! site            a directory of objects, an issuer's key, its tokens
 //! control_plane   `ringfence up`, `ringfence serve`, one-shot commands
+//! replica         `ringfence serve --kubernetes`, one of several
 //! acme            the control plane, a sidecar and a workload together
 //! egress          the control plane and a sidecar that is asked as a proxy
 //! sidecar         `ringfence-proxy run`, and what its admin endpoint says
@@ -20,6 +21,7 @@
 //! crowd           a thousand sidecars in one process
 //! collector       an OTLP collector
 //! corpora         the corpora beside the repository
+//! kubernetes      a cluster without nodes, and anybody at its API server: kubectl, helm
 //! process  procfs processes, their output, their memory
 //! netns  packet   a pod and the world outside of it: two network namespaces; frames past the kernel's IP (needs root)
 //! pod  canary     a captured workload and its sidecar in that pod; what outside sees every packet that gets out
@@ -39,6 +41,7 @@ pub mod dns;
 pub mod echo;
 pub mod egress;
 pub mod http;
+pub mod kubernetes;
 pub mod liar;
 pub mod link;
 pub mod named;
@@ -51,6 +54,7 @@ pub mod process;
 pub mod procfs;
 pub mod raw;
 pub mod relay;
+pub mod replica;
 pub mod sidecar;
 pub mod site;
 pub mod tls;
@@ -66,6 +70,7 @@ pub use crowd::Crowd;
 pub use dns::Dns;
 pub use echo::Echo;
 pub use egress::Egress;
+pub use kubernetes::KubeApi;
 pub use liar::Liar;
 pub use link::Link;
 pub use named::Named;
@@ -74,6 +79,7 @@ pub use pod::Pod;
 pub use ports::free_port;
 pub use primary::Primary;
 pub use relay::Relay;
+pub use replica::Replica;
 pub use sidecar::Sidecar;
 pub use site::Site;
 pub use traffic::Traffic;

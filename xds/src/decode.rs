@@ -29,6 +29,7 @@ use crate::{
     zone::HeldZone,
 };
 
+pub use dns::upstream as dns_upstream;
 pub use identity::issuer;
 pub use tenant::{MAX_PEERS, tenant};
 pub use trust::trust_bundle;

@@ -145,9 +145,12 @@ impl Stream {
     /// workload is published it enforces what was, if anything.
     pub fn in_sync(&self, view: &View<'_>) -> bool {
         let is_published = view.resource(Kind::Workload, view.workload()).is_some();
-        let is_current =
-            |(kind, name)| self.kinds.get(&kind).is_some_and(|subscription| subscription.is_current(name, view.resource(kind, name)));
-        is_published && view.required().all(is_current)
+        is_published && view.required().all(|(kind, name)| self.is_current(kind, name, view))
+    }
+
+    /// Whether this node acknowledged what is published under a name: that there is nothing, if so.
+    pub fn is_current(&self, kind: Kind, name: &str, view: &View<'_>) -> bool {
+        self.kinds.get(&kind).is_some_and(|subscription| subscription.is_current(name, view.resource(kind, name)))
     }
 
     /// Names and versions in force at this node, as far as it has acknowledged: while it refuses a version, the one before.

@@ -1,7 +1,10 @@
 //! The operator's command. Exit codes: 0 done, 1 refused or found faults, 2 wrong usage.
 
+mod crds;
 mod explain;
 mod init;
+mod inject;
+mod injection;
 mod join;
 mod serve;
 mod sign;
@@ -88,6 +91,12 @@ enum Command {
     /// See to who vouches for identities
     #[command(after_help = "Example:\n  ringfence trust rotate ringfence-quickstart")]
     Trust(trust::TrustCommandArgs),
+    /// Put sidecars into the pods of manifests, as the webhook does in a cluster
+    #[command(after_help = "Example:\n  ringfence inject --tenant acme -f deployment.yaml | kubectl apply -f -")]
+    Inject(inject::InjectArgs),
+    /// Print the CustomResourceDefinitions of the kinds
+    #[command(after_help = "Example:\n  ringfence crds | kubectl apply --server-side -f -")]
+    Crds(crds::CrdsArgs),
     /// Say why a request was refused, by its id (not built yet)
     #[command(after_help = "Example:\n  ringfence why 0af7651916cd43dd8448eb211c80319c")]
     Why(NotBuiltArgs),
@@ -135,6 +144,8 @@ pub fn run() -> ExitCode {
         Command::Status(args) => done(status::run(&args, &mut out)),
         Command::Join(args) => done(join::run(&args, &mut out)),
         Command::Trust(args) => done(trust::run(&args, &mut out)),
+        Command::Inject(args) => done(inject::run(&args, &mut out)),
+        Command::Crds(args) => done(crds::run(&args, &mut out)),
         Command::Why(_) => not_built("why"),
     }
 }

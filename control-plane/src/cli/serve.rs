@@ -4,20 +4,29 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::trust::TrustArgs;
+use super::{injection::InjectionArgs, trust::TrustArgs};
 use crate::{
     admin::remote::AdminConfig,
     plane::PlaneError,
     replica,
-    serve::{self, ServeConfig},
+    serve::{self, KubernetesConfig, ServeConfig, Source},
 };
 
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("listen").required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("listen").required(true).multiple(true), mut_group("InjectionArgs", |group| group.requires("webhook")))]
 pub(super) struct ServeArgs {
     /// Directory to watch
-    #[arg(required_unless_present = "signed")]
+    #[arg(required_unless_present_any = ["signed", "kubernetes"])]
     dir: Option<PathBuf>,
+    /// Instead of a directory: the custom resources of the cluster that this runs in, or that KUBECONFIG names
+    #[arg(long, conflicts_with_all = ["dir", "signed", "config_key"])]
+    kubernetes: bool,
+    /// Namespace of the installation, for what the replicas share; default: that of the pod, or ringfence-system
+    #[arg(long, requires = "kubernetes")]
+    namespace: Option<String>,
+    /// Directory for what is fetched and transferred, which is fetched anew where it is empty; default: one that ends with the process
+    #[arg(long, value_name = "DIR", requires = "kubernetes")]
+    state_dir: Option<PathBuf>,
     /// Instead of a directory: a file of `ringfence sign`, and whatever takes its place
     #[arg(long, value_name = "FILE", requires = "config_keys", conflicts_with_all = ["dir", "config_key", "notify", "tls", "admin"])]
     signed: Option<PathBuf>,
@@ -51,9 +60,19 @@ pub(super) struct ServeArgs {
     /// PEM private key of the admin listener
     #[arg(long, value_name = "FILE", requires = "admin")]
     admin_key: Option<PathBuf>,
+    /// Address at which the API server asks for sidecars to be put into pods
+    #[arg(long, value_name = "ADDR", requires_all = ["kubernetes", "tls"])]
+    webhook: Option<SocketAddr>,
+    #[command(flatten)]
+    injection: InjectionArgs,
 }
 
 impl ServeArgs {
+    fn source(&self) -> Option<Source> {
+        let kubernetes = || KubernetesConfig { namespace: self.namespace.clone(), state_dir: self.state_dir.clone() };
+        self.dir.clone().map(Source::Directory).or_else(|| self.kubernetes.then(|| Source::Kubernetes(kubernetes())))
+    }
+
     fn admin(&self) -> Option<AdminConfig> {
         Some(AdminConfig { listen: self.admin?, certificate: self.admin_cert.clone()?, key: self.admin_key.clone()? })
     }
@@ -75,11 +94,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Error> {
         admin: args.admin(),
         tls: args.tls.map(|address| (address, args.trust.config())),
         config_key: args.config_key.clone(),
+        webhook: args.webhook.map(|address| (address, args.injection.settings(args.trust.config().trust_domain))),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let served = async {
-        match (&args.dir, &args.signed, &args.config_keys) {
-            (Some(dir), ..) => serve::serve(dir, &config).await,
+        match (args.source(), &args.signed, &args.config_keys) {
+            (Some(source), ..) => serve::serve(&source, &config).await,
             (None, Some(file), Some(keys)) => replica::serve(file, keys, &config).await,
             // Wrong usage, which clap has refused.
             (None, ..) => Ok(()),

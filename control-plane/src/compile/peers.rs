@@ -13,7 +13,7 @@ use ringfence_xds::{
 use crate::spec::{Fault, Object, Spec, TenantSpec, quoted};
 
 /// Those of `tenant`'s peers that list it too. `spec_of`: another tenant's.
-pub(super) fn agreed<'a, 'b>(name: &str, tenant: &'a TenantSpec, spec_of: impl Fn(&str) -> Option<&'b TenantSpec>) -> BTreeSet<&'a str> {
+pub(crate) fn agreed<'a, 'b>(name: &str, tenant: &'a TenantSpec, spec_of: impl Fn(&str) -> Option<&'b TenantSpec>) -> BTreeSet<&'a str> {
     let lists_back = |peer: &&str| *peer != name && spec_of(peer).is_some_and(|other| other.peers.iter().any(|peer| peer == name));
     tenant.peers.iter().map(String::as_str).filter(lists_back).collect()
 }

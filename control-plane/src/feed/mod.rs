@@ -44,6 +44,7 @@ use fetch::{Deadlines, Fetcher};
 use kept::Kept;
 use task::{Feed, Held, Task};
 
+pub(crate) use schedule::jitter;
 pub use uri::{AuthorityError, JwksUri, JwksUriError};
 
 /// Events that nobody has taken yet; the feeds wait where there are more.

@@ -35,7 +35,7 @@ impl Schedule {
 }
 
 /// Evenly from 0 to 1.
-pub(super) fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     let mut bytes = [0; 2];
     // Without randomness the retries come at regular times, which is no harm.
     let _ = aws_lc_rs::rand::fill(&mut bytes);

@@ -123,6 +123,17 @@ pub struct NodeStatus {
     pub rejections: Vec<String>,
 }
 
+/// What connected sidecars have to say of one resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Acknowledgement {
+    /// Sidecars whose policy is not complete without it.
+    pub(crate) concerned: u32,
+    /// Of these: those that acknowledged it in its present version.
+    pub(crate) enforcing: u32,
+    /// Workload, field below `spec` and message of each refusal.
+    pub(crate) rejections: Vec<(String, String, String)>,
+}
+
 impl Fleet {
     pub fn new() -> (Arc<Self>, mpsc::Receiver<FleetEvent>) {
         let (events, receiver) = mpsc::channel(MAX_EVENTS);
@@ -331,6 +342,29 @@ impl Fleet {
             bytes: resource.bytes.len(),
         });
         Some(listed.collect())
+    }
+
+    /// Of each resource that concerns a sidecar.
+    pub(crate) fn acknowledged(&self) -> HashMap<(Kind, String), Acknowledgement> {
+        let mut acknowledged: HashMap<(Kind, String), Acknowledgement> = HashMap::new();
+        let streams: Vec<u64> = self.lock().streams.keys().copied().collect();
+        // One stream at a time: the others are served meanwhile.
+        for id in streams {
+            let inner = self.lock();
+            let Some(connected) = inner.streams.get(&id) else { continue };
+            let view = inner.set.view(&connected.workload);
+            for (kind, name) in view.required().collect::<HashSet<_>>() {
+                let of = acknowledged.entry((kind, name.to_owned())).or_default();
+                of.concerned += 1;
+                of.enforcing += u32::from(view.resource(kind, name).is_some() && connected.stream.is_current(kind, name, &view));
+            }
+            for ((kind, name), rejection) in &connected.rejections {
+                let of = acknowledged.entry((*kind, name.clone())).or_default();
+                let told = rejection.faults.iter().map(|fault| (connected.workload.clone(), fault.path.clone(), fault.message.clone()));
+                of.rejections.extend(told);
+            }
+        }
+        acknowledged
     }
 
     /// A published issuer, as sidecars read it.

@@ -4,6 +4,15 @@
 pub const TENANT_LABEL: &str = "ringfence.dev/tenant";
 /// On a namespace: the UID of the Tenant that it belongs to, so that a Tenant made anew under an old name finds nothing of its forerunner.
 pub const TENANT_UID_ANNOTATION: &str = "ringfence.dev/tenant-uid";
+/// On a tenant's namespace: [`FENCE_STANDS`] once its fence stands, and else no pod is admitted there.
+pub const FENCE_LABEL: &str = "ringfence.dev/fence";
+pub const FENCE_STANDS: &str = "standing";
+/// Not yet, or no longer.
+pub const FENCE_CLOSED: &str = "closed";
+/// On a tenant's namespace: which Pod Security Standard its pods are held to, by an admission policy that knows the sidecar.
+pub const POD_SECURITY_LABEL: &str = "ringfence.dev/pod-security";
+/// On a namespace, its pods' node selector, and as label and taint on nodes: the node pool of a tenant that has its own.
+pub const NODE_POOL: &str = "ringfence.dev/node-pool";
 /// On a pod: the Workload that its sidecar serves; default: the one that is named as the tenant. The Workload must be of the namespace's tenant.
 pub const WORKLOAD_LABEL: &str = "ringfence.dev/workload";
 /// On whatever the onboarding controller makes.
@@ -46,3 +55,20 @@ pub const ADMIN_PORT: u16 = 15_014;
 pub const LEASE: &str = "ringfence-leader";
 /// Field manager of server-side apply.
 pub const FIELD_MANAGER: &str = "ringfence";
+
+/// Where the default Workload's sidecar listens, and the redirect rules lead: `egress.listen`, `dns.listen`.
+pub const EGRESS_PORT: u16 = 15_001;
+pub const DNS_PORT: u16 = 15_053;
+/// `dns.listen` where pods are injected without redirect rules: resolv.conf(5) names no port.
+pub const EXPLICIT_DNS_PORT: u16 = 53;
+/// The trust ConfigMap in a pod.
+pub const TRUST_VOLUME: &str = "ringfence-trust";
+/// What the capture container tells the sidecar; an emptyDir, and where both have it.
+pub const CAPTURE_VOLUME: &str = "ringfence-capture";
+pub const CAPTURE_DIR: &str = "/run/ringfence";
+/// Nothing, in the place of the application's own service-account token: the ServiceAccount admission plugin adds that wherever nothing is.
+pub const EMPTY_VOLUME: &str = "ringfence-empty";
+pub const SERVICE_ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The environment variable with the sidecar's bootstrap, and its admin endpoint: a socket that no other container has.
+pub const BOOTSTRAP_VARIABLE: &str = "RINGFENCE_BOOTSTRAP";
+pub const ADMIN_ADDRESS: &str = "unix:/var/lib/ringfence/admin.sock";

@@ -12,7 +12,7 @@ use ringfence_xds::seal::{ConfigKeys, SigningKey};
 use super::SigningError;
 
 /// PKCS#8 in PEM.
-const PRIVATE_KEY: &str = "config.key";
+pub(super) const PRIVATE_KEY: &str = "config.key";
 /// SubjectPublicKeyInfo in PEM: what sidecars are given as `configKeys`.
 pub const PUBLIC_KEY: &str = "config.pub";
 

@@ -13,7 +13,13 @@ pub struct Position {
     pub col: u32,
 }
 
-/// One fault. Displayed as `file:line:col: Kind/name: field.path: message`, always on one line; parts that are not known are left out.
+impl Position {
+    /// Of what was read from no file.
+    pub const NOWHERE: Self = Self { line: 0, col: 0 };
+}
+
+/// One fault. Displayed as `file:line:col: Kind/name: field.path: message`, always on one line; parts that are not known are left out, and
+/// the place of what stands in no file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Fault {
     #[serde(serialize_with = "as_text")]
@@ -44,7 +50,9 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", text(&self.file), self.position.line, self.position.col)?;
+        if self.position != Position::NOWHERE {
+            write!(f, "{}:{}:{}: ", text(&self.file), self.position.line, self.position.col)?;
+        }
         match (self.kind, &self.name) {
             (Some(kind), Some(name)) => write!(f, "{kind}/{name}: ")?,
             (Some(kind), None) => write!(f, "{kind}: ")?,

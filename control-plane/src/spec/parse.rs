@@ -62,6 +62,35 @@ pub fn parse(file: &Arc<Path>, bytes: &[u8], others: impl Others) -> Parsed {
     parse.parsed
 }
 
+/// Reads one object that came as JSON. Its name for faults and for conflicts is `key`, whatever it says itself.
+pub fn parse_resource(key: &ObjectKey, resource: &serde_json::Value, others: impl Others) -> Parsed {
+    let file: Arc<Path> = Path::new(&key.to_string()).into();
+    let mut parse = Parse { file: &file, others, parsed: Parsed::default() };
+    parse.document(&Node::from(resource));
+    let mut parsed = parse.parsed;
+    for object in &parsed.objects {
+        parsed.faults.extend(relative_paths(object));
+    }
+    if !parsed.faults.is_empty() {
+        parsed.objects.clear();
+    }
+    for fault in &mut parsed.faults {
+        (fault.kind, fault.name) = (Some(key.kind), Some(key.name.to_string()));
+    }
+    parsed
+}
+
+/// A sidecar's own files are named by absolute paths where there is no file that they could be relative to.
+fn relative_paths(object: &Object) -> Vec<Fault> {
+    let Spec::Workload(workload) = &object.spec else { return Vec::new() };
+    let listeners = workload.inbound.iter().enumerate().filter_map(|(i, inbound)| Some((i, inbound.tls.as_ref()?)));
+    let files = listeners.flat_map(|(i, tls)| [(i, "certificate", &tls.certificate), (i, "key", &tls.key)]);
+    let relative = files.filter(|(.., path)| Path::new(path).is_relative());
+    relative
+        .map(|(i, field, _)| object.fault(format!("spec.inbound[{i}].tls.{field}"), "must be an absolute path in the sidecar's container"))
+        .collect()
+}
+
 struct Parse<'a, O> {
     file: &'a Arc<Path>,
     others: O,
@@ -118,6 +147,7 @@ impl<O: Others> Parse<'_, O> {
             match others.map_err(|fault| vec![fault]).and_then(|()| self.read_zone(&mut object)) {
                 Ok(()) => {
                     object.faults = self.parsed.faults.split_off(before);
+                    object.faults.extend(self.of_another_place(&object));
                     self.parsed.objects.push(Arc::new(object));
                 }
                 Err(faults) => self.parsed.faults.extend(faults),
@@ -158,6 +188,17 @@ impl<O: Others> Parse<'_, O> {
         {
             self.fault(*at, Some(kind), None, "metadata.name", format!("{NameError}, not {}", quoted(name)));
         }
+    }
+
+    /// What speaks of a cluster where there is none.
+    fn of_another_place(&self, object: &Object) -> Option<Fault> {
+        let speaks = match &object.spec {
+            Spec::Platform(platform) => platform.kubernetes.is_some(),
+            Spec::Tenant(tenant) => tenant.kubernetes.is_some(),
+            Spec::Issuer(_) | Spec::PolicyZone(_) | Spec::Workload(_) => false,
+        };
+        let refused = speaks && !self.others.are_in_a_cluster();
+        refused.then(|| object.fault("spec.kubernetes", "is for custom resources in a cluster: remove it from the file"))
     }
 
     fn read_jwks(&mut self, object: &mut Object) -> Result<(), Fault> {

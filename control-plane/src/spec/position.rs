@@ -11,6 +11,9 @@ pub(super) struct Positions(Box<[(Box<str>, Position)]>);
 
 impl Positions {
     pub(super) fn of(root: &Node) -> Self {
+        if root.at == Position::NOWHERE {
+            return Self([(Box::default(), root.at)].into());
+        }
         let mut places = Vec::new();
         collect(root, &mut String::new(), &mut places);
         places.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));

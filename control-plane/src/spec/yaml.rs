@@ -41,6 +41,24 @@ impl Value {
     }
 }
 
+/// A document that came as JSON has no places.
+impl From<&serde_json::Value> for Node {
+    fn from(json: &serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => Value::Number(number.to_string()),
+            Json::String(text) => Value::Text(text.clone()),
+            Json::Array(items) => Value::List(items.iter().map(Node::from).collect()),
+            Json::Object(fields) => {
+                Value::Map(fields.iter().map(|(name, field)| (Node::from(&Json::from(name.as_str())), field.into())).collect())
+            }
+        };
+        Self { at: Position::NOWHERE, value }
+    }
+}
+
 /// A document that cannot be read as YAML.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Broken {

@@ -1,25 +1,20 @@
-//! A directory's objects in force: an edit changes the objects that it makes well, and leaves those as they were that it makes badly.
+//! The objects in force: an edit changes the objects that it makes well, and leaves those as they were that it makes badly.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
 use ringfence_xds::resource::{Kind as ResourceKind, Resource};
 
-use super::{
-    files::{Content, Files},
-    watch::Watch,
-};
+use super::{directory::Directory, kube::Cluster};
 use crate::{
     compile::{Compiled, Compiler, Delta, references},
-    spec::{self, Fault, Object, ObjectKey, Parsed, Scan},
+    spec::{Fault, Object, ObjectKey, Parsed},
 };
 
-/// Readings in a row that writers may spoil before the rest of an edit waits for the next.
-const MAX_READINGS: usize = 16;
 /// Steps back from an edit, object by object, before it is given up as a whole.
 const MAX_STEPS: usize = 32;
 
@@ -29,17 +24,35 @@ type InForce = BTreeMap<ObjectKey, (Arc<Object>, Arc<[Resource]>)>;
 
 #[derive(Debug)]
 pub struct Catalog {
-    files: Files,
-    parsed: HashMap<PathBuf, Reading>,
+    source: Source,
     pub(crate) compiler: Compiler,
     in_force: InForce,
 }
 
-/// A file's objects, and the texts that they were made of.
+/// Where operators write.
 #[derive(Debug)]
-struct Reading {
-    contents: Vec<(PathBuf, Option<Content>)>,
-    parsed: Parsed,
+enum Source {
+    Directory(Directory),
+    Cluster(Box<Cluster>),
+}
+
+/// What stands there at the moment.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) objects: Vec<Arc<Object>>,
+    pub(crate) faults: Vec<Fault>,
+    /// See [`Loaded::left_out`].
+    pub(crate) left_out: Vec<Fault>,
+    /// Of places where edits would go unseen: they leave no object open.
+    pub(crate) unwatched: Vec<Fault>,
+}
+
+impl Written {
+    pub(crate) fn add(&mut self, parsed: &Parsed) {
+        self.objects.extend(parsed.objects.iter().cloned());
+        self.faults.extend(parsed.faults.iter().cloned());
+        self.left_out.extend(parsed.left_out.iter().cloned());
+    }
 }
 
 /// What a load has changed.
@@ -53,10 +66,18 @@ pub struct Loaded {
 }
 
 impl Catalog {
-    /// `dir`: absolute; a link is followed wherever it leads at the time.
+    /// Of a directory: absolute; a link is followed wherever it leads at the time.
     pub fn new(dir: &Path) -> io::Result<Self> {
-        let files = Files::new(dir, Watch::new()?);
-        Ok(Self { files, parsed: HashMap::new(), compiler: Compiler::default(), in_force: BTreeMap::new() })
+        Ok(Self::of(Source::Directory(Directory::new(dir)?)))
+    }
+
+    /// Of custom resources, all of which were listed.
+    pub(crate) fn of_cluster(cluster: Cluster) -> Self {
+        Self::of(Source::Cluster(Box::new(cluster)))
+    }
+
+    fn of(source: Source) -> Self {
+        Self { source, compiler: Compiler::default(), in_force: BTreeMap::new() }
     }
 
     /// The objects in force.
@@ -75,73 +96,39 @@ impl Catalog {
 
     /// Returns when something was edited, and its writers are done. May be dropped at any time.
     pub async fn edited(&mut self) -> io::Result<()> {
-        self.files.settled().await
+        match &mut self.source {
+            Source::Directory(directory) => directory.edited().await,
+            Source::Cluster(cluster) => {
+                cluster.edited().await;
+                Ok(())
+            }
+        }
     }
 
     /// Reads what changed since the last time. An error is one of the directory itself, and changes nothing.
     pub fn load(&mut self) -> io::Result<Loaded> {
-        let scan = self.read_all()?;
-        let mut written: Vec<Arc<Object>> = Vec::new();
-        let mut faults: Vec<Fault> = scan.faults().collect();
-        let mut left_out = Vec::new();
-        for path in scan.files.keys() {
-            let Some(Reading { parsed, .. }) = self.parsed.get(path) else { continue };
-            written.extend(parsed.objects.iter().cloned());
-            faults.extend(parsed.faults.iter().cloned());
-            left_out.extend(parsed.left_out.iter().cloned());
-        }
-        let unread = self.keep_unread(&mut written, &faults);
-        let unwatched = self.files.unwatched().iter().map(|(dir, why)| Fault::of_file(&dir.as_path().into(), why.clone()));
-        faults.extend(unwatched);
-        let delta = self.settle(&written, &unread, &mut faults);
+        let mut written = match &mut self.source {
+            Source::Directory(directory) => directory.read()?,
+            Source::Cluster(cluster) => cluster.read(),
+        };
+        let unread = self.keep_unread(&mut written.objects, &written.faults);
+        let mut faults = written.faults;
+        faults.extend(written.unwatched);
+        let delta = self.settle(&written.objects, &unread, &mut faults);
         faults.sort();
         faults.dedup();
         self.compiler.sweep();
-        Ok(Loaded { delta, faults, left_out })
-    }
-
-    /// Brings `parsed` up to date with the files.
-    fn read_all(&mut self) -> io::Result<Scan> {
-        for _ in 0..MAX_READINGS {
-            self.files.begin();
-            let scan = self.files.list()?;
-            let mut readings: HashMap<PathBuf, Reading> = HashMap::with_capacity(scan.files.len());
-            for path in scan.files.keys() {
-                let reading = match self.parsed.remove(path) {
-                    Some(reading) if self.is_current(&reading) => reading,
-                    _ => self.read(path),
-                };
-                readings.insert(path.clone(), reading);
-            }
-            self.parsed = readings;
-            if self.files.end() {
-                return Ok(scan);
-            }
+        if let Source::Cluster(cluster) = &mut self.source {
+            cluster.judge(|key| self.in_force.get(key).map(|(object, _)| object), &faults);
         }
-        Err(io::Error::new(io::ErrorKind::ResourceBusy, "the directory is written to all the time"))
+        Ok(Loaded { delta, faults, left_out: written.left_out })
     }
 
-    fn is_current(&mut self, reading: &Reading) -> bool {
-        reading.contents.iter().all(|(path, old)| match old {
-            Some(old) => self.files.reread(path, old).is_ok_and(|new| new.is_same(old)),
-            // It could not be read; whether it can be by now is found out by doing so.
-            None => false,
-        })
-    }
-
-    fn read(&mut self, path: &Path) -> Reading {
-        let file: Arc<Path> = path.into();
-        let text = match self.files.read(path) {
-            Ok(text) => text,
-            Err(error) => {
-                let fault = spec::unreadable(&file, &error);
-                return Reading { contents: vec![(path.into(), None)], parsed: Parsed { faults: vec![fault], ..Parsed::default() } };
-            }
-        };
-        let parsed = spec::parse(&file, &text, &mut self.files);
-        let mut contents = vec![(path.to_owned(), Some(Content::Text(text)))];
-        contents.extend(parsed.needs.iter().map(|path| (path.clone(), self.files.known(path))));
-        Reading { contents, parsed }
+    /// For a control plane that starts: puts in force what last was, of the custom resources that are not as they should be by now.
+    pub(crate) fn load_last_accepted(&mut self) -> Delta {
+        let Source::Cluster(cluster) = &mut self.source else { return Delta::default() };
+        let objects = cluster.last_accepted();
+        self.settle(&objects, &BTreeSet::new(), &mut Vec::new())
     }
 
     /// Adds to what is written the objects in force of which the faults leave open whether they still are; yields those that cannot be read.

@@ -1,7 +1,9 @@
-//! Where objects come from. On one machine: a directory of files.
+//! Where objects come from: a directory of files, or custom resources.
 
 pub mod catalog;
+mod directory;
 pub mod files;
+pub mod kube;
 pub mod watch;
 mod watched;
 

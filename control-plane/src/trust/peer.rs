@@ -1,6 +1,7 @@
 //! Who is at the other end of a connection.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -26,6 +27,7 @@ pub(crate) struct Caller(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     peer: Option<Arc<Peer>>,
+    address: Option<IpAddr>,
     attempts: AtomicU32,
 }
 
@@ -42,8 +44,13 @@ pub(crate) struct Peer {
 }
 
 impl Caller {
-    /// After a handshake with `credentials`; `None`: what was shown cannot be read, which the handshake would have refused.
-    pub(crate) fn of(chain: Option<&[CertificateDer<'static>]>, credentials: &Credentials) -> Option<Self> {
+    /// After a handshake with `credentials`, from `address` if that is not shared by all; `None`: what was shown cannot be read, which the
+    /// handshake would have refused.
+    pub(crate) fn of(
+        chain: Option<&[CertificateDer<'static>]>,
+        address: Option<IpAddr>,
+        credentials: &Credentials,
+    ) -> Option<Self> {
         let peer = match chain {
             Some([end_entity, ..]) => {
                 let id = spiffe_id(end_entity).ok()?;
@@ -57,11 +64,15 @@ impl Caller {
             }
             _ => None,
         };
-        Some(Self(Arc::new(Inner { peer, attempts: AtomicU32::new(0) })))
+        Some(Self(Arc::new(Inner { peer, address, attempts: AtomicU32::new(0) })))
     }
 
     pub(crate) fn peer(&self) -> Option<&Arc<Peer>> {
         self.0.peer.as_ref()
+    }
+
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.0.address
     }
 
     /// Whether one more certificate may be asked for on this connection; counts it.

@@ -20,10 +20,10 @@ use std::{
 
 /// `unix:/absolute/path` or `127.0.0.1:15000`. Anything but loopback cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminAddress(Place);
+pub struct AdminAddress(pub(super) Place);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Unix(PathBuf),
     Tcp(SocketAddr),
 }

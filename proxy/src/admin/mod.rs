@@ -5,6 +5,7 @@
 //! gets few connections, small buffers and little time.
 
 mod address;
+mod probe;
 
 use std::{convert::Infallible, fmt, future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -21,6 +22,7 @@ use tokio::{
 };
 
 pub use address::{AdminAddress, AdminAddressError, AdminBindError, AdminListener, AdminSocket};
+pub use probe::NotReady;
 
 use crate::{
     readiness::{Readiness, Status},

@@ -27,6 +27,9 @@ pub enum CaptureCommand {
         rules: RulesArgs,
         #[command(flatten)]
         state: StateArgs,
+        /// Verify them as well, before the sidecar is told of them; needs what `verify` needs
+        #[arg(long)]
+        verify: bool,
     },
     /// Take the rules away; no fault if there are none
     #[command(after_help = "Example:\n  ringfence-proxy capture remove")]
@@ -34,7 +37,7 @@ pub enum CaptureCommand {
         #[command(flatten)]
         state: StateArgs,
     },
-    /// Send probes through the kernel, and fail if one gets out; needs root with CAP_NET_RAW, CAP_SETUID and CAP_NET_BIND_SERVICE
+    /// Send probes through the kernel, and fail if one gets out; needs root with CAP_NET_RAW, CAP_SETUID, CAP_SETGID and CAP_NET_BIND_SERVICE
     #[command(after_help = "Example:\n  ringfence-proxy capture verify --egress-port 15001 --dns-port 15053 --uid 1337 -o json")]
     Verify {
         #[command(flatten)]
@@ -98,8 +101,8 @@ fn cgroup(path: &str) -> Result<String, String> {
 impl CaptureCommand {
     pub fn run(self) -> ExitCode {
         let done = match self {
-            Self::Install { rules, state } => match rules.rules() {
-                Ok(rules) => run_install(rules, &state),
+            Self::Install { rules, state, verify } => match rules.rules() {
+                Ok(rules) => run_install(rules, &state, verify),
                 Err(code) => return code,
             },
             Self::Remove { state } => State::remove(&state.dir).and_then(|()| remove()),
@@ -118,7 +121,7 @@ impl CaptureCommand {
     }
 }
 
-fn run_install(rules: Rules, args: &StateArgs) -> Result<(), CaptureError> {
+fn run_install(rules: Rules, args: &StateArgs, verify: bool) -> Result<(), CaptureError> {
     let network_namespace = state::network_namespace()?;
     let before = State::read(&args.dir)?;
     let installed = install(&rules)?;
@@ -129,6 +132,11 @@ fn run_install(rules: Rules, args: &StateArgs) -> Result<(), CaptureError> {
     }
     if let Some(text) = &installed.notice {
         notice(text);
+    }
+    if verify {
+        // Rules that do not hold stay: they let out less than none. But the sidecar is not told of them.
+        State::remove(&args.dir)?;
+        run_verify(&rules, Output::Text)?;
     }
     let (backend, packet_fence) = (installed.backend, installed.packet_fence);
     let state = State { rules, backend, packet_fence, network_namespace };

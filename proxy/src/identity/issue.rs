@@ -1,4 +1,5 @@
-//! The control plane's CA as the source: a new key for each SVID, issued on proof the first time and on the SVID itself from then on.
+//! The control plane's CA as the source: a new key for each SVID, issued on proof the first time and on the SVID itself from then on, beside
+//! which a pod's sidecar shows its token.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use super::{
-    CurrentTrust, Me, Publisher,
+    CurrentTrust, Me, Publisher, Trust,
     clock::Clock,
     kept::Kept,
     proof::{Proof, ProofError},
@@ -59,6 +60,7 @@ pub(super) struct Issuance {
     /// None: a restart begins anew.
     pub(super) kept: Option<Kept>,
     pub(super) trust: CurrentTrust,
+    pub(super) bundles: Arc<Trust>,
     pub(super) publisher: Publisher,
     pub(super) clock: Clock,
 }
@@ -91,6 +93,9 @@ impl Issuance {
                 }
                 Err(error) => {
                     schedule.failed(self.clock.now(), random());
+                    if matches!(&error, IssueError::Dial(error) if error.is_distrust()) {
+                        self.read_bundle_again();
+                    }
                     self.publisher.fail(error.to_string());
                     by_proof = !by_proof;
                 }
@@ -111,6 +116,14 @@ impl Issuance {
         }
     }
 
+    fn read_bundle_again(&self) {
+        match self.bundles.read_again() {
+            Ok(true) => notice("identity: the control plane is judged by the trust bundle that its file holds now"),
+            Ok(false) => {}
+            Err(error) => notice(format_args!("identity.bundle: read again: {error}")),
+        }
+    }
+
     fn hurry_if_withdrawn(&self, current: Option<&Svid>, schedule: &mut Schedule) {
         let now = self.clock.now();
         let is_withdrawn = |svid: &Svid, bundle: &TrustBundle| !svid::is_vouched_for(svid, bundle, now);
@@ -125,7 +138,7 @@ impl Issuance {
     /// the authority that issued it.
     async fn obtain(&mut self, current: Option<&Svid>, by_proof: bool) -> Result<Svid, IssueError> {
         match current {
-            Some(svid) if !by_proof => self.ask(Some(svid), None).await,
+            Some(svid) if !by_proof => self.ask(Some(svid), self.proof.beside_svid()?).await,
             _ => {
                 let proof = self.proof.shown().await?;
                 let issued = self.ask(None, Some(proof)).await;

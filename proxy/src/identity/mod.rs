@@ -108,6 +108,7 @@ impl Identity {
                 proof: Proof::of(proof),
                 kept: state_dir.map(kept::Kept::new),
                 trust: trust.subscribe(),
+                bundles: trust.clone(),
                 publisher,
                 clock: Clock::SYSTEM,
             })),

@@ -48,7 +48,7 @@ impl Dir {
 
     fn limit_of(&self, name: &str) -> Option<String> {
         match &self.catalog.objects().find(|object| &*object.key.name == name)?.spec {
-            spec::Spec::Tenant(tenant) => tenant.limits.first().map(|limit| limit.rate.clone()),
+            crate::spec::Spec::Tenant(tenant) => tenant.limits.first().map(|limit| limit.rate.clone()),
             _ => None,
         }
     }

@@ -146,14 +146,14 @@ impl Installation {
 /// Claim values and ports that only one object may have.
 fn claims(object: &Object) -> Vec<String> {
     match &object.spec {
-        spec::Spec::Tenant(tenant) => {
-            let values = |identity: &spec::IdentitySpec| {
+        crate::spec::Spec::Tenant(tenant) => {
+            let values = |identity: &crate::spec::IdentitySpec| {
                 let issuer = identity.issuer.clone();
                 identity.values.clone().unwrap_or_default().into_iter().map(move |value| format!("{issuer}/{value}")).collect::<Vec<_>>()
             };
             tenant.identity.iter().flat_map(values).collect()
         }
-        spec::Spec::Workload(workload) => workload.inbound.iter().map(|inbound| inbound.listen.clone()).collect(),
+        crate::spec::Spec::Workload(workload) => workload.inbound.iter().map(|inbound| inbound.listen.clone()).collect(),
         _ => Vec::new(),
     }
 }
@@ -226,7 +226,10 @@ proptest! {
             let before: Objects = installation.catalog.objects().map(|object| (object.key.clone(), object.clone())).collect();
             let loaded = installation.edit(edit);
             let written: Vec<Arc<Object>> =
-                installation.catalog.parsed.values().flat_map(|reading| reading.parsed.objects.iter().cloned()).collect();
+                match &installation.catalog.source {
+                    Source::Directory(directory) => directory.objects(),
+                    Source::Cluster(_) => Vec::new(),
+                };
             let garbled: BTreeSet<_> = loaded.faults.iter().filter(|fault| fault.key().is_none()).map(|fault| fault.file.clone()).collect();
             let mut at_fault: BTreeSet<ObjectKey> = compile(&written, &BTreeSet::new()).faults().iter().filter_map(Fault::key).collect();
             at_fault.extend(before.values().filter(|object| garbled.contains(&object.file)).map(|object| object.key.clone()));
