@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Generous: reached only where something hangs.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 /// How much longer than promised something may take in a build without optimisation, beside whatever else the machine does: what waits for
 /// a tick or a timeout in the place of an event takes longer still.
 const UNOPTIMISED: u32 = 20;
