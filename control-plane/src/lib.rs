@@ -8,6 +8,7 @@ pub mod kubernetes;
 pub mod signing;
 pub mod spec;
 pub mod store;
+pub mod tenancy;
 pub mod trust;
 pub mod zones;
 

@@ -21,7 +21,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 use crate::{
@@ -36,14 +36,14 @@ use crate::{
         transfer::{self, TransferEvent, Transfers},
     },
     fleet::{Fleet, FleetEvent, ads},
-<<<<<<< HEAD
     inject::WebhookError,
-    kubernetes::InstallationError,
-=======
-    kubernetes::{InstallationError, crd::status::Place},
->>>>>>> kstore
+    kubernetes::{
+        Installation, InstallationError,
+        crd::status::Place,
+        trust::{TrustText, sign, vouch},
+    },
     say::say,
-    signing::{Signer, SigningError, set::SetError},
+    signing::{self, Signer, SigningError, set::SetError},
     sockets::Sockets,
     spec::{Kind, Object, ObjectKey, Spec},
     store::{
@@ -109,6 +109,8 @@ pub(crate) struct Plane {
     admin: PathBuf,
     /// Who vouches for sidecars, where they have identities.
     pub(crate) trust: Option<Arc<Trust>>,
+    /// Whom sidecars are to believe at their start, for those who give it to them in Kubernetes.
+    pub(crate) trust_text: Option<watch::Receiver<TrustText>>,
     /// Faults of the present files, for `status`; each was printed when it came.
     faults: Arc<Mutex<BTreeSet<String>>>,
     /// For the status of custom resources.
@@ -140,6 +142,8 @@ struct Origin {
     catalog: Catalog,
     loaded: Loaded,
     ledger: Option<Arc<Ledger>>,
+    /// Of the cluster: its replicas share the keys.
+    installation: Option<Installation>,
 }
 
 /// What happened.
@@ -179,12 +183,12 @@ impl Plane {
                 (None, None)
             }
         };
-        Self::start(dir, Origin { catalog, loaded, ledger: None }, (state, lock), config).await
+        Self::start(dir, Origin { catalog, loaded, ledger: None, installation: None }, (state, lock), config).await
     }
 
     /// The same of custom resources. One that has faults is as it was when it last had none, and its status says so; the others are served.
     /// `state`: a directory of our own, for what is fetched and transferred.
-    pub(crate) async fn open_cluster(client: &kube::Client, state: &Path, config: PlaneConfig) -> Result<Self, PlaneError> {
+    pub(crate) async fn open_cluster(installation: &Installation, state: &Path, config: PlaneConfig) -> Result<Self, PlaneError> {
         close_memory()?;
         let at = |error| PlaneError::Path { path: state.to_owned(), error };
         let lock = match lock(state) {
@@ -192,20 +196,20 @@ impl Plane {
             Err(fs::TryLockError::WouldBlock) => return Err(PlaneError::Served { dir: state.to_owned() }),
             Err(fs::TryLockError::Error(error)) => return Err(at(error)),
         };
-        let mut cluster = Cluster::new(client, state);
+        let mut cluster = Cluster::new(&installation.client, state);
         let ledger = cluster.ledger();
         cluster.listed().await;
         let mut catalog = Catalog::of_cluster(cluster);
         catalog.load_last_accepted();
         let mut loaded = catalog.load()?;
         loaded.delta = Delta::between(&[], &catalog.resources().collect::<Vec<_>>());
-        let origin = Origin { catalog, loaded, ledger: Some(ledger) };
+        let origin = Origin { catalog, loaded, ledger: Some(ledger), installation: Some(installation.clone()) };
         Self::start(PathBuf::from("the cluster"), origin, (Some(state.to_owned()), Some(lock)), config).await
     }
 
     async fn start(
         dir: PathBuf,
-        Origin { catalog, loaded, ledger }: Origin,
+        Origin { catalog, loaded, ledger, installation }: Origin,
         (state, lock): (Option<PathBuf>, Option<fs::File>),
         config: PlaneConfig,
     ) -> Result<Self, PlaneError> {
@@ -217,18 +221,35 @@ impl Plane {
         faults.iter().for_each(say);
         let sockets = config.sockets.map(|sockets| Sockets::new(&sockets).map_err(at(&sockets))).transpose()?;
         let (fleet, events) = Fleet::new();
-        match Signer::open(state.as_deref(), config.config_key.as_deref())? {
-            Some(signer) => fleet.sign(signer),
-            None => say("ringfence: nothing is signed, for there is no place for a configuration key: --config-key FILE"),
-        }
-        // It publishes: what it does is signed as all else.
-        let trust = match (&config.trust, &state) {
-            (None, _) => None,
-            (Some(_), None) => return Err(PlaneError::NowhereForKeys { dir }),
-            (Some(config), Some(state)) => {
-                let trust = Trust::open(trust::dir(state), config, fleet.clone(), trust::since_epoch())?;
-                tokio::spawn(trust.clone().run());
-                Some(trust)
+        let mut trust_text = None;
+        // What an authority publishes is signed as all else.
+        let trust = match &installation {
+            Some(Installation { client, namespace, .. }) => {
+                let config_keys = sign(client, namespace, &fleet).await?;
+                state.as_deref().map_or(Ok(()), |state| signing::publish(state, &config_keys))?;
+                match &config.trust {
+                    None => None,
+                    Some(config) => {
+                        let vouching = vouch(client, namespace, config, &fleet, config_keys).await?;
+                        trust_text = Some(vouching.text);
+                        Some(vouching.trust)
+                    }
+                }
+            }
+            None => {
+                match Signer::open(state.as_deref(), config.config_key.as_deref())? {
+                    Some(signer) => fleet.sign(signer),
+                    None => say("ringfence: nothing is signed, for there is no place for a configuration key: --config-key FILE"),
+                }
+                match (&config.trust, &state) {
+                    (None, _) => None,
+                    (Some(_), None) => return Err(PlaneError::NowhereForKeys { dir }),
+                    (Some(config), Some(state)) => {
+                        let trust = Trust::open(trust::dir(state), config, fleet.clone(), trust::since_epoch())?;
+                        tokio::spawn(trust.clone().run());
+                        Some(trust)
+                    }
+                }
             }
         };
         let state_dir = state.clone().unwrap_or_else(|| dir.join(STATE_DIR));
@@ -249,6 +270,7 @@ impl Plane {
             sockets,
             admin: config.admin,
             trust,
+            trust_text,
             faults: Arc::new(Mutex::new(faults)),
             ledger,
             unfed: BTreeMap::new(),

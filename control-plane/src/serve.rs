@@ -5,10 +5,11 @@ use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, time
 use crate::{
     admin::remote::AdminConfig,
     fleet::FleetEvent,
-    inject::{self, Settings, Webhook},
+    inject::{self, Capture, Settings, Webhook},
     kubernetes::{Installation, status},
     plane::{Plane, PlaneConfig, PlaneError, STATE_DIR, Step},
     say::say,
+    tenancy,
     trust::TrustConfig,
 };
 
@@ -61,12 +62,18 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
         Source::Kubernetes(KubernetesConfig { namespace, state_dir }) => {
             let installation = Installation::join(namespace.as_deref()).await?;
             let state_dir = state_dir.clone().unwrap_or_else(|| own.path().join(STATE_DIR));
-            let plane = Plane::open_cluster(&installation.client, &state_dir, plane).await?;
+            let plane = Plane::open_cluster(&installation, &state_dir, plane).await?;
             if let Some((listen, settings)) = config.webhook.clone() {
                 let webhook = Webhook { listen, settings, namespace: installation.namespace.clone() };
                 let (bound, serving) = inject::serve(installation.client.clone(), webhook, installation.leader.clone()).await?;
                 tokio::spawn(serving);
                 say(format_args!("ringfence: webhook on {bound}"));
+            }
+            // Without identities there are no sidecars in pods, and nothing to give their namespaces.
+            if let Some(trust) = plane.trust_text.clone() {
+                let pods_capture = config.webhook.as_ref().is_none_or(|(_, settings)| settings.capture == Capture::Redirect);
+                let settings = tenancy::Settings { system_namespace: installation.namespace.clone(), pods_capture };
+                tokio::spawn(tenancy::lead(installation.client.clone(), installation.leader.clone(), settings, trust));
             }
             if let Some(ledger) = plane.ledger.clone() {
                 let telling = tokio::spawn(status::run(installation.clone(), plane.fleet.clone(), ledger)).abort_handle();
@@ -82,8 +89,8 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
         say(format_args!("ringfence: plaintext on {}", plane.serve_dangerous_plaintext(address).await?));
     }
     if let (Some((address, _)), Some(trust)) = (&config.tls, plane.trust.clone()) {
-        let bundle = trust.bundle_file();
-        say(format_args!("ringfence: TLS on {}, trust bundle in {}", plane.serve_tls(trust, *address).await?, bundle.display()));
+        let bundle = trust.bundle_file().map(|file| format!(", trust bundle in {}", file.display())).unwrap_or_default();
+        say(format_args!("ringfence: TLS on {}{bundle}", plane.serve_tls(trust, *address).await?));
     }
     if let Some(address) = config.notify {
         say(format_args!("ringfence: notifications on {}", plane.serve_notify(address).await?));

@@ -16,6 +16,7 @@
 //! primary  named  who policy zones are transferred from: one whose zone a test may change; BIND
 //! ads             a sidecar's or an outsider's delta stream, message by message
 //! traffic         requests one after another
+//! ports           ports that are named before somebody listens there
 //! link            the network between a sidecar and its control plane, which may fail
 //! crowd           a thousand sidecars in one process
 //! collector       an OTLP collector
@@ -47,6 +48,7 @@ pub mod named;
 pub mod netns;
 pub mod packet;
 pub mod pod;
+pub mod ports;
 pub mod primary;
 pub mod process;
 pub mod procfs;
@@ -74,6 +76,7 @@ pub use link::Link;
 pub use named::Named;
 pub use netns::Net;
 pub use pod::Pod;
+pub use ports::free_port;
 pub use primary::Primary;
 pub use relay::Relay;
 pub use replica::Replica;
@@ -81,4 +84,4 @@ pub use sidecar::Sidecar;
 pub use site::Site;
 pub use traffic::Traffic;
 pub use upstream::Upstream;
-pub use wait::{DEADLINE, eventually};
+pub use wait::{DEADLINE, eventually, took_at_most};

@@ -1,7 +1,8 @@
 //! Requests one after another, and what came of them.
 
 use std::{
-    net::SocketAddr,
+    io,
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -30,12 +31,17 @@ pub struct Outcome {
 
 impl Traffic {
     pub fn start(address: SocketAddr, token: String) -> Self {
+        Self::by(move || TcpStream::connect(address), address, token)
+    }
+
+    /// On connections that are opened elsewhere.
+    pub fn by(connect: impl Fn() -> io::Result<TcpStream> + Send + 'static, address: SocketAddr, token: String) -> Self {
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (stopped, count) = (stop.clone(), answered.clone());
         let thread = thread::spawn(move || {
             let (mut outcome, mut last) = (Outcome::default(), Instant::now());
             while !stopped.load(Ordering::SeqCst) {
-                match get(address, "/traffic").bearer(&token).try_send() {
+                match connect().and_then(|stream| get(address, "/traffic").bearer(&token).try_send_on(stream)) {
                     Ok(reply) => {
                         assert_eq!(reply.status, 200, "{reply:?}");
                         outcome.silence = outcome.silence.max(last.elapsed());

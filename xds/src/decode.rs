@@ -29,8 +29,9 @@ use crate::{
     zone::HeldZone,
 };
 
+pub use dns::upstream as dns_upstream;
 pub use identity::issuer;
-pub use tenant::tenant;
+pub use tenant::{MAX_PEERS, tenant};
 pub use trust::trust_bundle;
 pub use workload::workload;
 pub use zone::{policy_zone, zone_chunk};

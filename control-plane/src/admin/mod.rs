@@ -144,8 +144,8 @@ impl Running {
                 let JoinRequest { workload, ttl_seconds } = serde_json::from_slice(&body).map_err(|error| bad(&error))?;
                 json(&JoinReply { token: self.trust()?.join_token(&workload, Duration::from_secs(ttl_seconds))? })
             }
-            (Method::POST, "/trust/rotate") => json(&self.trust()?.rotate(trust::since_epoch())?),
-            (Method::POST, "/trust/finish") => json(&self.trust()?.finish(trust::since_epoch())?),
+            (Method::POST, "/trust/rotate") => json(&self.trust()?.rotate(trust::since_epoch()).await?),
+            (Method::POST, "/trust/finish") => json(&self.trust()?.finish(trust::since_epoch()).await?),
             (_, "/status" | "/join" | "/trust/rotate" | "/trust/finish") => Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, String::new())),
             _ => Err(Refusal(StatusCode::NOT_FOUND, String::new())),
         }

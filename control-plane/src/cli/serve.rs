@@ -19,7 +19,7 @@ pub(super) struct ServeArgs {
     #[arg(required_unless_present_any = ["signed", "kubernetes"])]
     dir: Option<PathBuf>,
     /// Instead of a directory: the custom resources of the cluster that this runs in, or that KUBECONFIG names
-    #[arg(long, conflicts_with_all = ["dir", "signed"])]
+    #[arg(long, conflicts_with_all = ["dir", "signed", "config_key"])]
     kubernetes: bool,
     /// Namespace of the installation, for what the replicas share; default: that of the pod, or ringfence-system
     #[arg(long, requires = "kubernetes")]

@@ -3,6 +3,7 @@
 //! Takes objects as they were read; yields for each of them its resources, or what is wrong with it. Checks here what only the
 //! other objects can tell (references, conflicts); what a field means is the decoder's to judge, the same that the sidecars run.
 
+mod cluster;
 mod conflicts;
 mod operators;
 mod peers;
@@ -25,7 +26,9 @@ use ringfence_xds::{
     resource::{Kind as ResourceKind, Resource},
 };
 
+pub(crate) use peers::agreed;
 pub(crate) use references::{Reference, references};
+pub(crate) use resources::{platform as platform_body, tenant as tenant_body};
 
 use crate::spec::{Fault, Kind, Object, ObjectKey, Spec, TenantSpec, WorkloadSpec};
 
@@ -145,6 +148,7 @@ fn by_itself(object: &Object, taken: &BTreeSet<&str>) -> Own {
     let resources = resources::of(object, taken, &mut faults);
     public_suffix::check(object, &mut faults);
     peers::check(object, &mut faults);
+    cluster::check(object, &mut faults);
     faults.extend(resources.iter().flat_map(|resource| check_one(object, resource)));
     Own { taken: taken.iter().map(|name| (*name).into()).collect(), resources: resources.into(), faults }
 }

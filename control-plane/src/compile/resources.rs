@@ -47,7 +47,7 @@ pub(super) fn of(object: &Object, taken: &BTreeSet<&str>, faults: &mut Vec<Fault
     }
 }
 
-fn platform(spec: &PlatformSpec) -> proto::Platform {
+pub(crate) fn platform(spec: &PlatformSpec) -> proto::Platform {
     let egress = |spec: &PlatformEgressSpec| proto::PlatformEgress {
         deny: spec.deny.as_ref().map(|deny| proto::Prefixes { cidrs: deny.cidrs.clone() }),
         dangerous_allow_private: spec.dangerous_allow_private.clone(),
@@ -74,7 +74,7 @@ fn issuer(spec: &IssuerSpec) -> proto::Issuer {
     }
 }
 
-fn tenant(spec: &TenantSpec, name: &str, agreed: &BTreeSet<&str>) -> proto::Tenant {
+pub(crate) fn tenant(spec: &TenantSpec, name: &str, agreed: &BTreeSet<&str>) -> proto::Tenant {
     let identity = |identity: &crate::spec::IdentitySpec| {
         let values = identity.values.clone().unwrap_or_else(|| vec![name.to_owned()]);
         proto::Identity { issuer: identity.issuer.clone(), values }

@@ -31,10 +31,13 @@ const MAX_UNPROVEN_OF_ONE: usize = 64;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long a caller without an SVID may take to ask for one.
 const UNPROVEN: Duration = Duration::from_secs(30);
-/// A peer that has vanished is noticed after idle time and probes.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// A peer that has vanished is noticed after idle time and probes …
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
+/// … and sooner where it was sent something: probes wait for what is unacknowledged, which is sent again for a quarter of an hour (tcp(7)).
+/// Also ends one that takes nothing of it for so long.
+const UNACKNOWLEDGED_MS: u32 = 30_000;
 
 type TlsConnection = Connection<TlsStream<TcpStream>, Caller>;
 
@@ -80,14 +83,15 @@ impl Listening {
     }
 
     fn begin(&mut self, place: OwnedSemaphorePermit, io: TcpStream) {
-        let Ok(share) = self.unproven(&io) else { return };
+        let Ok(address) = address(&io) else { return };
+        let Ok(share) = self.unproven(address) else { return };
         let credentials = self.credentials.borrow().clone();
         let shares = self.shares.clone();
         self.handshakes.spawn(async move {
             keep_alive(&io).ok()?;
             let acceptor = TlsAcceptor::from(credentials.server.clone());
             let io = timeout(HANDSHAKE, acceptor.accept(io)).await.ok()?.ok()?;
-            let caller = Caller::of(io.get_ref().1.peer_certificates(), &credentials)?;
+            let caller = Caller::of(io.get_ref().1.peer_certificates(), address, &credentials)?;
             let (until, share) = match caller.peer() {
                 Some(peer) => (None, Some(shares.take(Holder::Id(peer.id().clone()), MAX_OF_ONE)?)),
                 None => (Some(Box::pin(tokio::time::sleep(UNPROVEN))), share),
@@ -96,18 +100,21 @@ impl Listening {
         });
     }
 
-    /// An address's share of the connections that have shown nothing; an error where it has it already. On loopback all share one.
-    fn unproven(&self, io: &TcpStream) -> Result<Option<Share>, io::Error> {
-        let address = io.peer_addr()?.ip().to_canonical();
-        if address.is_loopback() {
-            return Ok(None);
-        }
-        let holder = match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        };
-        self.shares.take(Holder::Address(holder), MAX_UNPROVEN_OF_ONE).map(Some).ok_or_else(|| io::ErrorKind::QuotaExceeded.into())
+    /// An address's share of the connections that have shown nothing; an error where it has it already.
+    fn unproven(&self, address: Option<IpAddr>) -> Result<Option<Share>, io::Error> {
+        let Some(address) = address else { return Ok(None) };
+        self.shares.take(Holder::Address(address), MAX_UNPROVEN_OF_ONE).map(Some).ok_or_else(|| io::ErrorKind::QuotaExceeded.into())
     }
+}
+
+/// The peer's, of IPv6 its /64 network; none on loopback, where all share one.
+fn address(io: &TcpStream) -> io::Result<Option<IpAddr>> {
+    let address = match io.peer_addr()?.ip().to_canonical() {
+        address if address.is_loopback() => return Ok(None),
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    };
+    Ok(Some(address))
 }
 
 /// The kernel's, which costs no memory here.
@@ -116,5 +123,6 @@ fn keep_alive(io: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(io, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(io, KEEPALIVE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(io, KEEPALIVE_PROBES)?;
+    sockopt::set_tcp_user_timeout(io, UNACKNOWLEDGED_MS)?;
     Ok(())
 }

@@ -4,6 +4,15 @@
 pub const TENANT_LABEL: &str = "ringfence.dev/tenant";
 /// On a namespace: the UID of the Tenant that it belongs to, so that a Tenant made anew under an old name finds nothing of its forerunner.
 pub const TENANT_UID_ANNOTATION: &str = "ringfence.dev/tenant-uid";
+/// On a tenant's namespace: [`FENCE_STANDS`] once its fence stands, and else no pod is admitted there.
+pub const FENCE_LABEL: &str = "ringfence.dev/fence";
+pub const FENCE_STANDS: &str = "standing";
+/// Not yet, or no longer.
+pub const FENCE_CLOSED: &str = "closed";
+/// On a tenant's namespace: which Pod Security Standard its pods are held to, by an admission policy that knows the sidecar.
+pub const POD_SECURITY_LABEL: &str = "ringfence.dev/pod-security";
+/// On a namespace, its pods' node selector, and as label and taint on nodes: the node pool of a tenant that has its own.
+pub const NODE_POOL: &str = "ringfence.dev/node-pool";
 /// On a pod: the Workload that its sidecar serves; default: the one that is named as the tenant. The Workload must be of the namespace's tenant.
 pub const WORKLOAD_LABEL: &str = "ringfence.dev/workload";
 /// On whatever the onboarding controller makes.

@@ -4,9 +4,11 @@ use std::{
     fs, io,
     io::Write,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use super::shared::SharedEpoch;
 use crate::say::say;
 
 /// The latest, in decimal.
@@ -16,6 +18,7 @@ const FILE: &str = "config.epoch";
 #[derive(Debug)]
 pub(super) struct Epochs {
     file: Option<PathBuf>,
+    shared: Option<Arc<SharedEpoch>>,
     last: u64,
     /// Whether it was said that the file cannot be written.
     told: bool,
@@ -26,7 +29,12 @@ impl Epochs {
     pub(super) fn open(dir: Option<&Path>) -> Self {
         let file = dir.map(|dir| dir.join(FILE));
         let kept = file.as_ref().and_then(|file| fs::read_to_string(file).ok());
-        Self { file, last: kept.and_then(|text| text.trim().parse().ok()).unwrap_or_default(), told: false }
+        Self { file, shared: None, last: kept.and_then(|text| text.trim().parse().ok()).unwrap_or_default(), told: false }
+    }
+
+    /// Of a replica among others.
+    pub(super) fn shared(shared: Arc<SharedEpoch>) -> Self {
+        Self { file: None, shared: Some(shared), last: 0, told: false }
     }
 
     pub(super) fn last(&self) -> u64 {
@@ -39,7 +47,13 @@ impl Epochs {
     }
 
     pub(super) fn at(&mut self, now: u64) -> u64 {
+        if let Some(shared) = &self.shared {
+            self.last = self.last.max(shared.others());
+        }
         self.last = now.max(self.last.saturating_add(1));
+        if let Some(shared) = &self.shared {
+            shared.used(self.last);
+        }
         if let Some(file) = &self.file {
             match keep(file, self.last) {
                 Ok(()) => self.told = false,

@@ -2,11 +2,13 @@
 //!
 //! 1. `key`: the private key, from a file;
 //! 2. `epoch`: when something is signed, as a number that only grows;
-//! 3. `set`: everything that is published as one signed file, for control planes that serve it without the key.
+//! 3. `shared`: both of replicas, in a Secret of Kubernetes;
+//! 4. `set`: everything that is published as one signed file, for control planes that serve it without the key.
 
 mod epoch;
 mod key;
 pub mod set;
+pub mod shared;
 
 #[cfg(test)]
 mod tests;
@@ -22,10 +24,10 @@ use ringfence_xds::{
     seal::{KeyError, SigningKey},
 };
 
-use crate::compile::Delta;
+use crate::{compile::Delta, kubernetes::secret::SecretError};
 use epoch::Epochs;
 
-pub use key::{PUBLIC_KEY, config_keys};
+pub use key::{PUBLIC_KEY, config_keys, publish};
 
 /// Below the state directory.
 pub const DIR: &str = "trust";
@@ -39,6 +41,8 @@ pub enum SigningError {
     Key { path: PathBuf, error: KeyError },
     #[error("{}: others may read or write it: chmod o-rwx", path.display())]
     Exposed { path: PathBuf },
+    #[error(transparent)]
+    Secret(#[from] SecretError),
 }
 
 /// Whoever holds the key.
@@ -58,8 +62,8 @@ impl Signer {
             (None, Some(dir)) => key::read_or_make(dir)?,
             (None, None) => return Ok(None),
         };
-        if let Some(dir) = &dir {
-            key::publish(dir, &key)?;
+        if let Some(state) = state {
+            publish(state, &key.public_pem())?;
         }
         Ok(Some(Self { key, epochs: Epochs::open(dir.as_deref()) }))
     }

@@ -5,6 +5,7 @@
 
 mod directory;
 mod fault;
+mod kubernetes;
 mod others;
 mod parse;
 mod position;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use directory::{Met, Scan, is_object_file, read_bounded, read_directory, read_directory_as_served, scan};
 pub(crate) use directory::{read_at_most, unreadable};
 pub use fault::{Fault, Position};
+pub use kubernetes::*;
 pub use others::{Disk, Others};
 pub use parse::{Parsed, parse, parse_resource};
 pub use types::*;

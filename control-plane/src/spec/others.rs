@@ -26,6 +26,11 @@ pub trait Others {
     fn transferred(&mut self, _name: &str, _origin: &rpz::Name) -> Option<(PathBuf, Option<Outcome>)> {
         None
     }
+
+    /// Whether objects stand in a cluster, where what they say of namespaces has a meaning, and not in files.
+    fn are_in_a_cluster(&self) -> bool {
+        false
+    }
 }
 
 /// Files as they are at the moment.

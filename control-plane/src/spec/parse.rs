@@ -147,6 +147,7 @@ impl<O: Others> Parse<'_, O> {
             match others.map_err(|fault| vec![fault]).and_then(|()| self.read_zone(&mut object)) {
                 Ok(()) => {
                     object.faults = self.parsed.faults.split_off(before);
+                    object.faults.extend(self.of_another_place(&object));
                     self.parsed.objects.push(Arc::new(object));
                 }
                 Err(faults) => self.parsed.faults.extend(faults),
@@ -187,6 +188,17 @@ impl<O: Others> Parse<'_, O> {
         {
             self.fault(*at, Some(kind), None, "metadata.name", format!("{NameError}, not {}", quoted(name)));
         }
+    }
+
+    /// What speaks of a cluster where there is none.
+    fn of_another_place(&self, object: &Object) -> Option<Fault> {
+        let speaks = match &object.spec {
+            Spec::Platform(platform) => platform.kubernetes.is_some(),
+            Spec::Tenant(tenant) => tenant.kubernetes.is_some(),
+            Spec::Issuer(_) | Spec::PolicyZone(_) | Spec::Workload(_) => false,
+        };
+        let refused = speaks && !self.others.are_in_a_cluster();
+        refused.then(|| object.fault("spec.kubernetes", "is for custom resources in a cluster: remove it from the file"))
     }
 
     fn read_jwks(&mut self, object: &mut Object) -> Result<(), Fault> {

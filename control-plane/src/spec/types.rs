@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::vocabulary;
+use super::{
+    kubernetes::{PlatformKubernetesSpec, TenantKubernetesSpec},
+    vocabulary,
+};
 use crate::{
     feed::{JwksUri, transfer::Primary},
     zones::CompiledZone,
@@ -221,6 +224,8 @@ pub struct TenantSpec {
     /// Absent: nowhere.
     pub egress: Option<TenantEgressSpec>,
     pub dns: Option<TenantDnsSpec>,
+    /// Of custom resources alone. Absent there: the defaults of each of its fields.
+    pub kubernetes: Option<TenantKubernetesSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -461,6 +466,8 @@ pub struct PlatformSpec {
     /// Who may ask the control plane over its admin listener. No sidecar is told of them.
     #[serde(default)]
     pub operators: Vec<OperatorSpec>,
+    /// Of custom resources alone.
+    pub kubernetes: Option<PlatformKubernetesSpec>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

@@ -46,6 +46,37 @@ pub(super) fn names(schema: &mut Schema) {
     each(schema, name);
 }
 
+/// Those that a tenant may have.
+pub(super) fn namespaces(schema: &mut Schema) {
+    rule(schema, "self.all(name, name != 'default' && !name.startsWith('kube-'))", "default and kube-* are the cluster's own: name others");
+    set(schema, "maxItems", 64);
+    each(schema, name);
+}
+
+pub(super) fn pod_security(schema: &mut Schema) {
+    one_of(schema, &["restricted", "baseline"]);
+    set(schema, "default", "restricted");
+}
+
+pub(super) fn quantity(schema: &mut Schema) {
+    rule(
+        schema,
+        "self.matches('^([0-9]+[.]?[0-9]*|[.][0-9]+)([numkMGTPE]|[KMGTPE]i)?$')",
+        "must be an amount that is not negative, such as 500m, 8 or 16Gi",
+    );
+    set(schema, "maxLength", 32);
+}
+
+/// Users, or groups of them.
+pub(super) fn admins(schema: &mut Schema) {
+    rule(schema, "self.all(name, !name.startsWith('system:'))", "system:* are the cluster's own: name persons, or groups of persons");
+    set(schema, "maxItems", 256);
+    each(schema, |item| {
+        set(item, "minLength", 1);
+        set(item, "maxLength", 256);
+    });
+}
+
 pub(super) fn zones(schema: &mut Schema) {
     set(schema, "maxItems", 64);
     each(schema, name);

@@ -1,6 +1,6 @@
 //! The gRPC service that issues SVIDs.
 //!
-//! Anybody who reaches the port may call it: what costs a signature comes after the proof, nothing waits for anything else, and an answer
+//! Anybody who reaches the port may call it: what costs a signature comes after the proof, nothing waits but for the API server, and an answer
 //! never says what was wrong with a proof.
 
 use std::{sync::Arc, time::Instant};
@@ -11,30 +11,44 @@ use ringfence_xds::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Caller, Trust, csr::public_key, proto, since_epoch};
+use super::{Caller, Trust, attempts::Attempts, csr::public_key, proto, review::ReviewError, since_epoch};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Issuing {
     trust: Arc<Trust>,
+    attempts: Arc<Attempts>,
 }
 
 impl Issuing {
     pub(crate) fn new(trust: Arc<Trust>) -> Self {
-        Self { trust }
+        Self { trust, attempts: Arc::default() }
     }
 
     /// Whom the caller has proven to be; a join token is still to be taken.
-    fn proven(&self, caller: &Caller, proof: Option<&Proof>) -> Result<Option<Member>, Status> {
-        match proof {
-            Some(Proof::JoinToken(token)) => Ok(self.trust.tokens.look(token, Instant::now())),
-            Some(Proof::ServiceAccountToken(_)) => Err(Status::unimplemented("service_account_token is not built yet")),
-            None => Ok(self.trust.live(caller).and_then(|peer| peer.member().cloned())),
+    async fn proven(&self, caller: &Caller, proof: Option<&Proof>) -> Result<Option<Member>, Status> {
+        let by_svid = || self.trust.live(caller).and_then(|peer| peer.member().cloned());
+        match (proof, &self.trust.reviewer) {
+            (Some(Proof::JoinToken(token)), _) => Ok(self.trust.tokens.look(token, Instant::now())),
+            (Some(Proof::ServiceAccountToken(token)), Some(reviewer)) => match reviewer.review(token, &self.trust.fleet).await {
+                Ok(member) => Ok(Some(member)),
+                Err(ReviewError::Refused(_)) => Ok(None),
+                // Who has an SVID goes on with it while the API server is away; who has none waits.
+                Err(ReviewError::Api(_) | ReviewError::Slow) => {
+                    by_svid().map(Some).ok_or_else(|| Status::unavailable("the proof cannot be looked at now"))
+                }
+            },
+            (Some(Proof::ServiceAccountToken(_)), None) => {
+                Err(Status::unimplemented("service_account_token is for a control plane in Kubernetes"))
+            }
+            // An SVID alone does not say that its pod is still there.
+            (None, Some(_)) => Ok(None),
+            (None, None) => Ok(by_svid()),
         }
     }
 
-    fn issue_to(&self, caller: &Caller, request: &IssueRequest) -> Result<IssueResponse, Status> {
+    async fn issue_to(&self, caller: &Caller, request: &IssueRequest) -> Result<IssueResponse, Status> {
         let unproven = || Status::unauthenticated("a proof of who you are is needed, and this is none");
-        let member = self.proven(caller, request.proof.as_ref())?.ok_or_else(unproven)?;
+        let member = self.proven(caller, request.proof.as_ref()).await?.ok_or_else(unproven)?;
         // What it was when the proof was made, and is no more, is proof of nothing. The control plane itself is no workload either.
         let present = match &member {
             Member::Workload { workload, .. } => self.trust.fleet.member(workload.as_str()),
@@ -64,6 +78,9 @@ impl CertificateAuthority for Issuing {
         if !caller.may_try() {
             return Err(Status::resource_exhausted("too many attempts on this connection"));
         }
-        self.issue_to(&caller, request.get_ref()).map(Response::new)
+        if !self.attempts.admit(caller.address()) {
+            return Err(Status::resource_exhausted("too many attempts: come again"));
+        }
+        self.issue_to(&caller, request.get_ref()).await.map(Response::new)
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! `csr` -> proof (`tokens`, or a live SVID) -> `authority` certifies. `rotation` decides which authority that is, `state` keeps it.
 
+mod attempts;
 mod authority;
 mod csr;
 mod given;
 mod issue;
 mod peer;
+mod review;
 mod rotation;
+mod shared;
 mod state;
 mod tokens;
 
@@ -17,6 +20,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::StreamExt;
+use kube::Client;
 use parking_lot::Mutex;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use ringfence_xds::{
@@ -30,9 +35,16 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::{compile::Delta, fleet::Fleet, say::say};
+use crate::{
+    compile::Delta,
+    fleet::Fleet,
+    kubernetes::secret::{SecretError, SharedSecret},
+    say::say,
+};
 use authority::{Authority, AuthorityError};
+use review::Reviewer;
 use rotation::{Member, Rotation};
+use shared::Shared;
 use state::StateDir;
 use tokens::JoinTokens;
 
@@ -42,6 +54,7 @@ pub(crate) use issue::Issuing;
 pub(crate) use peer::{Caller, Peer};
 pub use rotation::{Phase, RotationError};
 pub use state::StateError;
+pub(crate) use state::bundle_pem;
 pub use tokens::{DEFAULT_TTL as DEFAULT_JOIN_TTL, MAX_TTL as MAX_JOIN_TTL, TokenError};
 
 /// Of an X.509-SVID.
@@ -53,6 +66,8 @@ pub const DEFAULT_TRUST_DOMAIN: &str = "ringfence.internal";
 const LOOK: Duration = Duration::from_secs(5);
 /// … and, during a rotation, whether everybody has the new bundle.
 const LOOK_WHILE_ANNOUNCING: Duration = Duration::from_secs(1);
+/// How often a replica that starts begins anew because another did at the same time.
+const MAX_RACES: usize = 16;
 const ALPN: &[&[u8]] = &[b"h2"];
 
 /// What an operator decides of identities.
@@ -81,6 +96,8 @@ pub enum TrustError {
     NotVouchedFor(rustls::Error),
     #[error("there is no authority that certifies")]
     NoIssuer,
+    #[error("replicas that start with one state do not come to an end with each other")]
+    Restless,
     #[error("there is no Workload named {0:?}")]
     NoWorkload(String),
     #[error(transparent)]
@@ -110,40 +127,100 @@ pub struct TrustStatus {
 
 #[derive(Debug)]
 pub struct Trust {
-    dir: StateDir,
+    kept: Kept,
+    /// The operator's own authority, which no state keeps.
+    given: Option<Arc<Authority>>,
     ttl: Duration,
     fleet: Arc<Fleet>,
     tokens: JoinTokens,
+    /// Of service accounts' tokens, in Kubernetes.
+    reviewer: Option<Reviewer>,
+    /// Held while the authorities change: one change at a time.
+    changing: tokio::sync::Mutex<()>,
     rotation: Mutex<Rotation>,
     credentials: watch::Sender<Arc<Credentials>>,
+}
+
+/// Where the authorities are kept.
+#[derive(Debug)]
+enum Kept {
+    Dir(StateDir),
+    /// By all replicas.
+    Shared(Box<Shared>),
+}
+
+impl Kept {
+    async fn save(&self, rotation: &Rotation) -> Result<(), StateError> {
+        match self {
+            Self::Dir(dir) => dir.save(rotation),
+            Self::Shared(shared) => shared.save(rotation).await,
+        }
+    }
 }
 
 impl Trust {
     /// The authorities kept in the directory `dir`, or new ones where nothing was ever kept there; their bundle is published.
     pub fn open(dir: PathBuf, config: &TrustConfig, fleet: Arc<Fleet>, now: Duration) -> Result<Arc<Self>, TrustError> {
         let dir = StateDir::open(dir)?;
-        let kept = dir.load()?;
-        if let Some(other) = kept.as_ref().filter(|kept| kept.trust_domain != config.trust_domain) {
-            return Err(TrustError::OtherDomain(other.trust_domain.clone()));
-        }
-        let mut rotation = match (&config.given, kept) {
-            (Some(given), kept) => given.take_over(config, kept, now)?,
-            (None, Some(kept)) if kept.members.iter().any(|member| member.authority.is_none()) => return Err(TrustError::NotGiven),
-            (None, Some(kept)) => kept,
-            (None, None) => first(config, now)?,
-        };
-        rotation.longest_ttl = rotation.longest_ttl.max(config.svid_ttl);
-        rotation.advance(now, false);
+        let rotation = opened(config, dir.load()?, now)?;
         let credentials = Credentials::new(&rotation, config.svid_ttl, now)?;
         dir.save(&rotation)?;
-        publish(&fleet, &credentials.bundle);
-        let (tokens, credentials) = (JoinTokens::default(), watch::Sender::new(Arc::new(credentials)));
-        Ok(Arc::new(Self { dir, ttl: config.svid_ttl, fleet, tokens, rotation: Mutex::new(rotation), credentials }))
+        Ok(Self::new(Kept::Dir(dir), None, config, fleet, rotation, credentials))
     }
 
-    /// PEM: the present authorities, for sidecars that have none yet.
-    pub(crate) fn bundle_file(&self) -> PathBuf {
-        self.dir.bundle()
+    /// The same with a Secret, which other replicas have open too; and in Kubernetes sidecars prove by their pods who they are.
+    pub async fn open_shared(
+        secret: SharedSecret,
+        client: Client,
+        config: &TrustConfig,
+        fleet: Arc<Fleet>,
+        now: Duration,
+    ) -> Result<Arc<Self>, TrustError> {
+        let shared = Shared::new(secret);
+        for _ in 0..MAX_RACES {
+            let (kept, secret) = shared.load().await?.unzip();
+            shared.taken_up(secret);
+            let rotation = opened(config, kept, now)?;
+            let credentials = Credentials::new(&rotation, config.svid_ttl, now)?;
+            match shared.save(&rotation).await {
+                Ok(()) => {
+                    return Ok(Self::new(Kept::Shared(shared.into()), Some(Reviewer::new(client)), config, fleet, rotation, credentials));
+                }
+                Err(StateError::Secret(SecretError::Raced { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(TrustError::Restless)
+    }
+
+    fn new(
+        kept: Kept,
+        reviewer: Option<Reviewer>,
+        config: &TrustConfig,
+        fleet: Arc<Fleet>,
+        rotation: Rotation,
+        credentials: Credentials,
+    ) -> Arc<Self> {
+        publish(&fleet, &credentials.bundle);
+        Arc::new(Self {
+            kept,
+            given: rotation.given.clone(),
+            ttl: config.svid_ttl,
+            fleet,
+            tokens: JoinTokens::default(),
+            reviewer,
+            changing: tokio::sync::Mutex::default(),
+            rotation: Mutex::new(rotation),
+            credentials: watch::Sender::new(Arc::new(credentials)),
+        })
+    }
+
+    /// PEM: the present authorities, for sidecars that have none yet. `None`: they are not kept in files.
+    pub(crate) fn bundle_file(&self) -> Option<PathBuf> {
+        match &self.kept {
+            Kept::Dir(dir) => Some(dir.bundle()),
+            Kept::Shared(_) => None,
+        }
     }
 
     pub(crate) fn trust_domain(&self) -> TrustDomain {
@@ -167,14 +244,14 @@ impl Trust {
     }
 
     /// Begins to replace the present authority by a new one.
-    pub fn rotate(&self, now: Duration) -> Result<TrustStatus, TrustError> {
-        self.change(now, |rotation| Ok(rotation.begin(now)?))?;
+    pub async fn rotate(&self, now: Duration) -> Result<TrustStatus, TrustError> {
+        self.change(now, |rotation| Ok(rotation.begin(now)?)).await?;
         Ok(self.status())
     }
 
     /// Withdraws the authority that is retiring, before the last of its certificates has expired.
-    pub fn finish(&self, now: Duration) -> Result<TrustStatus, TrustError> {
-        self.change(now, |rotation| Ok(rotation.finish()?))?;
+    pub async fn finish(&self, now: Duration) -> Result<TrustStatus, TrustError> {
+        self.change(now, |rotation| Ok(rotation.finish()?)).await?;
         Ok(self.status())
     }
 
@@ -189,7 +266,7 @@ impl Trust {
 
     /// Renews, rotates and ends what time brings, until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
-        let mut told = String::new();
+        let mut told = Told::default();
         let mut credentials = self.credentials();
         loop {
             let look = if self.rotation.lock().is_announcing() { LOOK_WHILE_ANNOUNCING } else { LOOK };
@@ -197,32 +274,62 @@ impl Trust {
             if let Ok(Ok(())) = tokio::time::timeout(look, credentials.changed()).await {
                 continue;
             }
-            let failed = self.step(since_epoch()).err().map(|error| format!("ringfence: identities: {error}")).unwrap_or_default();
-            if failed != told && !failed.is_empty() {
-                say(&failed);
-            }
-            told = failed;
+            told.tell(self.step(since_epoch()).await);
         }
     }
 
+    /// Takes up what other replicas change, until it is dropped. Without replicas there is nothing to follow.
+    pub(crate) async fn follow(self: Arc<Self>) {
+        let Kept::Shared(shared) = &self.kept else { return };
+        let mut told = Told::default();
+        let mut changes = std::pin::pin!(shared.changes());
+        while changes.next().await.is_some() {
+            told.tell(self.catch_up(shared, since_epoch()).await);
+        }
+    }
+
+    async fn catch_up(&self, shared: &Shared, now: Duration) -> Result<(), TrustError> {
+        let _one = self.changing.lock().await;
+        let Some((mut next, secret)) = shared.load().await? else {
+            // Somebody deleted it. Made anew by the next replica that starts, it would be another authority, which no sidecar believes.
+            shared.taken_up(None);
+            let rotation = self.rotation.lock().clone();
+            return Ok(shared.save(&rotation).await?);
+        };
+        next.given.clone_from(&self.given);
+        if !next.is_same(&self.rotation.lock()) {
+            let credentials = Credentials::new(&next, self.ttl, now)?;
+            self.take_up(next, credentials, now);
+        }
+        shared.taken_up(Some(secret));
+        Ok(())
+    }
+
     /// What is due at `now`. Who is not vouched for any more is ended, whatever fails.
-    pub fn step(&self, now: Duration) -> Result<(), TrustError> {
-        let outcome = self.advance(now);
+    pub async fn step(&self, now: Duration) -> Result<(), TrustError> {
+        let outcome = self.advance(now).await;
         self.end_streams(now);
         outcome
     }
 
-    fn advance(&self, now: Duration) -> Result<(), TrustError> {
+    async fn advance(&self, now: Duration) -> Result<(), TrustError> {
         let (is_announcing, due) = {
             let rotation = self.rotation.lock();
             (rotation.is_announcing(), rotation.clone().advance(now, false))
         };
-        let acknowledged = is_announcing && self.fleet.has_trust_bundle_everywhere();
+        // Of several replicas none knows all sidecars: then the wait is as long as it may be.
+        let knows_all = matches!(self.kept, Kept::Dir(_));
+        let acknowledged = is_announcing && knows_all && self.fleet.has_trust_bundle_everywhere();
         if due || acknowledged {
-            self.change(now, |rotation| {
+            let advance = |rotation: &mut Rotation| {
                 rotation.advance(now, acknowledged);
                 Ok(())
-            })
+            };
+            match self.change(now, advance).await {
+                // It is due for all of them, and done.
+                Err(TrustError::State(StateError::Secret(SecretError::Raced { .. }))) => Ok(()),
+                changed => changed,
+            }
         } else if now >= self.credentials.borrow().renew_at {
             let renewed = Credentials::new(&self.rotation.lock(), self.ttl, now)?;
             self.credentials.send_replace(Arc::new(renewed));
@@ -239,18 +346,23 @@ impl Trust {
     }
 
     /// Written down before it is so; unchanged where that fails.
-    fn change(&self, now: Duration, edit: impl FnOnce(&mut Rotation) -> Result<(), TrustError>) -> Result<(), TrustError> {
-        let mut rotation = self.rotation.lock();
-        let mut next = rotation.clone();
+    async fn change(&self, now: Duration, edit: impl FnOnce(&mut Rotation) -> Result<(), TrustError>) -> Result<(), TrustError> {
+        let _one = self.changing.lock().await;
+        let mut next = self.rotation.lock().clone();
         edit(&mut next)?;
-        let credentials = Arc::new(Credentials::new(&next, self.ttl, now)?);
-        self.dir.save(&next)?;
+        let credentials = Credentials::new(&next, self.ttl, now)?;
+        self.kept.save(&next).await?;
+        self.take_up(next, credentials, now);
+        Ok(())
+    }
+
+    fn take_up(&self, next: Rotation, credentials: Credentials, now: Duration) {
+        let mut rotation = self.rotation.lock();
         *rotation = next;
         publish(&self.fleet, &credentials.bundle);
-        self.credentials.send_replace(credentials);
+        self.credentials.send_replace(Arc::new(credentials));
         drop(rotation);
         self.end_streams(now);
-        Ok(())
     }
 
     /// An SVID for `member`, whose `key` it is; its intermediates behind it.
@@ -295,6 +407,36 @@ impl Credentials {
         let server = Arc::new(server_config(&bundle, &svid, false, ALPN)?);
         Ok(Self { bundle: Arc::new(bundle), server, renew_at: now + ttl / 2 })
     }
+}
+
+/// What went wrong last: told when it begins and when it changes.
+#[derive(Debug, Default)]
+struct Told(String);
+
+impl Told {
+    fn tell(&mut self, outcome: Result<(), TrustError>) {
+        let failed = outcome.err().map(|error| format!("ringfence: identities: {error}")).unwrap_or_default();
+        if failed != self.0 && !failed.is_empty() {
+            say(&failed);
+        }
+        self.0 = failed;
+    }
+}
+
+/// What was `kept`, or a first authority, as of `now`.
+fn opened(config: &TrustConfig, kept: Option<Rotation>, now: Duration) -> Result<Rotation, TrustError> {
+    if let Some(other) = kept.as_ref().filter(|kept| kept.trust_domain != config.trust_domain) {
+        return Err(TrustError::OtherDomain(other.trust_domain.clone()));
+    }
+    let mut rotation = match (&config.given, kept) {
+        (Some(given), kept) => given.take_over(config, kept, now)?,
+        (None, Some(kept)) if kept.members.iter().any(|member| member.authority.is_none()) => return Err(TrustError::NotGiven),
+        (None, Some(kept)) => kept,
+        (None, None) => first(config, now)?,
+    };
+    rotation.longest_ttl = rotation.longest_ttl.max(config.svid_ttl);
+    rotation.advance(now, false);
+    Ok(rotation)
 }
 
 fn first(config: &TrustConfig, now: Duration) -> Result<Rotation, TrustError> {

@@ -1,6 +1,7 @@
 //! Who is at the other end of a connection.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -10,11 +11,11 @@ use std::{
 
 use ringfence_xds::{
     policy::{SpiffeId, TrustBundle, spiffe::Member},
-    trust::{spiffe_id, verify},
+    trust::{spiffe_id, validity, verify},
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::{Credentials, authority::not_after};
+use super::Credentials;
 
 /// Certificates that may be asked for on one connection: one is needed, and each costs a signature.
 const MAX_ATTEMPTS: u32 = 8;
@@ -26,6 +27,7 @@ pub(crate) struct Caller(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     peer: Option<Arc<Peer>>,
+    address: Option<IpAddr>,
     attempts: AtomicU32,
 }
 
@@ -42,8 +44,9 @@ pub(crate) struct Peer {
 }
 
 impl Caller {
-    /// After a handshake with `credentials`; `None`: what was shown cannot be read, which the handshake would have refused.
-    pub(crate) fn of(chain: Option<&[CertificateDer<'static>]>, credentials: &Credentials) -> Option<Self> {
+    /// After a handshake with `credentials`, from `address` if that is not shared by all; `None`: what was shown cannot be read, which the
+    /// handshake would have refused.
+    pub(crate) fn of(chain: Option<&[CertificateDer<'static>]>, address: Option<IpAddr>, credentials: &Credentials) -> Option<Self> {
         let peer = match chain {
             Some([end_entity, ..]) => {
                 let id = spiffe_id(end_entity).ok()?;
@@ -51,17 +54,21 @@ impl Caller {
                     member: id.member(),
                     id,
                     chain: chain.unwrap_or_default().to_vec(),
-                    not_after: not_after(end_entity)?,
+                    not_after: validity(end_entity).ok()?.end,
                     vouched: AtomicU64::new(credentials.bundle.sequence),
                 }))
             }
             _ => None,
         };
-        Some(Self(Arc::new(Inner { peer, attempts: AtomicU32::new(0) })))
+        Some(Self(Arc::new(Inner { peer, address, attempts: AtomicU32::new(0) })))
     }
 
     pub(crate) fn peer(&self) -> Option<&Arc<Peer>> {
         self.0.peer.as_ref()
+    }
+
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.0.address
     }
 
     /// Whether one more certificate may be asked for on this connection; counts it.

@@ -86,6 +86,13 @@ impl Rotation {
         self.members.iter().any(|member| matches!(member.phase, Phase::Announced { .. }))
     }
 
+    /// Whether it says nothing else than `other`.
+    pub(super) fn is_same(&self, other: &Rotation) -> bool {
+        let members =
+            |rotation: &Self| rotation.members.iter().map(|member| (member.certificate.clone(), member.phase)).collect::<Vec<_>>();
+        (self.sequence, self.longest_ttl) == (other.sequence, other.longest_ttl) && members(self) == members(other)
+    }
+
     /// A new authority joins the bundle.
     pub(super) fn begin(&mut self, now: Duration) -> Result<(), RotationError> {
         if self.given.is_some() {

@@ -1,4 +1,4 @@
-//! What outlives the process: the authorities with their keys, in one file that is replaced whole. Only its owner may have been at it;
+//! What outlives the process: the authorities with their keys, in one text. Here it is a file that is replaced whole. Only its owner may have been at it;
 //! whatever else is found is refused, and never made anew.
 
 use std::{
@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
+use ringfence_xds::policy::TrustBundle;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 
-use crate::pem::pem;
+use crate::{kubernetes::secret::SecretError, pem::pem};
 
 use super::{
     authority::Authority,
@@ -21,7 +22,7 @@ use super::{
 };
 
 /// The authorities, and their keys.
-const FILE: &str = "authorities.json";
+pub(super) const FILE: &str = "authorities.json";
 /// The trust bundle in PEM, for sidecars that have none yet.
 const BUNDLE: &str = "bundle.pem";
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -33,6 +34,8 @@ pub enum StateError {
     Io { path: PathBuf, error: io::Error },
     #[error("{}: {message}", path.display())]
     Bad { path: PathBuf, message: String },
+    #[error(transparent)]
+    Secret(#[from] SecretError),
 }
 
 /// The directory `trust/` of a control plane's state.
@@ -92,42 +95,16 @@ impl StateDir {
                 ))),
             };
         };
-        let written: Written = serde_json::from_slice(&text).map_err(|error| bad(format!("is damaged: {error}")))?;
-        let trust_domain = written.trust_domain.parse().map_err(|error| bad(format!("trustDomain: {error}")))?;
-        let member = |(i, authority): (usize, WrittenAuthority)| {
-            let bad = |error: &dyn std::fmt::Display| bad(format!("authorities[{i}]: {error}"));
-            let certificate = CertificateDer::from_pem_slice(authority.certificate.as_bytes()).map_err(|error| bad(&error))?;
-            let read = |key: String| Authority::read(&certificate, &key, Vec::new());
-            let held = authority.key.map(read).transpose().map_err(|error| bad(&error))?;
-            Ok(Member { certificate, authority: held.map(Arc::new), phase: authority.phase })
-        };
-        let members = written.authorities.into_iter().enumerate().map(member).collect::<Result<Vec<_>, _>>()?;
-        if members.is_empty() {
-            return Err(bad("is damaged: it has no authorities".into()));
-        }
-        let longest_ttl = Duration::from_secs(written.longest_ttl);
-        Ok(Some(Rotation { trust_domain, sequence: written.sequence, members, given: None, longest_ttl }))
+        decode(&text).map(Some).map_err(bad)
     }
 
     /// In the place of what was there, whole or not at all.
     pub(super) fn save(&self, rotation: &Rotation) -> Result<(), StateError> {
-        let authority = |member: &Member| WrittenAuthority {
-            certificate: pem("CERTIFICATE", &member.certificate),
-            key: member.authority.as_ref().map(|authority| authority.key_pem()),
-            phase: member.phase,
-        };
-        let written = Written {
-            trust_domain: rotation.trust_domain.to_string(),
-            sequence: rotation.sequence,
-            longest_ttl: rotation.longest_ttl.as_secs(),
-            authorities: rotation.members.iter().map(authority).collect(),
-        };
         let path = self.0.join(FILE);
-        let json = serde_json::to_vec_pretty(&written).map_err(|error| StateError::Io { path: path.clone(), error: error.into() })?;
+        let json = encode(rotation).map_err(|error| StateError::Io { path: path.clone(), error: error.into() })?;
         self.replace(&path, &json, true)?;
-        let bundle: String = rotation.members.iter().map(|member| pem("CERTIFICATE", &member.certificate)).collect();
         // After a crash it is written anew from the other.
-        self.replace(&self.bundle(), bundle.as_bytes(), false)
+        self.replace(&self.bundle(), bundle_pem(&rotation.bundle()).as_bytes(), false)
     }
 
     /// `durable`: it is to be there after a loss of power.
@@ -146,6 +123,44 @@ impl StateDir {
         };
         replace().map_err(|error| StateError::Io { path: path.into(), error })
     }
+}
+
+pub(super) fn encode(rotation: &Rotation) -> serde_json::Result<Vec<u8>> {
+    let authority = |member: &Member| WrittenAuthority {
+        certificate: pem("CERTIFICATE", &member.certificate),
+        key: member.authority.as_ref().map(|authority| authority.key_pem()),
+        phase: member.phase,
+    };
+    serde_json::to_vec_pretty(&Written {
+        trust_domain: rotation.trust_domain.to_string(),
+        sequence: rotation.sequence,
+        longest_ttl: rotation.longest_ttl.as_secs(),
+        authorities: rotation.members.iter().map(authority).collect(),
+    })
+}
+
+/// The error says what is wrong with the text.
+pub(super) fn decode(text: &[u8]) -> Result<Rotation, String> {
+    let written: Written = serde_json::from_slice(text).map_err(|error| format!("is damaged: {error}"))?;
+    let trust_domain = written.trust_domain.parse().map_err(|error| format!("trustDomain: {error}"))?;
+    let member = |(i, authority): (usize, WrittenAuthority)| {
+        let bad = |error: &dyn std::fmt::Display| format!("authorities[{i}]: {error}");
+        let certificate = CertificateDer::from_pem_slice(authority.certificate.as_bytes()).map_err(|error| bad(&error))?;
+        let read = |key: String| Authority::read(&certificate, &key, Vec::new());
+        let held = authority.key.map(read).transpose().map_err(|error| bad(&error))?;
+        Ok(Member { certificate, authority: held.map(Arc::new), phase: authority.phase })
+    };
+    let members = written.authorities.into_iter().enumerate().map(member).collect::<Result<Vec<_>, String>>()?;
+    if members.is_empty() {
+        return Err("is damaged: it has no authorities".into());
+    }
+    let longest_ttl = Duration::from_secs(written.longest_ttl);
+    Ok(Rotation { trust_domain, sequence: written.sequence, members, given: None, longest_ttl })
+}
+
+/// The authorities of a bundle, for whoever is given them in a file.
+pub(crate) fn bundle_pem(bundle: &TrustBundle) -> String {
+    bundle.authorities.iter().map(|authority| pem("CERTIFICATE", authority)).collect()
 }
 
 /// A file of secrets; `None`: there is none.

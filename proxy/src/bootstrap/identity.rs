@@ -35,8 +35,10 @@ pub enum IdentitySource {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum ProofSource {
     JoinToken(JoinToken),
-    /// A projected token of a Kubernetes service account, bound to the control plane's audience. Read anew for every use.
-    ServiceAccountToken(PathBuf),
+    /// A projected token of a Kubernetes service account, for the control plane's audience and bound to this pod. Read anew for every use.
+    ServiceAccountToken {
+        file: PathBuf,
+    },
 }
 
 /// Good once; so a state directory must keep what it was exchanged for.
@@ -65,9 +67,6 @@ pub(super) fn check(bootstrap: &Bootstrap) -> Result<(), (&'static str, String)>
         IdentitySource::ControlPlane(proof) => {
             if !is_tls {
                 return Err(("identity.source.controlPlane", "requires controlPlane.tls, where it is asked".into()));
-            }
-            if matches!(proof, ProofSource::ServiceAccountToken(_)) {
-                return Err(("identity.source.controlPlane.serviceAccountToken", "is not built yet: use joinToken".into()));
             }
             if identity.bundle.is_none() {
                 return Err(("identity.bundle", "is required with source.controlPlane".into()));

@@ -38,6 +38,15 @@ pub enum DialError {
     Http(String),
 }
 
+impl DialError {
+    /// The trust bundle does not vouch for what the peer showed.
+    pub fn is_distrust(&self) -> bool {
+        let Self::Io(error) = self else { return false };
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+    }
+}
+
 pub async fn unix(path: &Path) -> Result<Channel, DialError> {
     in_time(async { channel(UnixStream::connect(path).await?).await }).await
 }

@@ -1,4 +1,5 @@
-//! The control plane's CA as the source: a new key for each SVID, issued on proof the first time and on the SVID itself from then on.
+//! The control plane's CA as the source: a new key for each SVID, issued on proof the first time and on the SVID itself from then on, beside
+//! which a pod's sidecar shows its token.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use super::{
-    CurrentTrust, Me, Publisher,
+    CurrentTrust, Me, Publisher, Trust,
     clock::Clock,
     kept::Kept,
     proof::{Proof, ProofError},
@@ -59,6 +60,7 @@ pub(super) struct Issuance {
     /// None: a restart begins anew.
     pub(super) kept: Option<Kept>,
     pub(super) trust: CurrentTrust,
+    pub(super) bundles: Arc<Trust>,
     pub(super) publisher: Publisher,
     pub(super) clock: Clock,
 }
@@ -67,7 +69,7 @@ impl Issuance {
     pub(super) async fn run(mut self) {
         let mut schedule = Schedule::new();
         self.restore(&mut schedule);
-        let mut failure = Failure::default();
+        let mut by_proof = false;
         loop {
             let current = self.publisher.current();
             let expiry = current.as_ref().map_or(Duration::MAX, |svid| svid.not_after);
@@ -83,17 +85,19 @@ impl Issuance {
                     continue;
                 }
             }
-            match self.obtain(current.as_deref(), failure.by_proof).await {
+            match self.obtain(current.as_deref(), by_proof).await {
                 Ok(svid) => {
                     schedule.obtained(&svid, self.clock.now(), random());
-                    failure = Failure::default();
+                    by_proof = false;
                     self.publisher.publish(Some(Arc::new(svid)));
                 }
                 Err(error) => {
                     schedule.failed(self.clock.now(), random());
-                    self.publisher.metrics.identity_renewal_failures.inc();
-                    failure.tell(&error.to_string());
-                    failure.by_proof = !failure.by_proof;
+                    if matches!(&error, IssueError::Dial(error) if error.is_distrust()) {
+                        self.read_bundle_again();
+                    }
+                    self.publisher.fail(error.to_string());
+                    by_proof = !by_proof;
                 }
             }
         }
@@ -112,6 +116,14 @@ impl Issuance {
         }
     }
 
+    fn read_bundle_again(&self) {
+        match self.bundles.read_again() {
+            Ok(true) => notice("identity: the control plane is judged by the trust bundle that its file holds now"),
+            Ok(false) => {}
+            Err(error) => notice(format_args!("identity.bundle: read again: {error}")),
+        }
+    }
+
     fn hurry_if_withdrawn(&self, current: Option<&Svid>, schedule: &mut Schedule) {
         let now = self.clock.now();
         let is_withdrawn = |svid: &Svid, bundle: &TrustBundle| !svid::is_vouched_for(svid, bundle, now);
@@ -126,7 +138,7 @@ impl Issuance {
     /// the authority that issued it.
     async fn obtain(&mut self, current: Option<&Svid>, by_proof: bool) -> Result<Svid, IssueError> {
         match current {
-            Some(svid) if !by_proof => self.ask(Some(svid), None).await,
+            Some(svid) if !by_proof => self.ask(Some(svid), self.proof.beside_svid()?).await,
             _ => {
                 let proof = self.proof.shown().await?;
                 let issued = self.ask(None, Some(proof)).await;
@@ -167,22 +179,6 @@ impl Issuance {
             notice(format_args!("identity: the SVID cannot be kept for a restart: {error}"));
         }
         Ok(svid)
-    }
-}
-
-/// What keeps going wrong is told when it begins and when it changes, not at each attempt.
-#[derive(Debug, Default)]
-pub(super) struct Failure {
-    told: String,
-    by_proof: bool,
-}
-
-impl Failure {
-    pub(super) fn tell(&mut self, message: &str) {
-        if self.told != message {
-            notice(format_args!("identity: {message}"));
-            message.clone_into(&mut self.told);
-        }
     }
 }
 

@@ -32,13 +32,13 @@ pub(super) enum ProofError {
     Stdin(TokenError),
     #[error("standard input, for the join token: it has not ended after {} s", STDIN_TIMEOUT.as_secs())]
     StdinOpen,
-    #[error("the join token of standard input is used up: start this sidecar with a new one")]
+    #[error("the join token of standard input is used up: start this sidecar with a new one, of `ringfence join`")]
     Spent,
     #[error("{}: {error}", path.display())]
     Token { path: PathBuf, error: TokenError },
     #[error("{}: {error}", path.display())]
     File { path: PathBuf, error: PrivateFileError },
-    #[error("{}: there is no join token: it is used up, or not there yet", path.display())]
+    #[error("{}: there is no join token: it is used up, or not there yet; write a new one of `ringfence join` there", path.display())]
     NoFile { path: PathBuf },
 }
 
@@ -83,7 +83,7 @@ impl Proof {
         match source {
             ProofSource::JoinToken(JoinToken::Stdin) => Self::Stdin(Stdin::Reading(read_apart(unbuffered_stdin))),
             ProofSource::JoinToken(JoinToken::File(path)) => Self::JoinTokenFile(path.clone()),
-            ProofSource::ServiceAccountToken(path) => Self::ServiceAccountToken(path.clone()),
+            ProofSource::ServiceAccountToken { file } => Self::ServiceAccountToken(file.clone()),
         }
     }
 
@@ -102,12 +102,16 @@ impl Proof {
                 let token = read(&**bytes).map_err(|error| ProofError::Token { path: path.clone(), error })?;
                 Ok(issue_request::Proof::JoinToken(token.0.to_string()))
             }
-            Self::ServiceAccountToken(path) => {
-                // Kubernetes swaps it through symbolic links.
-                let token = fs::File::open(&*path).map_err(TokenError::Io).and_then(read);
-                let token = token.map_err(|error| ProofError::Token { path: path.clone(), error })?;
-                Ok(issue_request::Proof::ServiceAccountToken(token.0.to_string()))
-            }
+            Self::ServiceAccountToken(path) => service_account_token(path),
+        }
+    }
+
+    /// What goes with the SVID itself: with a service account's token it is told that the pod is still there, so that an SVID that was
+    /// stolen without it, or outlived its pod, is renewed for nobody. Of a join token there is none: it is good once.
+    pub(super) fn beside_svid(&self) -> Result<Option<issue_request::Proof>, ProofError> {
+        match self {
+            Self::ServiceAccountToken(path) => service_account_token(path).map(Some),
+            Self::Stdin(_) | Self::JoinTokenFile(_) => Ok(None),
         }
     }
 
@@ -142,6 +146,13 @@ impl Stdin {
             Self::Reading(_) | Self::Spent => Err(ProofError::Spent),
         }
     }
+}
+
+/// Kubernetes puts another in its place through symbolic links.
+fn service_account_token(path: &Path) -> Result<issue_request::Proof, ProofError> {
+    let token = fs::File::open(path).map_err(TokenError::Io).and_then(read);
+    let token = token.map_err(|error| ProofError::Token { path: path.into(), error })?;
+    Ok(issue_request::Proof::ServiceAccountToken(token.0.to_string()))
 }
 
 fn remove(path: &Path) {

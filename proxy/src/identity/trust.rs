@@ -1,8 +1,12 @@
 //! The trust bundle in force. It only goes forward: an authority that was withdrawn is not believed again because somebody sends an
 //! earlier bundle.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use parking_lot::Mutex;
 use ringfence_policy::{TrustBundle, TrustDomain};
 use ringfence_xds::{
     decode::{self, Fault},
@@ -28,17 +32,48 @@ pub struct Trust {
     trust_domain: TrustDomain,
     /// Whether bundles come with the policy: not where the Workload API tells them.
     from_stream: bool,
+    /// The bootstrap's, of a sidecar that is told bundles by the control plane.
+    file: Option<PathBuf>,
+    /// Authorities that bundles before the present one had and it has not: not to be believed again.
+    withdrawn: Mutex<Vec<Arc<[u8]>>>,
     bundle: watch::Sender<Option<Arc<TrustBundle>>>,
 }
 
 impl Trust {
     /// Begins with a PEM file of authorities. Its sequence is 0: any bundle that the control plane tells, now or before a restart, is later.
     pub fn read(trust_domain: &TrustDomain, path: &Path) -> Result<Self, TrustError> {
-        let certificates = CertificateDer::pem_file_iter(path)?;
-        let authorities = certificates.map(|certificate| Ok(certificate?.to_vec().into())).collect::<Result<_, pem::Error>>()?;
-        let body = proto::TrustBundle { trust_domain: trust_domain.to_string(), sequence: 0, authorities };
-        let bundle = decode::trust_bundle(TRUST_BUNDLE, &body).map_err(TrustError::Bundle)?;
-        Ok(Self::new(trust_domain, true, Some(bundle)))
+        Ok(Self { file: Some(path.into()), ..Self::new(trust_domain, true, Some(read(trust_domain, path)?)) })
+    }
+
+    /// The control plane is not vouched for: what the file has come to say while nobody told us (its authorities were all replaced meanwhile,
+    /// and Kubernetes mounts the present ones) is as good as at a start. But for a withdrawn authority: the file may be an old one. Whether
+    /// another bundle is in force now.
+    pub(super) fn read_again(&self) -> Result<bool, TrustError> {
+        let Some(file) = &self.file else { return Ok(false) };
+        let read = read(&self.trust_domain, file)?;
+        let withdrawn = self.withdrawn.lock().clone();
+        if read.authorities.iter().any(|authority| withdrawn.contains(authority)) {
+            return Ok(false);
+        }
+        Ok(self.replace(|current| current.is_none_or(|current| current.authorities != read.authorities).then(|| read.authorities.clone())))
+    }
+
+    /// Counts bundles that nobody else has counted. Whether there is another now.
+    fn replace(&self, other: impl FnOnce(Option<&TrustBundle>) -> Option<Vec<Arc<[u8]>>>) -> bool {
+        self.bundle.send_if_modified(|current| {
+            let Some(authorities) = other(current.as_deref()) else { return false };
+            let sequence = current.as_ref().map_or(1, |current| current.sequence + 1);
+            self.put(current, Arc::new(TrustBundle { trust_domain: self.trust_domain.clone(), sequence, authorities }));
+            true
+        })
+    }
+
+    fn put(&self, current: &mut Option<Arc<TrustBundle>>, next: Arc<TrustBundle>) {
+        let mut withdrawn = self.withdrawn.lock();
+        withdrawn.retain(|authority| !next.authorities.contains(authority));
+        let before = current.iter().flat_map(|current| &current.authorities);
+        withdrawn.extend(before.filter(|authority| !next.authorities.contains(authority)).cloned());
+        *current = Some(next);
     }
 
     /// Begins with none, and takes none of the stream.
@@ -47,7 +82,8 @@ impl Trust {
     }
 
     pub(super) fn new(trust_domain: &TrustDomain, from_stream: bool, bundle: Option<TrustBundle>) -> Self {
-        Self { trust_domain: trust_domain.clone(), from_stream, bundle: watch::Sender::new(bundle.map(Arc::new)) }
+        let (file, withdrawn) = Default::default();
+        Self { trust_domain: trust_domain.clone(), from_stream, file, withdrawn, bundle: watch::Sender::new(bundle.map(Arc::new)) }
     }
 
     pub fn subscribe(&self) -> CurrentTrust {
@@ -81,7 +117,7 @@ impl Trust {
             self.bundle.send_if_modified(|current| {
                 let is_new = current.as_ref().is_none_or(|current| current.sequence < bundle.sequence);
                 if is_new {
-                    *current = Some(bundle.clone());
+                    self.put(current, bundle.clone());
                 }
                 is_new
             });
@@ -90,15 +126,15 @@ impl Trust {
 
     /// Puts in force what the Workload API tells, which counts nothing: each other set of authorities is counted here.
     pub(super) fn told(&self, authorities: Vec<Arc<[u8]>>) {
-        self.bundle.send_if_modified(|current| {
-            let is_new = current.as_ref().is_none_or(|current| current.authorities != authorities);
-            if is_new {
-                let sequence = current.as_ref().map_or(1, |current| current.sequence + 1);
-                *current = Some(Arc::new(TrustBundle { trust_domain: self.trust_domain.clone(), sequence, authorities }));
-            }
-            is_new
-        });
+        self.replace(|current| current.is_none_or(|current| current.authorities != authorities).then_some(authorities));
     }
+}
+
+fn read(trust_domain: &TrustDomain, path: &Path) -> Result<TrustBundle, TrustError> {
+    let certificates = CertificateDer::pem_file_iter(path)?;
+    let authorities = certificates.map(|certificate| Ok(certificate?.to_vec().into())).collect::<Result<_, pem::Error>>()?;
+    let body = proto::TrustBundle { trust_domain: trust_domain.to_string(), sequence: 0, authorities };
+    decode::trust_bundle(TRUST_BUNDLE, &body).map_err(TrustError::Bundle)
 }
 
 #[cfg(test)]

@@ -72,6 +72,25 @@ pub fn is_private(prefix: &IpNet) -> bool {
     }
 }
 
+/// What is public but for [`special_prefixes`], as far as prefixes can say it: an ISATAP address is told by its end.
+pub fn public_prefixes() -> Vec<IpNet> {
+    rows().filter(|(_, class)| *class == Public).map(|(prefix, _)| prefix).collect()
+}
+
+/// What is set aside, whatever stands around it.
+pub fn special_prefixes() -> Vec<IpNet> {
+    IpNet::aggregate(&rows().filter(|(prefix, class)| *class != Public && prefix.prefix_len() > 0).map(|(prefix, _)| prefix).collect())
+}
+
+fn rows() -> impl Iterator<Item = (IpNet, AddressClass)> {
+    let v4 = V4.iter().map(|&(address, length, class)| (address.into(), length, class));
+    let v6 = V6.iter().map(|&(address, length, class)| (address.into(), length, class));
+    v4.chain(v6).filter_map(|(address, length, class): (IpAddr, u32, _)| {
+        // A table's length is one of its family's.
+        Some((IpNet::new(address, u8::try_from(length).ok()?).ok()?, class))
+    })
+}
+
 /// The IANA IPv4 Special-Purpose Address Registry, multicast (RFC 5771) and the clouds' own addresses. The first match holds.
 /// Not split: pieces of a block that the registry calls reachable (192.0.0.9, .10) are anycast addresses of routers, not of servers.
 const V4: &[(Ipv4Addr, u32, AddressClass)] = &[

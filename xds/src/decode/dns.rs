@@ -79,7 +79,8 @@ pub(super) fn serve_stale(text: &str, faults: &mut Faults) -> Option<Duration> {
 }
 
 /// `SCHEME://ADDRESS[:PORT][/PATH][#NAME]`: between `//` and the path stands what is connected to, behind `#` whom it must prove to be.
-fn upstream(text: &str) -> Result<DnsUpstream, &'static str> {
+/// The error says what it must be instead.
+pub fn upstream(text: &str) -> Result<DnsUpstream, &'static str> {
     const WANTED: &str = "must be an IP address with perhaps a port, behind udp://, tcp://, tls:// or https://, e.g. udp://192.0.2.53, \
                           tcp://[2001:db8::53]:5353, tls://192.0.2.53#dns.example or https://192.0.2.53/dns-query#dns.example";
     let (scheme, rest) = text.split_once("://").ok_or(WANTED)?;

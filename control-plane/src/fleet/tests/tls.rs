@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use futures_util::FutureExt;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use ringfence_xds::{
     generated::resource::{IssueRequest, IssueResponse, certificate_authority_client::CertificateAuthorityClient, issue_request::Proof},
@@ -13,8 +14,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::TlsConnector;
 
 use super::*;
-use crate::trust::{DEFAULT_SVID_TTL, MIN_SVID_TTL, Trust, TrustConfig, since_epoch};
+use crate::trust::{DEFAULT_SVID_TTL, MIN_SVID_TTL, Phase, Trust, TrustConfig, since_epoch};
 
+mod cluster;
 mod distinguisher;
 
 pub(super) struct Secured {
@@ -220,9 +222,9 @@ async fn a_request_that_cannot_be_granted_uses_nothing_up() {
     let bad = IssueRequest { csr: b"garbage".to_vec().into(), ..good.clone() };
     let status = issue(&channel, bad).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "csr must be a PKCS#10 certificate request in DER"));
-    let not_built = IssueRequest { proof: Some(Proof::ServiceAccountToken("x".into())), ..good.clone() };
-    let status = issue(&channel, not_built).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unimplemented, "service_account_token is not built yet"));
+    let elsewhere = IssueRequest { proof: Some(Proof::ServiceAccountToken("x".into())), ..good.clone() };
+    let status = issue(&channel, elsewhere).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unimplemented, "service_account_token is for a control plane in Kubernetes"));
     let huge = IssueRequest { csr: vec![0; 20_000].into(), ..good.clone() };
     assert_eq!(issue(&channel, huge).await.unwrap_err().code(), Code::OutOfRange);
     issue(&channel, good.clone()).await.unwrap();
@@ -244,7 +246,7 @@ async fn a_stream_ends_when_its_sidecar_is_not_who_it_was() {
     let edits: [Edit<'_>; 3] = [
         ("the workload is another tenant's", &|| served.fleet.publish(upserts(vec![dedicated("api", "globex")]))),
         ("the workload is gone", &|| served.fleet.publish(Delta { upserts: Vec::new(), removed: vec![(Kind::Workload, "api".into())] })),
-        ("the SVID has expired", &|| served.trust.step(now + DEFAULT_SVID_TTL + MIN_SVID_TTL).unwrap()),
+        ("the SVID has expired", &|| served.trust.step(now + DEFAULT_SVID_TTL + MIN_SVID_TTL).now_or_never().unwrap().unwrap()),
     ];
     for (what, edit) in edits {
         served.fleet.publish(upserts(vec![dedicated("api", "acme")]));
@@ -255,7 +257,7 @@ async fn a_stream_ends_when_its_sidecar_is_not_who_it_was() {
             "api",
             &proto::Workload { tenant: "acme".into(), issuers: vec!["sso".into()], ..Default::default() },
         )]));
-        served.trust.step(now).unwrap();
+        served.trust.step(now).await.unwrap();
         sidecar.requests.send(request("api", Kind::Tenant, &["missing"])).await.unwrap();
         let response = sidecar.response().await.unwrap().unwrap();
         assert_eq!(response.removed_resources, ["missing"], "{what}");
@@ -273,18 +275,18 @@ async fn an_authority_is_rotated_under_live_streams() {
     let (_old, mut before) = served.sidecar(&old, request("api", Kind::TrustBundle, &["trust-bundle"])).await.unwrap();
     let first = before.response().await.unwrap().unwrap();
     before.answer(&first, None).await;
-    served.trust.rotate(now).unwrap();
+    served.trust.rotate(now).await.unwrap();
     let second = before.response().await.unwrap().unwrap();
     let body = second.resources[0].resource.as_ref().unwrap();
     let bundle = <proto::TrustBundle as prost::Message>::decode(body.value.as_slice()).unwrap();
     assert_eq!((bundle.sequence, bundle.authorities.len()), (2, 2));
     let believed_before = TrustBundle { sequence: 1, authorities: served.bundle().authorities[..1].to_vec(), ..(*served.bundle()).clone() };
     let issuer_is_old = |svid: &Svid| verify(&believed_before, &svid.key.cert, UnixTime::since_unix_epoch(now)).is_ok();
-    served.trust.step(now).unwrap();
+    served.trust.step(now).await.unwrap();
     assert!(issuer_is_old(&served.svid(API)), "not everybody has the bundle");
     before.answer(&second, None).await;
     until("it is acknowledged", || served.fleet.has_trust_bundle_everywhere()).await;
-    served.trust.step(now).unwrap();
+    served.trust.step(now).await.unwrap();
     let new = served.svid(API);
     assert!(!issuer_is_old(&new));
     let (_new, mut after) = served.sidecar(&new, request("api/2", Kind::Tenant, &["acme"])).await.unwrap();
@@ -294,7 +296,7 @@ async fn an_authority_is_rotated_under_live_streams() {
     let config = Arc::new(client_config(&believed_before, Some(&old), expected, &[b"h2"]).unwrap());
     let io = TcpStream::connect(served.address).await.unwrap();
     TlsConnector::from(config).connect(ServerName::from(served.address.ip()), io).await.unwrap();
-    served.trust.finish(now).unwrap();
+    served.trust.finish(now).await.unwrap();
     let third = before.response().await;
     // The bundle without its authority may reach it, or not; then it ends.
     let status = match third {

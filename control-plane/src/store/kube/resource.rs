@@ -151,4 +151,8 @@ impl Others for Beside<'_> {
     fn transferred(&mut self, name: &str, origin: &rpz::Name) -> Option<(PathBuf, Option<Outcome>)> {
         Disk { state_dir: Some(self.state_dir) }.transferred(name, origin)
     }
+
+    fn are_in_a_cluster(&self) -> bool {
+        true
+    }
 }

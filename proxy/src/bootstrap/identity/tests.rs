@@ -28,6 +28,10 @@ fn every_source_is_read() {
             r#"{"controlPlane": {"joinToken": {"file": "t"}}}"#,
             IdentitySource::ControlPlane(ProofSource::JoinToken(JoinToken::File("t".into()))),
         ),
+        (
+            r#"{"controlPlane": {"serviceAccountToken": {"file": "t"}}}"#,
+            IdentitySource::ControlPlane(ProofSource::ServiceAccountToken { file: "t".into() }),
+        ),
     ] {
         let bootstrap = read(&json(TLS, &identity(BUNDLE, source), STATE)).unwrap();
         assert_eq!(bootstrap.control_plane, ControlPlane::Tls("127.0.0.1:15010".into()));
@@ -42,13 +46,13 @@ fn every_source_is_read() {
 #[test]
 fn faults_name_the_field() {
     let good = identity(BUNDLE, TOKEN);
-    let account = r#"{"controlPlane": {"serviceAccountToken": "t"}}"#;
+    let account = r#"{"controlPlane": {"serviceAccountToken": {"path": "t"}}}"#;
     for (text, wanted) in [
         (r#"{"workload": "api", "controlPlane": {"tls": "127.0.0.1:1"}}"#.to_owned(), "identity: is required with controlPlane.tls"),
         (json(TLS, &good, STATE).replace(r#""configKeys": "keys.pem", "#, ""), "configKeys: is required with controlPlane.tls"),
         (json(r#"{"unix": "x"}"#, &good, STATE), "identity.source.controlPlane: requires controlPlane.tls"),
         (json(TLS, &identity("", TOKEN), STATE), "identity.bundle: is required"),
-        (json(TLS, &identity(BUNDLE, account), ""), "identity.source.controlPlane.serviceAccountToken: is not built yet"),
+        (json(TLS, &identity(BUNDLE, account), ""), "unknown field `path`, expected `file`"),
         (json(TLS, &good, ""), "identity.source.controlPlane.joinToken: requires stateDir"),
         (json(TLS, &identity(BUNDLE, r#"{"workloadApi": "x"}"#), ""), "identity.bundle: must be left out"),
         (json(TLS, &identity(BUNDLE, r#"{"spire": "x"}"#), ""), "unknown variant `spire`"),

@@ -21,12 +21,12 @@ use crate::identity::{
 /// The sidecar's side, with a service account's token for a proof and a state directory.
 struct Side {
     issuance: Issuance,
-    trust: Trust,
+    trust: Arc<Trust>,
     dir: tempfile::TempDir,
 }
 
 fn side(address: SocketAddr, authority: &Authority) -> Side {
-    let (trust, dir) = (trust(bundle(1, &[authority])), tempfile::tempdir().unwrap());
+    let (trust, dir) = (Arc::new(trust(bundle(1, &[authority]))), tempfile::tempdir().unwrap());
     let token = dir.path().join("token");
     fs::write(&token, "t0ken").unwrap();
     let issuance = Issuance {
@@ -35,6 +35,7 @@ fn side(address: SocketAddr, authority: &Authority) -> Side {
         proof: Proof::ServiceAccountToken(token),
         kept: Some(Kept::new(dir.path())),
         trust: trust.subscribe(),
+        bundles: trust.clone(),
         publisher: publisher(),
         clock: Clock::SYSTEM,
     };
@@ -69,8 +70,9 @@ async fn the_first_is_issued_on_proof_and_the_next_on_the_one_before_with_anothe
     let public = |svid: &Svid| svid.key.key.public_key().unwrap().to_vec();
     assert_ne!(public(&first), public(&second));
     let asked = asked.lock().unwrap();
-    assert_eq!(asked[0], (None, Some(issue_request::Proof::ServiceAccountToken("t0ken".into()))));
-    assert_eq!(asked[1], (Some(API.parse().unwrap()), None));
+    let token = || Some(issue_request::Proof::ServiceAccountToken("t0ken".into()));
+    assert_eq!(asked[0], (None, token()));
+    assert_eq!(asked[1], (Some(API.parse().unwrap()), token()), "the pod is still there");
 }
 
 #[tokio::test]
@@ -166,6 +168,25 @@ async fn an_svid_that_is_not_taken_any_more_is_followed_by_a_proof() {
     let svid = side.issuance.obtain(Some(&lost), true).await.unwrap();
     assert!(svid::is_vouched_for(&svid, &bundle(1, &[&authority]), Clock::SYSTEM.now()));
     assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+/// Its authorities were replaced while this sidecar was cut off.
+#[tokio::test]
+async fn a_control_plane_that_is_not_vouched_for_is_judged_by_what_the_file_has_become() {
+    let (address, authority, _) = generous(Authority::new(), HOUR).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |authority: &Authority| {
+        fs::write(file.path(), ::pem::encode(&::pem::Pem::new("CERTIFICATE", authority.certificate.to_vec()))).unwrap();
+    };
+    write(&Authority::new());
+    let bundles = Arc::new(Trust::read(&"here".parse().unwrap(), file.path()).unwrap());
+    write(&authority);
+    let side = side(address, &authority);
+    let issuance = Issuance { trust: bundles.subscribe(), bundles, ..side.issuance };
+    let mut current = issuance.publisher.svid.subscribe();
+    let running = tokio::spawn(issuance.run());
+    current.wait_for(Option::is_some).await.unwrap();
+    running.abort();
 }
 
 #[tokio::test(start_paused = true)]

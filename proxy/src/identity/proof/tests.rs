@@ -83,12 +83,21 @@ async fn a_file_is_its_owners_alone_and_removed_after_use() {
 async fn a_service_accounts_token_is_read_anew() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
-    let mut proof = Proof::of(&ProofSource::ServiceAccountToken(path.clone()));
+    let mut proof = Proof::of(&ProofSource::ServiceAccountToken { file: path.clone() });
     assert!(proof.shown().await.is_err());
+    // As the kubelet does it: a link to a directory, which is replaced.
+    std::os::unix::fs::symlink("..data/token", &path).unwrap();
     for token in ["one", "two"] {
-        fs::write(&path, token).unwrap();
-        assert_eq!(proof.shown().await.unwrap(), issue_request::Proof::ServiceAccountToken(token.into()));
+        let version = dir.path().join(token);
+        fs::create_dir(&version).unwrap();
+        fs::write(version.join("token"), token).unwrap();
+        std::os::unix::fs::symlink(&version, dir.path().join("..data_tmp")).unwrap();
+        fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+        let wanted = issue_request::Proof::ServiceAccountToken(token.into());
+        assert_eq!(proof.beside_svid().unwrap(), Some(wanted.clone()));
+        assert_eq!(proof.shown().await.unwrap(), wanted);
         proof.accepted();
+        proof.refused();
     }
     assert!(path.exists(), "it is not ours");
 }

@@ -55,6 +55,37 @@ fn the_bootstraps_is_the_first() {
 }
 
 #[test]
+fn the_file_is_read_again_for_authorities_that_are_new_and_for_none_that_was_withdrawn() {
+    let (first, second, third) = (Authority::new(), Authority::new(), Authority::new());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |authorities: &[&Authority]| {
+        let certificate = |authority: &&Authority| ::pem::Pem::new("CERTIFICATE", authority.certificate.to_vec());
+        std::fs::write(file.path(), ::pem::encode_many(&authorities.iter().map(certificate).collect::<Vec<_>>())).unwrap();
+    };
+    write(&[&first]);
+    let trust = Trust::read(&"here".parse().unwrap(), file.path()).unwrap();
+    let authorities = || trust.bundle.borrow().as_ref().unwrap().authorities.clone();
+    assert!(!trust.read_again().unwrap(), "it is the same");
+    trust.take(&bundle(4, &[&second]));
+    assert!(!trust.read_again().unwrap(), "the first was withdrawn");
+    write(&[&second, &first]);
+    assert!(!trust.read_again().unwrap(), "nor is it believed beside another");
+    write(&[&third]);
+    assert!(trust.read_again().unwrap());
+    assert_eq!((sequence(&trust), authorities()), (Some(5), bundle(0, &[&third]).authorities.clone()));
+    write(&[&second]);
+    assert!(!trust.read_again().unwrap(), "what was told is withdrawn by what was read");
+    // What the control plane says of the same authorities stands against nothing.
+    assert!(trust.check(&bundle(5, &[&third])).is_ok() && trust.check(&bundle(5, &[&first])).is_err());
+    trust.take(&bundle(7, &[&third, &first]));
+    write(&[&first]);
+    assert!(trust.read_again().unwrap(), "the control plane has taken it back");
+    std::fs::write(file.path(), "damaged").unwrap();
+    assert!(trust.read_again().is_err());
+    assert_eq!(authorities(), bundle(0, &[&first]).authorities.clone());
+}
+
+#[test]
 fn what_the_workload_api_tells_is_counted_here_and_not_taken_from_a_stream() {
     let (first, second) = (Authority::new(), Authority::new());
     let trust = Trust::told_elsewhere(&"here".parse().unwrap());

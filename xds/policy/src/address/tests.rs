@@ -213,3 +213,14 @@ fn the_corpus_agrees() {
     println!("{judged} judged, {} more strictly: {stricter:?}", stricter.len());
     assert!(judged > 90, "{judged}");
 }
+
+#[test]
+fn prefixes_say_what_classes_say() {
+    let (public, special) = (public_prefixes(), special_prefixes());
+    let by_prefix =
+        |address: IpAddr| public.iter().any(|prefix| prefix.contains(&address)) && !special.iter().any(|prefix| prefix.contains(&address));
+    let edges = public.iter().chain(&special).flat_map(|prefix| [prefix.network(), prefix.broadcast()]);
+    for address in edges.chain(["8.8.8.8", "168.63.129.16", "2606:4700::1", "4000::1", "::"].map(|text| text.parse().unwrap())) {
+        assert_eq!(by_prefix(address), is_public(address), "{address}");
+    }
+}
