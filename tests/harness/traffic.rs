@@ -17,7 +17,8 @@ use crate::{eventually, http::get};
 pub struct Traffic {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
-    thread: JoinHandle<Outcome>,
+    /// Until it is stopped.
+    thread: Option<JoinHandle<Outcome>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,7 +54,7 @@ impl Traffic {
             }
             outcome
         });
-        Self { stop, answered, thread }
+        Self { stop, answered, thread: Some(thread) }
     }
 
     /// Waits until some more requests were answered.
@@ -61,15 +62,15 @@ impl Traffic {
     pub fn goes_on(&self) {
         let before = self.answered.load(Ordering::SeqCst);
         eventually("traffic goes on", || {
-            assert!(!self.thread.is_finished(), "a request was answered otherwise");
+            assert!(self.thread.as_ref().is_some_and(|thread| !thread.is_finished()), "a request was answered otherwise");
             (self.answered.load(Ordering::SeqCst) > before + 20).then_some(())
         });
     }
 
     #[track_caller]
-    pub fn stop(self) -> Outcome {
+    pub fn stop(mut self) -> Outcome {
         self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().expect("every answer was 200")
+        self.thread.take().expect("it is stopped once").join().expect("every answer was 200")
     }
 
     /// Every single request was answered.
@@ -78,5 +79,12 @@ impl Traffic {
         let outcome = self.stop();
         assert_eq!(outcome.unanswered, 0, "{outcome:?}");
         outcome
+    }
+}
+
+impl Drop for Traffic {
+    /// What its connections go through is not held by a test that has failed.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
     }
 }
