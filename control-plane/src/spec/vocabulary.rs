@@ -72,7 +72,6 @@ pub(super) fn admins(schema: &mut Schema) {
     rule(schema, "self.all(name, !name.startsWith('system:'))", "system:* are the cluster's own: name persons, or groups of persons");
     set(schema, "maxItems", 256);
     each(schema, |item| {
-        set(item, "minLength", 1);
         set(item, "maxLength", 256);
     });
 }

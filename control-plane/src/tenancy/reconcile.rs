@@ -152,16 +152,16 @@ impl Tenancy {
     }
 
     async fn keep_children(&self, claim: &Claim<'_>, namespace: &str, gate: Gate, egress: Option<&NetworkPolicy>) -> Result<(), Error> {
-        let mut live = BTreeMap::new();
-        for kind in fence::kinds() {
-            let ours = ours(&self.client, &kind, namespace).await?;
-            live.insert(kind.kind.clone(), (kind, ours));
-        }
         let mut children = vec![fence::quota(claim, namespace, gate)?];
         children.extend(fence::children(claim, namespace, egress.cloned())?);
+        let mut live = BTreeMap::new();
+        // Kind by kind: what cannot be looked at must not hold up what stands before it.
         for child in &children {
-            let name = child.name();
-            let standing = live.get_mut(&child.kind.kind).and_then(|(_, ours)| ours.remove(&name));
+            if !live.contains_key(&child.kind.kind) {
+                let ours = ours(&self.client, &child.kind, namespace).await?;
+                live.insert(child.kind.kind.clone(), (child.kind.clone(), ours));
+            }
+            let standing = live.get_mut(&child.kind.kind).and_then(|(_, ours)| ours.remove(&child.name()));
             apply(&self.client, child, standing.as_ref()).await?;
         }
         for (kind, rest) in live.into_values() {
