@@ -7,7 +7,7 @@ use crate::{
 
 pub(super) fn check(object: &Object, faults: &mut Vec<Fault>) {
     let wrong = match &object.spec {
-        Spec::Tenant(tenant) => wrong_with_tenant(&object.key.name, tenant.kubernetes.as_ref()),
+        Spec::Tenant(tenant) => wrong_with_tenant(&object.key.name, tenant.kubernetes.as_deref()),
         Spec::Platform(platform) => wrong_with_platform(platform.kubernetes.as_ref()),
         Spec::Issuer(_) | Spec::PolicyZone(_) | Spec::Workload(_) => Vec::new(),
     };

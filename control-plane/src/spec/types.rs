@@ -225,7 +225,7 @@ pub struct TenantSpec {
     pub egress: Option<TenantEgressSpec>,
     pub dns: Option<TenantDnsSpec>,
     /// Of custom resources alone. Absent there: the defaults of each of its fields.
-    pub kubernetes: Option<TenantKubernetesSpec>,
+    pub kubernetes: Option<Box<TenantKubernetesSpec>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

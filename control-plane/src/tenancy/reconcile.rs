@@ -88,7 +88,7 @@ impl Tenancy {
         let read = || -> Result<_, Vec<Wrong>> {
             let spec: TenantSpec = spec_of(tenant)?;
             let platform = self.platform()?;
-            let terms = Terms::read(&name, spec.kubernetes.as_ref(), platform.kubernetes.as_ref())?;
+            let terms = Terms::read(&name, spec.kubernetes.as_deref(), platform.kubernetes.as_ref())?;
             Ok((spec, platform, terms))
         };
         let (spec, platform, terms) = match read() {
@@ -202,7 +202,7 @@ impl Tenancy {
 
     /// Sorted by name. One that cannot be read has its fault told with it, and opens nothing.
     fn workloads_of(&self, tenant: &str) -> BTreeMap<String, WorkloadSpec> {
-        let of_tenant = |workload: &DynamicObject| workload.data["spec"]["tenant"] == Value::from(tenant);
+        let of_tenant = |workload: &DynamicObject| workload.data["spec"]["tenant"] == *tenant;
         let workloads = self.workloads.state_filter(of_tenant);
         workloads.iter().filter_map(|workload| Some((workload.name_any(), spec_of(workload).ok()?))).collect()
     }

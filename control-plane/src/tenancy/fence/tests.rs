@@ -24,7 +24,7 @@ fn fence(tenant: Value, platform: Value, workloads: &[(&str, Value)], peers: &[&
     let claim = Claim {
         name: "acme",
         uid: "u-1",
-        terms: Terms::read("acme", spec.kubernetes.as_ref(), platform.kubernetes.as_ref()).unwrap(),
+        terms: Terms::read("acme", spec.kubernetes.as_deref(), platform.kubernetes.as_ref()).unwrap(),
         peers: peers.to_vec(),
         workloads: workloads.iter().map(|(name, spec)| Serving::new(name, spec)).collect(),
         system_namespace: "ringfence-system",
