@@ -37,9 +37,9 @@ struct Arguments {
     /// Three short rounds instead of five long ones.
     #[arg(long)]
     quick: bool,
-    /// One part alone.
-    #[arg(long)]
-    only: Option<Part>,
+    /// These parts alone.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -99,7 +99,7 @@ fn main() -> ExitCode {
         Some(Role::Relay { upstream }) => relay::run(upstream).map_err(Error::io("relay")),
         Some(Role::Load) => load::run(),
         Some(Role::Sidecars) => sidecars::run(),
-        None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }, arguments.only),
+        None => compare(if arguments.quick { Plan::QUICK } else { Plan::FULL }, &arguments.only),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -110,7 +110,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(plan: Plan, only: Option<Part>) -> Result<(), Error> {
+fn compare(plan: Plan, only: &[Part]) -> Result<(), Error> {
     open_many_files()?;
     let mut report = Report::begin(plan);
     let measured = scenarios::run(plan, only, &mut report);

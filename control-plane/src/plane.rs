@@ -39,10 +39,11 @@ use crate::{
     inject::WebhookError,
     kubernetes::{
         Installation, InstallationError,
+        crd::status::Place,
         trust::{TrustText, sign, vouch},
     },
     say::say,
-    signing::{Signer, SigningError, set::SetError},
+    signing::{self, Signer, SigningError, set::SetError},
     sockets::Sockets,
     spec::{Kind, Object, ObjectKey, Spec},
     store::{
@@ -225,6 +226,7 @@ impl Plane {
         let trust = match &installation {
             Some(Installation { client, namespace, .. }) => {
                 let config_keys = sign(client, namespace, &fleet).await?;
+                state.as_deref().map_or(Ok(()), |state| signing::publish(state, &config_keys))?;
                 match &config.trust {
                     None => None,
                     Some(config) => {
@@ -441,6 +443,9 @@ impl Plane {
     /// Something from outside cannot be had, or not be kept.
     fn on_failed(&mut self, key: ObjectKey, path: &str, message: String) {
         let Some(object) = self.catalog.object(&key) else { return };
+        if let Some(ledger) = &self.ledger {
+            ledger.feed(&key, Some(Place { path: path.to_owned(), message: message.clone() }));
+        }
         let fault = object.fault(path, message).to_string();
         let mut faults = self.faults.lock().clone();
         if let Some(old) = self.unfed.insert(key, fault.clone()) {
@@ -451,6 +456,9 @@ impl Plane {
     }
 
     fn on_recovered(&mut self, key: &ObjectKey) {
+        if let Some(ledger) = &self.ledger {
+            ledger.feed(key, None);
+        }
         let mut faults = self.faults.lock().clone();
         if let Some(fault) = self.unfed.remove(key) {
             faults.remove(&fault);

@@ -1,12 +1,15 @@
 //! `ringfence` as an operator runs it.
 
 use std::{
+    fs,
+    io::Write,
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     Site,
@@ -167,13 +170,36 @@ impl ServeTls {
     /// Ready when this returns. `svid_ttl`: e.g. `20s`; renewed between 8 and 12 s.
     #[track_caller]
     pub fn start(site: &Site, svid_ttl: &str) -> Self {
-        let mut command = Command::new(binary("ringfence"));
-        command.arg("serve").arg(site.dir()).args(["--tls", "127.0.0.1:0", "--svid-ttl", svid_ttl]);
+        Self::start_by(Command::new(binary("ringfence")), site, SocketAddr::from(([127, 0, 0, 1], 0)), svid_ttl)
+    }
+
+    /// The same by a command that ends in the program: elsewhere.
+    #[track_caller]
+    pub fn start_by(mut command: Command, site: &Site, listen: SocketAddr, svid_ttl: &str) -> Self {
+        command.arg("serve").arg(site.dir()).args(["--tls", &listen.to_string(), "--svid-ttl", svid_ttl]);
         let mut process = Process::start(&mut command);
         process.line(|line| line == "ready");
         let line = process.line(|line| line.contains("TLS on"));
         let (address, bundle) = line.split_once("TLS on ").and_then(|(_, rest)| rest.split_once(", trust bundle in ")).expect(&line);
         Self { process, address: address.parse().expect(&line), bundle: bundle.into(), dir: site.dir() }
+    }
+
+    /// Of the bootstrap of a sidecar that finds it at `address`, and its join token in a file beside the site, which is not written yet.
+    pub fn bootstrap(&self, site: &Site, workload: &str, address: SocketAddr) -> Value {
+        json!({
+            "controlPlane": { "tls": address },
+            "configKeys": site.config_keys(),
+            "identity": {
+                "trustDomain": "ringfence.internal",
+                "bundle": self.bundle,
+                "source": { "controlPlane": { "joinToken": { "file": join_token_file(site, workload) } } },
+            },
+        })
+    }
+
+    /// Writes a join token where the bootstrap says that it is.
+    pub fn join(&self, site: &Site, workload: &str) {
+        write_join_token(&join_token_file(site, workload), &self.join_token(workload));
     }
 
     /// A join token for one sidecar.
@@ -182,4 +208,13 @@ impl ServeTls {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("a token is text").trim_end().to_owned()
     }
+}
+
+pub fn join_token_file(site: &Site, workload: &str) -> PathBuf {
+    site.beside().join(format!("{workload}.join-token"))
+}
+
+pub fn write_join_token(path: &Path, token: &str) {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    file.write_all(token.as_bytes()).unwrap();
 }

@@ -109,6 +109,7 @@ async fn live(
                 answered = Some(Instant::now());
                 let _ = done.send(());
             }
+            StreamEvent::Answered => {}
             StreamEvent::Disconnected(_) => outbound = None,
         }
         if let Some(outbound) = &outbound {

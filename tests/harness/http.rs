@@ -89,13 +89,23 @@ impl Request {
     pub fn try_send(self) -> io::Result<Reply> {
         block_on(async {
             let stream = TcpStream::connect(self.address).await?;
-            let (mut sender, connection) = conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-            let driver = tokio::spawn(connection);
-            let reply = sender.send_request(self.request).await.map_err(io::Error::other)?;
-            let reply = Reply::collect(reply).await;
-            driver.abort();
-            reply
+            self.exchange(stream).await
         })
+    }
+
+    /// On a connection that was opened elsewhere.
+    pub fn try_send_on(self, stream: std::net::TcpStream) -> io::Result<Reply> {
+        stream.set_nonblocking(true)?;
+        block_on(async { self.exchange(TcpStream::from_std(stream)?).await })
+    }
+
+    async fn exchange(self, stream: TcpStream) -> io::Result<Reply> {
+        let (mut sender, connection) = conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let driver = tokio::spawn(connection);
+        let reply = sender.send_request(self.request).await.map_err(io::Error::other)?;
+        let reply = Reply::collect(reply).await;
+        driver.abort();
+        reply
     }
 
     /// Over HTTP/2 with prior knowledge, on a connection of its own.

@@ -16,10 +16,12 @@
 //! primary  named  who policy zones are transferred from: one whose zone a test may change; BIND
 //! ads             a sidecar's or an outsider's delta stream, message by message
 //! traffic         requests one after another
+//! ports           ports that are named before somebody listens there
 //! link            the network between a sidecar and its control plane, which may fail
 //! crowd           a thousand sidecars in one process
 //! collector       an OTLP collector
 //! corpora         the corpora beside the repository
+//! kubernetes      a cluster without nodes, and anybody at its API server: kubectl, helm
 //! process  procfs processes, their output, their memory
 //! netns  packet   a pod and the world outside of it: two network namespaces; frames past the kernel's IP (needs root)
 //! pod  canary     a captured workload and its sidecar in that pod; what outside sees every packet that gets out
@@ -39,12 +41,14 @@ pub mod dns;
 pub mod echo;
 pub mod egress;
 pub mod http;
+pub mod kubernetes;
 pub mod liar;
 pub mod link;
 pub mod named;
 pub mod netns;
 pub mod packet;
 pub mod pod;
+pub mod ports;
 pub mod primary;
 pub mod process;
 pub mod procfs;
@@ -66,11 +70,13 @@ pub use crowd::Crowd;
 pub use dns::Dns;
 pub use echo::Echo;
 pub use egress::Egress;
+pub use kubernetes::KubeApi;
 pub use liar::Liar;
 pub use link::Link;
 pub use named::Named;
 pub use netns::Net;
 pub use pod::Pod;
+pub use ports::free_port;
 pub use primary::Primary;
 pub use relay::Relay;
 pub use replica::Replica;
@@ -78,4 +84,4 @@ pub use sidecar::Sidecar;
 pub use site::Site;
 pub use traffic::Traffic;
 pub use upstream::Upstream;
-pub use wait::{DEADLINE, eventually};
+pub use wait::{DEADLINE, eventually, took_at_most};

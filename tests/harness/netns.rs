@@ -117,6 +117,18 @@ impl Namespace {
         command
     }
 
+    /// From now on, or no longer: every packet that comes or goes is lost without a word, but for those of its loopback device.
+    #[track_caller]
+    pub fn lose_everything(&self, lost: bool) {
+        let chain = |name: &str, device: &str| format!("chain {name} {{ type filter hook {name} priority 0; {device} != lo drop; }}\n");
+        let rules = match lost {
+            true => format!("table inet lost {{\n{}{}}}", chain("input", "iifname"), chain("output", "oifname")),
+            false => "delete table inet lost".into(),
+        };
+        let output = self.command("nft").arg(&rules).output().expect("nftables is installed");
+        assert!(output.status.success(), "{rules}: {output:?}");
+    }
+
     /// Does it in the namespace, on a thread of its own. Sockets made there stay there, whoever uses them later.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(format!("/run/netns/{}", self.name)).expect("the namespace is there");

@@ -37,7 +37,16 @@ struct Lines {
 
 impl Process {
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        Self::spawn(command.stdin(Stdio::null()))
+    }
+
+    /// The same; its standard input ends with this process.
+    pub fn start_fed(command: &mut Command) -> Self {
+        Self::spawn(command.stdin(Stdio::piped()))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let output = Arc::new(Output::default());
         output.read(child.stdout.take().expect("piped"));
         output.read(child.stderr.take().expect("piped"));

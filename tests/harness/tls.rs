@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned,
     client::{EchGreaseConfig, EchMode},
@@ -38,7 +38,27 @@ pub fn pair(name: &str) -> (String, String) {
 
 /// The same for a key of any kind.
 pub fn pair_of(name: &str, key: &KeyPair) -> (String, String) {
-    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    signed(CertificateParams::new([name.to_owned()]).unwrap(), key)
+}
+
+/// The same for several names; one may be an address.
+pub fn pair_of_all(names: &[&str]) -> (String, String) {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    signed(CertificateParams::new(names).unwrap(), &KeyPair::generate().unwrap())
+}
+
+/// The same for a client that is known by its subject.
+pub fn client_pair(name: &str, organization: Option<&str>) -> (String, String) {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    if let Some(organization) = organization {
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+    }
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    signed(params, &KeyPair::generate().unwrap())
+}
+
+fn signed(mut params: CertificateParams, key: &KeyPair) -> (String, String) {
     params.use_authority_key_identifier_extension = true;
     (params.signed_by(key, &AUTHORITY).unwrap().pem(), key.serialize_pem())
 }

@@ -1,7 +1,8 @@
 //! Requests one after another, and what came of them.
 
 use std::{
-    net::SocketAddr,
+    io,
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,7 +17,8 @@ use crate::{eventually, http::get};
 pub struct Traffic {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
-    thread: JoinHandle<Outcome>,
+    /// Until it is stopped.
+    thread: Option<JoinHandle<Outcome>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,12 +32,17 @@ pub struct Outcome {
 
 impl Traffic {
     pub fn start(address: SocketAddr, token: String) -> Self {
+        Self::by(move || TcpStream::connect(address), address, token)
+    }
+
+    /// On connections that are opened elsewhere.
+    pub fn by(connect: impl Fn() -> io::Result<TcpStream> + Send + 'static, address: SocketAddr, token: String) -> Self {
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (stopped, count) = (stop.clone(), answered.clone());
         let thread = thread::spawn(move || {
             let (mut outcome, mut last) = (Outcome::default(), Instant::now());
             while !stopped.load(Ordering::SeqCst) {
-                match get(address, "/traffic").bearer(&token).try_send() {
+                match connect().and_then(|stream| get(address, "/traffic").bearer(&token).try_send_on(stream)) {
                     Ok(reply) => {
                         assert_eq!(reply.status, 200, "{reply:?}");
                         outcome.silence = outcome.silence.max(last.elapsed());
@@ -47,7 +54,7 @@ impl Traffic {
             }
             outcome
         });
-        Self { stop, answered, thread }
+        Self { stop, answered, thread: Some(thread) }
     }
 
     /// Waits until some more requests were answered.
@@ -55,15 +62,15 @@ impl Traffic {
     pub fn goes_on(&self) {
         let before = self.answered.load(Ordering::SeqCst);
         eventually("traffic goes on", || {
-            assert!(!self.thread.is_finished(), "a request was answered otherwise");
+            assert!(self.thread.as_ref().is_some_and(|thread| !thread.is_finished()), "a request was answered otherwise");
             (self.answered.load(Ordering::SeqCst) > before + 20).then_some(())
         });
     }
 
     #[track_caller]
-    pub fn stop(self) -> Outcome {
+    pub fn stop(mut self) -> Outcome {
         self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().expect("every answer was 200")
+        self.thread.take().expect("it is stopped once").join().expect("every answer was 200")
     }
 
     /// Every single request was answered.
@@ -72,5 +79,12 @@ impl Traffic {
         let outcome = self.stop();
         assert_eq!(outcome.unanswered, 0, "{outcome:?}");
         outcome
+    }
+}
+
+impl Drop for Traffic {
+    /// What its connections go through is not held by a test that has failed.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -10,7 +11,7 @@ use std::{
 use ringfence_tests::{
     Acme, Serve, Sidecar, Site, Traffic, Up, Upstream,
     binaries::binary,
-    eventually,
+    eventually, free_port,
     http::get,
     token::{claims, now},
 };
@@ -21,9 +22,7 @@ use serde_json::json;
 fn killed_under_load_it_is_started_again_and_gives_no_wrong_answer() {
     let upstream = Upstream::start();
     let site = Site::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let listen = free.local_addr().unwrap();
-    drop(free);
+    let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
     site.tenant("acme", "");
     site.workload_at("acme-api", "tenant: acme", &format!("[{{ listen: {listen}, upstream: {} }}]", upstream.address));
     let up = Up::start(&site.dir());
@@ -98,14 +97,15 @@ fn with_its_disk_full_it_serves_says_so_and_stores_when_there_is_room() {
     assert_eq!(sidecar.admin.config()["tenants"][0]["limits"][0]["rate"], "100000/s");
 }
 
-/// Where a library that changes a program's clock is.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+/// A library that changes a program's clock, where Debian has it: below a directory that is named for the machine.
+fn faketime() -> Option<PathBuf> {
+    let machines = fs::read_dir("/usr/lib").ok()?.flatten();
+    machines.map(|machine| machine.path().join("faketime/libfaketime.so.1")).find(|library| library.exists())
+}
 
 #[test]
 fn with_its_clock_an_hour_off_it_keeps_to_that_clock_for_tokens_alone() {
-    if !Path::new(FAKETIME).exists() {
-        return println!("skipped: no libfaketime");
-    }
+    let Some(faketime) = faketime() else { return println!("skipped: no libfaketime") };
     let mut acme = Acme::with("limits: [{ name: few, rate: 5/h, match: { paths: [/few] } }]");
     acme.sidecar.process.kill();
     let clock = acme.site.beside().join("clock");
@@ -115,7 +115,7 @@ fn with_its_clock_an_hour_off_it_keeps_to_that_clock_for_tokens_alone() {
     };
     set("+0s");
     let mut command = Command::new(binary("ringfence-proxy"));
-    command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", &clock);
+    command.env("LD_PRELOAD", faketime).env("FAKETIME_TIMESTAMP_FILE", &clock);
     command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     let sidecar =
         Sidecar::begin_as(command, &acme.site, "acme-api", &json!({ "controlPlane": { "unix": acme.serve.socket("acme-api") } })).ready();

@@ -40,11 +40,11 @@ fn status(user: &User, object: &str) -> Value {
 
 fn condition(status: &Value, name: &str) -> (String, String) {
     let conditions = status["conditions"].as_array().into_iter().flatten();
-    let found = conditions.filter(|condition| condition["type"] == name).map(|condition| {
+    let mut found = conditions.filter(|condition| condition["type"] == name).map(|condition| {
         let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
         (text("status"), text("message"))
     });
-    found.last().unwrap_or_default()
+    found.next_back().unwrap_or_default()
 }
 
 #[track_caller]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ringfence_tests::{Site, Up, Upstream, eventually, http::get, procfs, raw::Raw, site};
+use ringfence_tests::{Site, Up, Upstream, eventually, http::get, procfs, raw::Raw, site, took_at_most};
 use serde_json::Value;
 
 fn rate(config: &Value) -> Option<&str> {
@@ -32,8 +32,7 @@ fn a_limit_is_enforced_within_a_second_of_its_edit() {
     eventually("the limit is enforced", || (get(address, "/").bearer(&token).send().status == 429).then_some(()));
     let took = edited.elapsed();
     println!("a limit was enforced {took:?} after its edit");
-    // A second is the promise; a busy machine gets more.
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    took_at_most(Duration::from_secs(1), took);
 }
 
 #[test]

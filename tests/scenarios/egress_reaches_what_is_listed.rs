@@ -2,11 +2,11 @@
 
 use std::{
     io::Write,
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
 };
 
 use ringfence_tests::{
-    Echo, Egress, Sidecar, Upstream, echo, eventually,
+    Echo, Egress, Sidecar, Upstream, echo, eventually, free_port,
     http::get,
     raw::{Raw, exchange, status},
     site::object,
@@ -14,15 +14,10 @@ use ringfence_tests::{
 };
 use serde_json::{Value, json};
 
-/// A port that nobody listens on.
-fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[test]
 fn each_refusal_has_its_status_and_reason() {
     let (tls, plain) = (Upstream::tls("api.test"), Upstream::start());
-    let (secure, open, closed) = (tls.address.port(), plain.address.port(), closed_port());
+    let (secure, open, closed) = (tls.address.port(), plain.address.port(), free_port());
     let egress = Egress::allowing(&format!(
         "[{{ name: tls, hosts: [api.test, \"*.lead.test\", missing.test], ports: [{secure}, {closed}] }}, \
           {{ name: plain, hosts: [plain.test], ports: [{open}, {closed}], protocol: http, requests: [{{ methods: [GET], paths: [\"/v1/{{tenant}}/**\"] }}] }}, \
@@ -178,8 +173,7 @@ fn a_large_transfer_arrives_whole_both_ways() {
 /// Where it listens on TCP, a rule that lists it notwithstanding.
 #[test]
 fn the_admin_endpoint_is_not_reached_through_the_sidecar() {
-    // Of an address that no other test uses, a port stays free for who comes next.
-    let free = || TcpListener::bind("127.0.77.1:0").unwrap().local_addr().unwrap();
+    let free = || SocketAddr::from(([127, 0, 77, 1], free_port()));
     let (admin, proxy) = (free(), free());
     let mut egress =
         Egress::allowing(&format!("[{{ name: all, cidrs: [127.0.0.0/8], ports: [{}, {}], protocol: tcp }}]", admin.port(), proxy.port()));

@@ -1,9 +1,11 @@
 //! HTTP goes through the sidecar as it came: kept alive, upgraded, streamed, with its trailers, given up when the client gives up.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use ringfence_tests::{
-    Acme, Serve, Sidecar, Site, eventually,
+    Acme, Serve, Sidecar, Site, eventually, free_port,
     http::{frames, get, post, zeros},
     procfs,
     raw::Raw,
@@ -143,7 +145,7 @@ fn a_client_that_asks_first_is_told_to_continue() {
 
 #[test]
 fn a_workload_that_cannot_be_reached_is_told_apart() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let site = Site::acme(nobody);
     let serve = Serve::start(&site);
     let sidecar = Sidecar::start(&site, &serve, "acme-api");

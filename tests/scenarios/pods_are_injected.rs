@@ -50,7 +50,16 @@ impl Cluster {
     /// A control plane that the API server believes when this returns.
     fn serve(&self) -> Process {
         let mut command = Command::new(binary("ringfence"));
-        command.args(["serve", "--kubernetes", "--tls", "127.0.0.1:0", "--webhook", &self.webhook, "--inject-image", "registry.test/proxy:1"]);
+        command.args([
+            "serve",
+            "--kubernetes",
+            "--tls",
+            "127.0.0.1:0",
+            "--webhook",
+            &self.webhook,
+            "--inject-image",
+            "registry.test/proxy:1",
+        ]);
         let mut process = Process::start(command.env("KUBECONFIG", &self.api.admin().kubeconfig));
         process.line(|line| line == "ready");
         eventually("the API server believes the webhook", || self.create("team-a", &pod(json!({})), true).ok());

@@ -10,7 +10,7 @@ use hickory_proto::{
 use ringfence_tests::{
     Dns, Named, Primary, Site, Up,
     control_plane::status,
-    dns, eventually,
+    dns, eventually, free_port,
     named::{self, KEY, SECRET, SERVER_NAME},
     ringfence,
     site::object,
@@ -78,7 +78,7 @@ fn an_edit_is_in_force_after_a_notification_and_a_restart_without_the_primary_ha
 #[test]
 fn until_the_zone_has_come_no_query_is_answered() {
     // Nobody listens there.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let (site, upstream) = site(&format!("primary: \"{nobody}\", zone: rpz.test"));
     let mut up = Up::start(&site.dir());
     up.process.line(|line| line.contains("spec.transfer.primary: ") && line.contains("no zone was transferred yet"));

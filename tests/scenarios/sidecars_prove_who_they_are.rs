@@ -2,37 +2,22 @@
 
 use std::{
     fs,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use ringfence_tests::{
-    ServeTls, Sidecar, Site, Traffic, Up, Upstream, control_plane::status, eventually, http::get, procfs, ringfence, sidecar::Admin,
+    ServeTls, Sidecar, Site, Traffic, Up, Upstream,
+    control_plane::{join_token_file, status, write_join_token},
+    eventually,
+    http::get,
+    procfs, ringfence,
+    sidecar::Admin,
 };
 use serde_json::{Value, json};
 
 const ACME_API: &str = "spiffe://ringfence.internal/tenant/acme/workload/acme-api";
-
-/// Writes the token where the bootstrap says that it is.
-fn bootstrap(site: &Site, serve: &ServeTls) -> (Value, PathBuf) {
-    let token = site.beside().join("join-token");
-    let fields = json!({
-        "controlPlane": { "tls": serve.address },
-        "configKeys": site.config_keys(),
-        "identity": {
-            "trustDomain": "ringfence.internal",
-            "bundle": serve.bundle,
-            "source": { "controlPlane": { "joinToken": { "file": token } } },
-        },
-    });
-    (fields, token)
-}
-
-fn write_token(path: &Path, token: &str) {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
-    std::io::Write::write_all(&mut file, token.as_bytes()).unwrap();
-}
 
 fn svid(admin: &Admin) -> Value {
     admin.config_where("there is an SVID", |config| config["identity"]["svid"].is_object())["identity"]["svid"].clone()
@@ -93,12 +78,12 @@ fn a_sidecar_renews_under_load_and_goes_on_from_disk_without_the_control_plane()
     let upstream = Upstream::start();
     let site = Site::acme(upstream.address);
     let mut serve = ServeTls::start(&site, "20s");
-    let (fields, token) = bootstrap(&site, &serve);
-    write_token(&token, &serve.join_token("acme-api"));
+    let fields = serve.bootstrap(&site, "acme-api", serve.address);
+    serve.join(&site, "acme-api");
     let mut sidecar = Sidecar::begin(&site, "acme-api", &fields).ready();
     let first = svid(&sidecar.admin);
     assert_eq!(first["id"], ACME_API);
-    eventually("the token is used up", || (!token.exists()).then_some(()));
+    eventually("the token is used up", || (!join_token_file(&site, "acme-api").exists()).then_some(()));
     assert!(sidecar.process.terminate().success());
 
     // Half of this one's life, as its certificate has it, is over in seconds: certificates begin a minute ago.
@@ -130,8 +115,8 @@ fn a_sidecar_that_proves_nothing_gets_nothing() {
         ("a made-up token", "x".repeat(43), "does not take what was shown"),
         ("another workload's", serve.join_token("web"), "tenant/acme/workload/web, which this sidecar is not"),
     ] {
-        let (fields, file) = bootstrap(&site, &serve);
-        write_token(&file, &token);
+        let (fields, file) = (serve.bootstrap(&site, "acme-api", serve.address), join_token_file(&site, "acme-api"));
+        write_join_token(&file, &token);
         let mut sidecar = Sidecar::begin(&site, "acme-api", &fields);
         let line = sidecar.process.line(|line| line.contains("identity:"));
         assert!(line.contains(wanted) && !line.contains(&token), "{what}: {line}");
@@ -147,8 +132,8 @@ fn the_authority_is_replaced_and_no_sidecar_is_cut_off() {
     let upstream = Upstream::start();
     let site = Site::acme(upstream.address);
     let serve = ServeTls::start(&site, "20s");
-    let (fields, token) = bootstrap(&site, &serve);
-    write_token(&token, &serve.join_token("acme-api"));
+    let fields = serve.bootstrap(&site, "acme-api", serve.address);
+    serve.join(&site, "acme-api");
     let sidecar = Sidecar::begin(&site, "acme-api", &fields).ready();
     let traffic = Traffic::start(sidecar.address(), site.token("acme"));
     let rotate = |more: &[&str]| {

@@ -1,9 +1,17 @@
 //! The control plane may be killed, hang, come back with nothing, be cut off, or be two that disagree: requests are answered as before, and
 //! what was written meanwhile arrives when it can.
 
-use std::{fs, net::SocketAddr, time::Instant};
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    time::Instant,
+};
 
-use ringfence_tests::{Acme, Link, Serve, Sidecar, Site, Traffic, Upstream, control_plane::status, eventually, http::get};
+use ringfence_tests::{
+    Acme, Link, Net, Serve, ServeTls, Sidecar, Site, Traffic, Upstream, binaries::binary, control_plane::status, eventually, http::get,
+    netns::GATEWAY_V4,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -137,6 +145,38 @@ fn cut_off_without_a_word_it_is_found_again() {
     link.heal();
     sidecar.admin.config_where("the edit has arrived", |config| rate(config) == "100000/s");
     println!("partitioned: the edit is in force {:?} after the network is whole; {:?}", from.elapsed(), traffic.was_whole());
+}
+
+/// The same with a network between them, over TLS and by their identities: frames are lost, and nobody hears of it.
+#[test]
+fn cut_off_by_the_network_it_is_found_again_with_identities() {
+    let Some(net) = Net::new().map(Arc::new) else { return };
+    let upstream = Upstream::on(net.pod.inside(|| TcpListener::bind("127.0.0.1:0").unwrap()), None);
+    let site = Site::acme(upstream.address);
+    let serve = ServeTls::start_by(net.outside.command(binary("ringfence")), &site, (GATEWAY_V4, 0).into(), "1h");
+    serve.join(&site, "acme-api");
+    let command = net.pod.command(binary("ringfence-proxy"));
+    let sidecar = Sidecar::begin_as(command, &site, "acme-api", &serve.bootstrap(&site, "acme-api", serve.address)).ready();
+    is_connected(&sidecar, true);
+    let (pod, address) = (net.clone(), sidecar.address());
+    let traffic = Traffic::by(move || pod.pod.inside(|| TcpStream::connect(address)), address, site.token("acme"));
+    traffic.goes_on();
+
+    net.outside.lose_everything(true);
+    site.tenant("acme", &limit("100000/s"));
+    let from = Instant::now();
+    is_connected(&sidecar, false);
+    println!("partitioned, over TLS: the sidecar found out after {:?}", from.elapsed());
+    let sidecars = || status(&site.dir())["sidecars"].as_array().map_or(0, Vec::len);
+    eventually("the control plane sees it", || (sidecars() == 0).then_some(()));
+    println!("partitioned, over TLS: the control plane found out after {:?}", from.elapsed());
+    assert_eq!(rate(&sidecar.admin.config()), "");
+    traffic.goes_on();
+
+    let from = Instant::now();
+    net.outside.lose_everything(false);
+    sidecar.admin.config_where("the edit has arrived", |config| rate(config) == "100000/s");
+    println!("partitioned, over TLS: the edit is in force {:?} after the network is whole; {:?}", from.elapsed(), traffic.was_whole());
 }
 
 #[test]

@@ -49,7 +49,8 @@ fn text<'a>(case: &'a Map<String, Value>, field: &str) -> Option<&'a str> {
 /// What the chart comes to, of kinds that the API server knows by itself or by the chart's own definitions.
 fn template(api: &KubeApi, values: Option<&str>) -> String {
     let chart = repository("charts/ringfence").display().to_string();
-    let mut arguments = vec!["template", "ringfence", &chart, "--include-crds", "--namespace", "ringfence-system", "--kube-version", "1.34.0"];
+    let mut arguments =
+        vec!["template", "ringfence", &chart, "--include-crds", "--namespace", "ringfence-system", "--kube-version", "1.34.0"];
     let file = values.map(|name| repository("charts/ringfence/examples").join(name).display().to_string());
     arguments.extend(file.iter().flat_map(|file| ["--values", file]));
     let output = api.admin().helm(arguments);
@@ -83,8 +84,10 @@ impl Fenced {
 
     /// As the onboarding controller makes one.
     fn tenant(&self, namespace: &str, standard: &str) {
-        let labels = json!({ "ringfence.dev/tenant": namespace, "ringfence.dev/fence": "standing", "ringfence.dev/pod-security": standard });
-        let body = json!({ "metadata": { "name": namespace, "labels": labels } });
+        let labels =
+            json!({ "ringfence.dev/tenant": namespace, "ringfence.dev/fence": "standing", "ringfence.dev/pod-security": standard });
+        let uid = json!({ "ringfence.dev/tenant-uid": "0c5b3f6e" });
+        let body = json!({ "metadata": { "name": namespace, "labels": labels, "annotations": uid } });
         let reply = self.ask("controller", "POST /api/v1/namespaces", Some(&body));
         assert_eq!(reply.status, 201, "{}", reply.text());
         let account = format!("GET /api/v1/namespaces/{namespace}/serviceaccounts/default");
@@ -107,14 +110,16 @@ impl Fenced {
 
     /// Takes the webhook away, which refuses every pod as long as nobody answers for it: the policies are to hold alone.
     fn without_webhook(&self, pod: &Value) {
-        let make = |pod| self.ask("somebody", "POST /api/v1/namespaces/acme/pods?dryRun=All", Some(pod)).text();
-        eventually("the API server asks the webhook", || make(pod).contains("failed calling webhook \\\"injector.ringfence.dev\\\"").then_some(()));
+        let make = |pod: &Value| self.ask("somebody", "POST /api/v1/namespaces/acme/pods?dryRun=All", Some(pod)).text();
+        eventually("the API server asks the webhook", || {
+            make(pod).contains("failed calling webhook \\\"injector.ringfence.dev\\\"").then_some(())
+        });
         self.api.admin().ok(["delete", "mutatingwebhookconfiguration", "ringfence-injector"]);
-        // The last policy of all that the API server would come to know.
+        // The last binding of all that the chart makes: the API server comes to know them in order.
+        let trust = json!({ "metadata": { "name": "ringfence-trust" } });
         eventually("the policies are in force", || {
-            let mut without = pod.clone();
-            without["spec"].as_object_mut().unwrap().remove("initContainers");
-            make(&without).contains("ringfence-pod-sidecar").then_some(())
+            let reply = self.ask("somebody", "POST /api/v1/namespaces/acme/configmaps?dryRun=All", Some(&trust));
+            reply.text().contains("ringfence-trust' with binding").then_some(())
         });
     }
 }
@@ -128,7 +133,9 @@ fn merges_by_name(patch: &Value) -> bool {
 fn injected() -> Value {
     let plain = repository("tests/data/admission/plain.json");
     let mut command = Command::new(binary("ringfence"));
-    command.args(["inject", "--tenant", "acme", "--inject-image", "localhost:5000/ringfence/proxy:0.1.0", "-o", "json", "--file"]).arg(plain);
+    command
+        .args(["inject", "--tenant", "acme", "--inject-image", "localhost:5000/ringfence/proxy:0.1.0", "-o", "json", "--file"])
+        .arg(plain);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -186,7 +193,10 @@ fn pods_that_get_past_their_sidecar_are_not_admitted() {
         faults.extend(judge(case, &reply));
         if case.contains_key("standard") {
             // What the restricted standard alone refuses. The bootstrap names the namespace's tenant.
-            let pod = pod.to_string().replace(r#""namespace":"acme""#, r#""namespace":"globex""#).replace(r#"\"workload\":\"acme\""#, r#"\"workload\":\"globex\""#);
+            let pod = pod
+                .to_string()
+                .replace(r#""namespace":"acme""#, r#""namespace":"globex""#)
+                .replace(r#"\"workload\":\"acme\""#, r#"\"workload\":\"globex\""#);
             let reply = fenced.ask("somebody", "POST /api/v1/namespaces/globex/pods?dryRun=All", serde_json::from_str(&pod).ok().as_ref());
             faults.extend((reply.status != 201).then(|| format!("under baseline: {}: {}", text(case, "case").unwrap(), reply.text())));
         }
@@ -202,8 +212,14 @@ fn what_the_fence_is_made_of_is_changed_by_its_controller_alone() {
     fenced.without_webhook(&pod);
     let owned = json!({ "app.kubernetes.io/managed-by": "ringfence" });
     let made = [
-        ("networking.k8s.io/v1/namespaces/acme/networkpolicies", json!({ "metadata": { "name": "fence", "labels": owned }, "spec": { "podSelector": {}, "policyTypes": ["Ingress", "Egress"] } })),
-        ("v1/namespaces/acme/resourcequotas", json!({ "metadata": { "name": "quota", "labels": owned }, "spec": { "hard": { "services": "5" } } })),
+        (
+            "networking.k8s.io/v1/namespaces/acme/networkpolicies",
+            json!({ "metadata": { "name": "fence", "labels": owned }, "spec": { "podSelector": {}, "policyTypes": ["Ingress", "Egress"] } }),
+        ),
+        (
+            "v1/namespaces/acme/resourcequotas",
+            json!({ "metadata": { "name": "quota", "labels": owned }, "spec": { "hard": { "services": "5" } } }),
+        ),
         ("v1/nodes", json!({ "metadata": { "name": "n1" } })),
         ("v1/namespaces/acme/pods", pod),
     ];
@@ -229,7 +245,8 @@ fn what_the_fence_is_made_of_is_changed_by_its_controller_alone() {
 #[test]
 fn the_chart_is_taken_with_every_example_of_values() {
     let Some(fenced) = Fenced::start() else { return };
-    let mut examples: Vec<_> = fs::read_dir(repository("charts/ringfence/examples")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut examples: Vec<_> =
+        fs::read_dir(repository("charts/ringfence/examples")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     examples.sort();
     assert_eq!(examples.len(), 3, "{examples:?}");
     let chart = repository("charts/ringfence").display().to_string();

@@ -1,19 +1,12 @@
 //! Between workloads: a listener with `mtls` is reached by workloads of its own tenant, and by those of another only where both tenants say
 //! so; the authority that vouches for them is replaced under way.
 
-use std::net::TcpListener;
-
 use ringfence_tests::{
-    Site, Up, Upstream, eventually,
+    Site, Up, Upstream, eventually, free_port,
     raw::{exchange, status},
     ringfence,
     site::object,
 };
-
-/// A port of the system's choice, free when this returns.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 struct Mesh {
     up: Up,

@@ -31,7 +31,7 @@ use crate::{
 
 pub use dns::upstream as dns_upstream;
 pub use identity::issuer;
-pub use tenant::tenant;
+pub use tenant::{MAX_PEERS, tenant};
 pub use trust::trust_bundle;
 pub use workload::workload;
 pub use zone::{policy_zone, zone_chunk};

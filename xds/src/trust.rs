@@ -1,7 +1,7 @@
 //! TLS between members of a trust domain: a peer is who its X.509-SVID says (SPIFFE X.509-SVID), if the trust bundle's authorities vouch
 //! for that. No host names, no public authorities; TLS 1.3 alone; no session is resumed, for a resumed handshake looks at no certificate.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use ringfence_policy::{SpiffeId, TrustBundle, TrustDomain, spiffe::SpiffeError};
 use rustls::{
@@ -20,6 +20,7 @@ use rustls::{
     version::TLS13,
 };
 use webpki::{EndEntityCert, KeyUsage};
+use x509_parser::{certificate::X509CertificateParser, nom::Parser, time::ASN1Time};
 
 /// An X.509-SVID with its private key.
 #[derive(Clone)]
@@ -58,6 +59,15 @@ pub fn spiffe_id(certificate: &CertificateDer<'_>) -> Result<SpiffeId, PeerError
         (Some(uri), 0) => Ok(uri.parse()?),
         (first, more) => Err(PeerError::Uris(usize::from(first.is_some()) + more)),
     }
+}
+
+/// From when until when a certificate says that it is valid, since the Unix epoch. Its extensions are webpki's to judge.
+pub fn validity(certificate: &[u8]) -> Result<Range<Duration>, PeerError> {
+    let (_, certificate) =
+        X509CertificateParser::new().with_deep_parse_extensions(false).parse(certificate).map_err(|_| PeerError::Unreadable)?;
+    let since_epoch = |time: ASN1Time| u64::try_from(time.timestamp()).map(Duration::from_secs).map_err(|_| PeerError::Unreadable);
+    let validity = certificate.validity();
+    Ok(since_epoch(validity.not_before)?..since_epoch(validity.not_after)?)
 }
 
 /// Whom a connection is for.

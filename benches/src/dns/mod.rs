@@ -59,20 +59,20 @@ impl Extent {
     const FULL: Self = Self {
         sizes: &[10_000, 100_000, 1_000_000],
         rounds: 5,
-        queries: 150_000,
-        calm: Duration::from_secs(2),
-        starts: 3,
-        edits: 3,
+        queries: 60_000,
+        calm: Duration::from_secs(1),
+        starts: 2,
+        edits: 2,
         all_peers_up_to: usize::MAX,
     };
     const QUICK: Self = Self {
-        sizes: &[10_000, 1_000_000],
+        sizes: &[10_000, 100_000],
         rounds: 3,
-        queries: 30_000,
-        calm: Duration::from_millis(500),
+        queries: 20_000,
+        calm: Duration::from_millis(300),
         starts: 1,
         edits: 1,
-        all_peers_up_to: 100_000,
+        all_peers_up_to: 10_000,
     };
 
     fn of(plan: Plan) -> Self {

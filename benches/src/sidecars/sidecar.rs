@@ -61,6 +61,7 @@ impl Sidecar {
                 self.receive(response);
                 let _ = done.send(());
             }
+            StreamEvent::Answered => {}
             StreamEvent::Disconnected(_) => self.outbound = None,
         }
     }

@@ -68,7 +68,7 @@ metadata:
   labels: {{- include "ringfence.labels" .root | nindent 4 }}
 spec:
   policyName: {{ .name }}
-  validationActions: [Deny, Audit]
+  validationActions: [Deny]
 ---
 {{- if and .kyverno .root.Values.kyverno.enabled }}
 apiVersion: policies.kyverno.io/v1

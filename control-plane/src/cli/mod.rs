@@ -50,7 +50,7 @@ enum Command {
     Up(up::UpArgs),
     /// Run the control plane alone: watch a directory, push to sidecars that were started otherwise
     #[command(after_help = "Example:\n  ringfence serve ringfence-quickstart --sockets run")]
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Compile and sign a directory, for control planes that serve it without the configuration key
     #[command(after_help = "Example:\n  ringfence sign ringfence-quickstart --key config.key --out policy.signed --watch")]
     Sign(sign::SignArgs),

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringfence_xds::policy::{NameError, name::is_dns_label};
+use ringfence_xds::{
+    decode::MAX_PEERS,
+    policy::{NameError, name::is_dns_label},
+};
 
 use crate::spec::{Fault, Object, Spec, TenantSpec, quoted};
-
-/// As many as a sidecar takes.
-const MAX_PEERS: usize = 1024;
 
 /// Those of `tenant`'s peers that list it too. `spec_of`: another tenant's.
 pub(crate) fn agreed<'a, 'b>(name: &str, tenant: &'a TenantSpec, spec_of: impl Fn(&str) -> Option<&'b TenantSpec>) -> BTreeSet<&'a str> {

@@ -124,22 +124,30 @@ impl<I, C: Clone + Send + Sync + 'static> Connected for Connection<I, C> {
     }
 }
 
+impl<I: Unpin, C: Unpin> Connection<I, C> {
+    /// The other end, while there is time. Whoever only reads or only writes is told in time too: a peer that takes nothing of what it is
+    /// sent keeps its connection from being read.
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut I>> {
+        if self.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(Pin::new(&mut self.io))
+    }
+}
+
 impl<I: AsyncRead + Unpin, C: Unpin> AsyncRead for Connection<I, C> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        self.in_time(cx)?.poll_read(cx, buf)
     }
 }
 
 impl<I: AsyncWrite + Unpin, C: Unpin> AsyncWrite for Connection<I, C> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        self.in_time(cx)?.poll_write(cx, buf)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        self.in_time(cx)?.poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -147,17 +155,45 @@ impl<I: AsyncWrite + Unpin, C: Unpin> AsyncWrite for Connection<I, C> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.in_time(cx)?.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.in_time(cx)?.poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::{Instant, sleep, timeout},
+    };
+
     use super::*;
+
+    const UNTIL: Duration = Duration::from_secs(30);
+
+    fn connection(until: Option<Duration>) -> (Connection<DuplexStream, ()>, DuplexStream) {
+        let (io, peer) = duplex(64);
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        (Connection { io, caller: (), until: until.map(|until| Box::pin(sleep(until))), _place: place, _share: None }, peer)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_in_time_whatever_the_peer_does_not_do() {
+        let began = Instant::now();
+        let (mut silent, _peer) = connection(Some(UNTIL));
+        assert_eq!(silent.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), UNTIL.as_secs());
+        // Nobody reads from it meanwhile, as HTTP/2 does not while it has to write.
+        let (mut deaf, _peer) = connection(Some(UNTIL));
+        assert_eq!(deaf.write_all(&[0; 65]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), 2 * UNTIL.as_secs());
+        assert_eq!(deaf.shutdown().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let (mut proven, _peer) = connection(None);
+        assert!(timeout(10 * UNTIL, proven.write_all(&[0; 65])).await.is_err());
+    }
 
     #[test]
     fn a_holder_has_its_share_and_leaves_nothing() {

@@ -216,7 +216,7 @@ pub(super) fn warnings(spec: &PodSpec) -> Vec<String> {
         let confined = context.is_some_and(|context| context.allow_privilege_escalation == Some(false));
         let user = context.and_then(|context| context.run_as_user).or(pod_user);
         let no_root = user.is_some_and(|user| user != 0) || context.is_some_and(|context| context.run_as_non_root == Some(true));
-        !is_own(&container.name) && !(drops_all && confined && no_root)
+        !(is_own(&container.name) || drops_all && confined && no_root)
     };
     let names: Vec<&str> =
         spec.init_containers.iter().flatten().chain(&spec.containers).filter(weak).map(|container| container.name.as_str()).collect();

@@ -8,7 +8,7 @@ use super::{Denial, Place, Settings, inject, patch};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
-/// HTTP's for what the webhook may not know.
+/// HTTP's codes, as the author's client is told them.
 const FORBIDDEN: u16 = 403;
 const BAD_REQUEST: u16 = 400;
 
@@ -72,8 +72,8 @@ pub(super) fn read(body: &[u8]) -> Asked {
         Err(error) => return refused(format!("request: {error}")),
     };
     let Request { operation, resource, sub_resource, namespace, object } = request;
-    if resource.group != "" || resource.version != "v1" || resource.resource != "pods" {
-        let Resource { group, version, resource } = resource;
+    let Resource { group, version, resource } = resource;
+    if (group.as_str(), version.as_str(), resource.as_str()) != ("", "v1", "pods") {
         return refused(format!("ringfence injects v1 pods, and is asked about {group}/{version} {resource}"));
     }
     match (operation.as_str(), sub_resource.as_deref().unwrap_or_default()) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::Incoming,
+    body::{Body, Incoming},
     header::{ALLOW, CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
@@ -131,7 +131,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>)
 
 async fn converse(stream: TcpStream, acceptor: &TlsAcceptor, state: &State) {
     let Ok(stream) = acceptor.accept(stream).await else { return };
-    let service = service_fn(|request| async { Ok::<_, Infallible>(state.answer(request).await) });
+    let service = service_fn(|request: Request<Incoming>| async { Ok::<_, Infallible>(state.answer(request).await) });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_BYTES).keep_alive(false);
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
@@ -145,7 +145,11 @@ struct State {
 
 impl State {
     /// Any answer but 200 is a refusal too: the API server's `failurePolicy` is Fail.
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         if request.uri().path() != PATH {
             return text(StatusCode::NOT_FOUND, "there is /inject");
         }
@@ -183,3 +187,6 @@ fn json(review: &Value) -> Response<Full<Bytes>> {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,6 +71,7 @@ impl SharedSecret {
         Ok(self.in_time(self.api.get_opt(self.name)).await?.map(Versioned))
     }
 
+    /// An error if it is there.
     pub async fn create(&self, data: impl IntoIterator<Item = (&'static str, Vec<u8>)>) -> Result<Versioned, SecretError> {
         let labels = BTreeMap::from([(MANAGED_BY.0.into(), MANAGED_BY.1.into())]);
         let data = data.into_iter().map(|(key, value)| (key.into(), ByteString(value))).collect();
@@ -93,7 +94,7 @@ impl SharedSecret {
         let name = self.name;
         match timeout(TIMEOUT, request).await {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Err(SecretError::Raced { name }),
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_already_exists() => Err(SecretError::Raced { name }),
             Ok(Err(error)) => Err(SecretError::Api { name, error: Box::new(error) }),
             Err(_) => Err(SecretError::Slow { name }),
         }

@@ -41,11 +41,7 @@ impl Epochs {
         self.last
     }
 
-    pub(super) fn next(&mut self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.at(now.as_millis().try_into().unwrap_or(u64::MAX))
-    }
-
+    /// The next. `now`: see [`now`].
     pub(super) fn at(&mut self, now: u64) -> u64 {
         if let Some(shared) = &self.shared {
             self.last = self.last.max(shared.others());
@@ -66,6 +62,12 @@ impl Epochs {
         }
         self.last
     }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// Not synced: what a crash takes the clock still knows.

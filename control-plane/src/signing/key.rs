@@ -37,9 +37,10 @@ pub(super) fn read_or_make(dir: &Path) -> Result<SigningKey, SigningError> {
     Ok(key)
 }
 
-/// Leaves the public key in `dir`.
-pub(super) fn publish(dir: &Path, key: &SigningKey) -> Result<(), SigningError> {
-    let (path, pem) = (dir.join(PUBLIC_KEY), key.public_pem());
+/// Leaves the public key, in PEM, in the directory [`DIR`](super::DIR) of a control plane's state.
+pub fn publish(state: &Path, pem: &str) -> Result<(), SigningError> {
+    let dir = &state.join(super::DIR);
+    let path = dir.join(PUBLIC_KEY);
     if fs::read(&path).is_ok_and(|there| there == pem.as_bytes()) {
         return Ok(());
     }

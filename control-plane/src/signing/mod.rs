@@ -27,7 +27,7 @@ use ringfence_xds::{
 use crate::{compile::Delta, kubernetes::secret::SecretError};
 use epoch::Epochs;
 
-pub use key::{PUBLIC_KEY, config_keys};
+pub use key::{PUBLIC_KEY, config_keys, publish};
 
 /// Below the state directory.
 pub const DIR: &str = "trust";
@@ -62,8 +62,8 @@ impl Signer {
             (None, Some(dir)) => key::read_or_make(dir)?,
             (None, None) => return Ok(None),
         };
-        if let Some(dir) = &dir {
-            key::publish(dir, &key)?;
+        if let Some(state) = state {
+            publish(state, &key.public_pem())?;
         }
         Ok(Some(Self { key, epochs: Epochs::open(dir.as_deref()) }))
     }
@@ -85,13 +85,18 @@ impl Signer {
     /// Seals what is published, at one epoch. A removal nobody can sign; a Platform, without which more would be allowed than with it, gives
     /// way to one that says nothing.
     pub fn seal(&mut self, delta: Delta) -> Result<Delta, KeyError> {
+        self.seal_at(delta, epoch::now())
+    }
+
+    /// `now`: in milliseconds since 1970.
+    pub(crate) fn seal_at(&mut self, delta: Delta, now: u64) -> Result<Delta, KeyError> {
         let Delta { mut upserts, mut removed } = delta;
         let before = removed.len();
         removed.retain(|(kind, _)| *kind != Kind::Platform);
         if removed.len() != before {
             upserts.push(no_platform());
         }
-        let epoch = self.epochs.next();
+        let epoch = self.epochs.at(now);
         let upserts = upserts.into_iter().map(|resource| self.key.seal(resource, epoch)).collect::<Result<_, _>>()?;
         Ok(Delta { upserts, removed })
     }
@@ -102,6 +107,6 @@ impl Signer {
     }
 }
 
-fn no_platform() -> Resource {
+pub(crate) fn no_platform() -> Resource {
     Resource::new(PLATFORM, &proto::Platform::default())
 }

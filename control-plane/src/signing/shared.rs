@@ -65,7 +65,8 @@ pub struct EpochRecord {
 pub async fn open(secret: SharedSecret) -> Result<(Signer, EpochRecord), SigningError> {
     let kept = read_or_make(&secret).await?;
     let bad = |message: String| secret.bad(format!("{PRIVATE_KEY}: {message}"));
-    let pem = kept.get(PRIVATE_KEY).ok_or_else(|| bad("is missing: bring it back, or delete the Secret and start every sidecar anew".into()))?;
+    let pem =
+        kept.get(PRIVATE_KEY).ok_or_else(|| bad("is missing: bring it back, or delete the Secret and start every sidecar anew".into()))?;
     let key = SigningKey::from_pem(pem).map_err(|error| bad(error.to_string()))?;
     let epoch = SharedEpoch::new(recorded(&kept));
     Ok((Signer { key, epochs: Epochs::shared(epoch.clone()) }, EpochRecord { secret, epoch }))
@@ -138,7 +139,8 @@ mod tests {
     fn a_replica_signs_later_than_all_it_knows_of() {
         let epoch = SharedEpoch::new(5000);
         let mut epochs = Epochs::shared(epoch.clone());
-        for (others, now, wanted) in [(0, 1000, 5001), (5001, 1000, 5002), (9000, 1000, 9001), (9000, 10_000, 10_000), (0, 10_000, 10_001)] {
+        for (others, now, wanted) in [(0, 1000, 5001), (5001, 1000, 5002), (9000, 1000, 9001), (9000, 10_000, 10_000), (0, 10_000, 10_001)]
+        {
             epoch.others.fetch_max(others, Ordering::Relaxed);
             assert_eq!(epochs.at(now), wanted);
             assert_eq!(*epoch.own.borrow(), wanted, "it is to be told");

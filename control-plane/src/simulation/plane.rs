@@ -1,8 +1,7 @@
-//! A replica of the control plane: the real catalog and the real fleet, over a directory that follows the store at its own pace.
+//! A replica of the control plane: the real fleet, over a signed set that follows the author's at its own pace. It has no key.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::Arc,
 };
 
@@ -13,103 +12,71 @@ use ringfence_xds::{
 
 use super::{
     Broken, Mutation, Promise,
-    site::{FILES, Form, Reader, Revision, TENANTS, epoch, secret},
+    author::Set,
+    site::{TENANTS, edit_of, secret},
 };
-use crate::{
-    fleet::Fleet,
-    spec::{Fault, Spec},
-    store::Catalog,
-};
+use crate::{fleet::Fleet, spec::Spec};
 
+#[derive(Default)]
 pub(super) struct Plane {
-    /// The revision that its directory holds; `None`: the directory is empty.
-    pub(super) directory: Option<usize>,
+    /// The set that it has got, by its number; 0: it has lost it.
+    pub(super) has: usize,
     running: Option<Running>,
-    /// Of every resource, the latest edit that was ever in force here.
+    /// Of every resource, the latest edit that was ever published here.
     latest: BTreeMap<(Kind, Arc<str>), u32>,
 }
 
 struct Running {
-    catalog: Catalog,
     fleet: Arc<Fleet>,
+    /// The set that is published.
+    set: usize,
 }
 
 impl Plane {
-    pub(super) fn new() -> Self {
-        Self { directory: Some(0), running: None, latest: BTreeMap::new() }
-    }
-
     pub(super) fn fleet(&self) -> Option<&Arc<Fleet>> {
         self.running.as_ref().map(|running| &running.fleet)
     }
 
     /// Whoever has its sessions drops them.
-    pub(super) fn crash(&mut self, reader: &mut Reader) {
-        if let Some(running) = self.running.take() {
-            reader.give_back(running.catalog.compiler);
-        }
+    pub(super) fn crash(&mut self) {
+        self.running = None;
     }
 
-    /// As `serve` does: with faults in the directory it does not start. Whether it did.
-    pub(super) fn start(&mut self, history: &[Revision], reader: &mut Reader) -> Result<bool, Broken> {
-        let mut catalog = Catalog::new(Path::new("/site")).map_err(|error| Promise::None.broken(error))?;
-        catalog.compiler = reader.compiler();
-        self.running = Some(Running { catalog, fleet: Fleet::new().0 });
-        let faults = self.load(self.directory, history, reader)?;
-        if !faults.is_empty() {
-            self.crash(reader);
-        }
-        Ok(faults.is_empty())
+    pub(super) fn start(&mut self, sets: &[Set]) -> Result<(), Broken> {
+        self.running = Some(Running { fleet: Fleet::new().0, set: 0 });
+        self.take_up(sets, None)
     }
 
-    pub(super) fn reload(&mut self, history: &[Revision], reader: &mut Reader, mutation: Option<Mutation>) -> Result<(), Broken> {
-        let goes_back = mutation == Some(Mutation::StoreGoesBack);
-        let directory = self.directory.map(|revision| if goes_back { revision / 2 } else { revision });
-        self.load(directory, history, reader).map(drop)
-    }
-
-    /// Takes up a revision as the catalog does its directory; what is wrong with it.
-    fn load(&mut self, directory: Option<usize>, history: &[Revision], reader: &mut Reader) -> Result<Vec<Fault>, Broken> {
-        let Some(Running { catalog, fleet }) = &mut self.running else { return Ok(Vec::new()) };
-        let (mut written, mut faults) = (Vec::new(), Vec::new());
-        for (file, text) in directory.iter().flat_map(|revision| FILES.into_iter().zip(history[*revision])) {
-            let parsed = reader.read(file, text);
-            written.extend(parsed.objects.iter().cloned());
-            faults.extend(parsed.faults.iter().cloned());
-        }
-        let unread = catalog.keep_unread(&mut written, &faults);
-        let delta = catalog.settle(&written, &unread, &mut faults);
+    /// Publishes what it has got.
+    pub(super) fn take_up(&mut self, sets: &[Set], mutation: Option<Mutation>) -> Result<(), Broken> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        let next = if mutation == Some(Mutation::StoreGoesBack) { self.has / 2 } else { self.has };
+        let delta = sets[running.set].until(&sets[next]);
         for resource in &delta.upserts {
-            let Some(epoch) = epoch(resource) else { continue };
+            let Some(edit) = edit_of(resource) else { continue };
             let latest = self.latest.entry((resource.kind, resource.name.clone())).or_default();
-            if epoch < *latest {
-                return Err(Promise::NoRollback.broken(format!("{}/{} of edit {epoch} after {latest}", resource.kind, resource.name)));
+            if edit < *latest {
+                return Err(Promise::NoRollback.broken(format!("{}/{} of edit {edit} after {latest}", resource.kind, resource.name)));
             }
-            *latest = epoch;
+            *latest = edit;
         }
-        let said: Vec<_> = directory.iter().flat_map(|revision| FILES.into_iter().zip(history[*revision])).collect();
-        for (kind, name) in &delta.removed {
-            let still = said.iter().find(|(file, text)| file.resource() == (*kind, &**name) && text.form != Form::Gone);
-            if let Some((_, text)) = still {
-                return Err(Promise::NoLoss.broken(format!("{kind}/{name} is withdrawn, whose file is {:?}", text.form)));
-            }
-        }
-        fleet.publish(delta);
-        Ok(faults)
+        running.set = next;
+        running.fleet.publish(delta);
+        Ok(())
+    }
+
+    fn set<'a>(&self, sets: &'a [Set]) -> &'a Set {
+        &sets[self.running.as_ref().map_or(0, |running| running.set)]
     }
 
     /// What it has in force under a name.
-    pub(super) fn in_force(&self, kind: Kind, name: &str) -> Option<&Resource> {
-        self.running
-            .iter()
-            .flat_map(|running| running.catalog.resources())
-            .find(|resource| resource.kind == kind && *resource.name == *name)
+    pub(super) fn in_force<'a>(&self, kind: Kind, name: &str, sets: &'a [Set]) -> Option<&'a Resource> {
+        self.set(sets).resources.get(&(kind, name.into()))
     }
 
     /// Whom a workload serves as its object has it, not as its resource says: `None`, any. A workload that is not in force serves nobody.
-    fn serves(&self, workload: &str) -> Option<BTreeSet<String>> {
-        let objects = self.running.iter().flat_map(|running| running.catalog.objects());
-        let spec = objects.filter(|object| *object.key.name == *workload).find_map(|object| match &object.spec {
+    fn serves(&self, workload: &str, sets: &[Set]) -> Option<BTreeSet<String>> {
+        let spec = self.set(sets).objects.iter().filter(|object| *object.key.name == *workload).find_map(|object| match &object.spec {
             Spec::Workload(spec) => Some(spec),
             _ => None,
         });
@@ -119,8 +86,8 @@ impl Plane {
     }
 
     /// The issuers that these tenants name.
-    fn issuers(&self, tenants: &BTreeSet<String>) -> BTreeSet<String> {
-        let objects = self.running.iter().flat_map(|running| running.catalog.objects());
+    fn issuers(&self, tenants: &BTreeSet<String>, sets: &[Set]) -> BTreeSet<String> {
+        let objects = self.set(sets).objects.iter();
         let named = objects.filter(|object| tenants.contains(&*object.key.name)).filter_map(|object| match &object.spec {
             Spec::Tenant(tenant) => Some(&tenant.identity),
             _ => None,
@@ -129,13 +96,13 @@ impl Plane {
     }
 
     /// What a stream of `workload` may be told: its own, that of its tenants, and not one octet of any other tenant.
-    pub(super) fn may_tell(&self, workload: &str, response: &DeltaDiscoveryResponse) -> Result<(), Broken> {
-        let Some(tenants) = self.serves(workload) else {
+    pub(super) fn may_tell(&self, workload: &str, response: &DeltaDiscoveryResponse, sets: &[Set]) -> Result<(), Broken> {
+        let Some(tenants) = self.serves(workload, sets) else {
             let other =
                 response.resources.iter().find(|resource| response.type_url == Kind::Workload.type_url() && resource.name != workload);
             return other.map_or(Ok(()), |other| Err(Promise::Isolation.broken(format!("{workload} is told of {}", other.name))));
         };
-        let issuers = self.issuers(&tenants);
+        let issuers = self.issuers(&tenants, sets);
         let kind = Kind::from_type_url(&response.type_url);
         for resource in &response.resources {
             let its_own = match kind {

@@ -13,29 +13,34 @@ use ringfence_xds::{
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
     policy::{Snapshot, tenant::ServedTenants},
     resource::{Kind, Resource},
+    seal::Floor,
 };
 
 use super::{
     Broken, Mutation, Promise,
-    site::{can_listen, epoch},
+    author::config_keys,
+    site::{can_listen, edit_of},
 };
-
-/// Whether resources say of themselves how old they are, so that a sidecar can refuse what a replica that lags has of them.
-const AGES_ARE_TOLD: bool = false;
 
 /// Name and version of everything that a snapshot was made of.
 type Versions = BTreeMap<(&'static str, Arc<str>), Arc<str>>;
 
-/// The latest edit of a resource that was acknowledged, and by which replica it was told.
-pub(super) type Acknowledged = BTreeMap<(Kind, Arc<str>), (u32, usize)>;
+/// The latest edit of a resource that was acknowledged.
+pub(super) type Acknowledged = BTreeMap<(Kind, Arc<str>), u32>;
 
 #[derive(Default)]
 pub(super) struct Disk {
     pub(super) full: bool,
     /// The last complete write.
-    last_good: Option<Vec<Resource>>,
+    last_good: Option<Stored>,
     /// What was in force, and acknowledged, when the sidecar took it for written.
     expected: Option<(Versions, Acknowledged)>,
+}
+
+/// What outlives the process, as the proxy's `LastGood` keeps it.
+struct Stored {
+    resources: Vec<Resource>,
+    floors: Vec<(Kind, String, Floor)>,
 }
 
 impl Disk {
@@ -51,23 +56,27 @@ pub(super) struct Sidecar {
     /// Bindings that tokens have asked for.
     pub(super) learnt: BTreeSet<String>,
     snapshot: Option<Arc<Snapshot>>,
-    /// Decoded, and of which replica; not yet in force.
-    applying: Option<(Update, usize)>,
+    /// Decoded and not yet in force.
+    applying: Option<Update>,
     /// In force and not yet on disk.
     pub(super) unstored: bool,
     acknowledged: Acknowledged,
     connected: bool,
     mutation: Option<Mutation>,
-    /// Older versions that another replica brought in place of newer ones.
-    pub(super) rollbacks: u32,
+    /// Older versions that were refused.
+    pub(super) outdated: u32,
 }
 
 impl Sidecar {
     /// From its last known good, if it has one.
     pub(super) fn start(workload: &'static str, disk: &Disk, mutation: Option<Mutation>) -> Result<Self, Broken> {
+        let mut client = Client::new(workload);
+        if mutation != Some(Mutation::SealsAreIgnored) {
+            client = client.trusting(config_keys());
+        }
         let mut sidecar = Self {
             workload,
-            client: Client::new(workload),
+            client,
             learnt: BTreeSet::new(),
             snapshot: None,
             applying: None,
@@ -75,12 +84,13 @@ impl Sidecar {
             acknowledged: Acknowledged::new(),
             connected: false,
             mutation,
-            rollbacks: 0,
+            outdated: 0,
         };
-        if let Some(stored) = &disk.last_good {
-            let bindings = stored.iter().filter(|resource| resource.kind == Kind::Binding);
+        if let Some(Stored { resources, floors }) = &disk.last_good {
+            sidecar.client.restore_floors(floors.iter().cloned());
+            let bindings = resources.iter().filter(|resource| resource.kind == Kind::Binding);
             sidecar.learnt = bindings.map(|resource| resource.name.to_string()).collect();
-            let rejections = sidecar.client.restore(stored.iter().cloned());
+            let rejections = sidecar.client.restore(resources.iter().cloned());
             if !rejections.is_empty() {
                 return Err(Promise::NoLoss.broken(format!("what was stored does not decode: {rejections:?}")));
             }
@@ -112,11 +122,13 @@ impl Sidecar {
         self.applying.is_none()
     }
 
-    pub(super) fn receive(&mut self, response: DeltaDiscoveryResponse, replica: usize) -> Result<(), Broken> {
+    pub(super) fn receive(&mut self, response: DeltaDiscoveryResponse) -> Result<(), Broken> {
         let mut update = self.client.receive(response);
         if let Some(refused) = update.refused() {
             return Err(Promise::Convergence.broken(format!("{} refuses a whole response: {refused}", self.workload)));
         }
+        let said = update.rejections.iter().flat_map(|rejection| &rejection.faults);
+        self.outdated += said.filter(|fault| fault.message.contains("at an earlier epoch")).count() as u32;
         for upsert in &update.upserts {
             let Decoded::Workload(policy) = &upsert.decoded else { continue };
             if policy.inbound.iter().any(|listener| !can_listen(listener.listen.port())) {
@@ -124,13 +136,13 @@ impl Sidecar {
                 update.rejections.push(Rejection { kind: Kind::Workload, name: policy.name.to_string(), faults });
             }
         }
-        self.applying = Some((update, replica));
+        self.applying = Some(update);
         Ok(())
     }
 
     /// Puts in force what was received; the requests that follow.
     pub(super) fn finish(&mut self) -> Result<Vec<DeltaDiscoveryRequest>, Broken> {
-        let Some((update, replica)) = self.applying.take() else { return Ok(Vec::new()) };
+        let Some(update) = self.applying.take() else { return Ok(Vec::new()) };
         let (kind, had) = (update.kind(), self.snapshot.is_some());
         let refused: BTreeSet<String> = update.rejections.iter().map(|rejection| rejection.name.clone()).collect();
         let before = self.held_of(kind, &refused);
@@ -148,8 +160,8 @@ impl Sidecar {
         if had && self.snapshot.is_none() {
             return Err(Promise::NoLoss.broken(format!("{} has no policy any more", self.workload)));
         }
-        // Also what does not make a policy yet: who told it is who told it first.
-        self.acknowledge(replica)?;
+        // Also what does not make a policy yet.
+        self.acknowledge()?;
         self.unstored |= complete;
         self.keeps_to_its_own()?;
         requests.extend(answer);
@@ -161,21 +173,16 @@ impl Sidecar {
         held.map(|held| (held.name.clone(), held.version.clone())).collect()
     }
 
-    /// What is held was told by `replica`, as far as it is news. The same replica tells nothing older than it has told.
-    fn acknowledge(&mut self, replica: usize) -> Result<(), Broken> {
+    /// What is held is no older than what was.
+    fn acknowledge(&mut self) -> Result<(), Broken> {
         for resource in self.client.held() {
-            let Some(epoch) = epoch(resource) else { continue };
-            let latest = self.acknowledged.entry((resource.kind, resource.name.clone())).or_insert((epoch, replica));
-            if epoch < latest.0 {
-                if latest.1 == replica || AGES_ARE_TOLD {
-                    let (workload, kind, name) = (self.workload, resource.kind, &resource.name);
-                    return Err(Promise::NoRollback.broken(format!("{workload}: {kind}/{name} of edit {epoch} after {}", latest.0)));
-                }
-                self.rollbacks += 1;
+            let Some(edit) = edit_of(resource) else { continue };
+            let latest = self.acknowledged.entry((resource.kind, resource.name.clone())).or_insert(edit);
+            if edit < *latest {
+                let (workload, kind, name) = (self.workload, resource.kind, &resource.name);
+                return Err(Promise::NoRollback.broken(format!("{workload}: {kind}/{name} of edit {edit} after {latest}")));
             }
-            if epoch != latest.0 {
-                *latest = (epoch, replica);
-            }
+            *latest = edit;
         }
         Ok(())
     }
@@ -196,7 +203,8 @@ impl Sidecar {
             return;
         }
         if self.mutation != Some(Mutation::ForgetsToStore) || disk.last_good.is_none() {
-            disk.last_good = Some(self.client.held().cloned().collect());
+            let floors = self.client.floors().map(|(kind, name, floor)| (kind, name.to_owned(), floor));
+            disk.last_good = Some(Stored { resources: self.client.held().cloned().collect(), floors: floors.collect() });
         }
         disk.expected = self.versions().map(|versions| (versions, self.acknowledged.clone()));
     }

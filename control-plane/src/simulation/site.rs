@@ -84,21 +84,21 @@ pub(super) struct Text {
     pub(super) form: Form,
     /// Which of the possible references it has.
     pub(super) variant: usize,
-    pub(super) epoch: u32,
+    pub(super) edit: u32,
 }
 
 impl Text {
     fn yaml(self, file: File) -> String {
-        let Text { form, variant, epoch } = self;
+        let Text { form, variant, edit } = self;
         let (kind, name) = file.resource();
         let spec = match file {
-            _ if form == Form::Garbled => return format!("kind: [ {epoch}"),
+            _ if form == Form::Garbled => return format!("kind: [ {edit}"),
             File::Platform if form == Form::Faulty => "{ inFlight: -1 }".into(),
-            File::Platform => format!("{{ inFlight: {epoch} }}"),
+            File::Platform => format!("{{ inFlight: {edit} }}"),
             File::Issuer(_) => {
                 let algorithm = if form == Form::Faulty { "none" } else { "ES256" };
                 format!(
-                    "{{ issuer: 'https://{name}.test/', audiences: [e{epoch}], algorithms: [{algorithm}], tenantClaim: org, \
+                    "{{ issuer: 'https://{name}.test/', audiences: [e{edit}], algorithms: [{algorithm}], tenantClaim: org, \
                      jwks: {{ inline: {JWKS} }} }}"
                 )
             }
@@ -106,7 +106,7 @@ impl Text {
                 let claimed = if form == Form::Thief { TENANTS[(i + 1) % TENANTS.len()] } else { name };
                 let rate = if form == Form::Faulty { "fast" } else { "5/s" };
                 format!(
-                    "{{ identity: [{{ issuer: {}, values: [org_{claimed}] }}], inFlight: {epoch}, \
+                    "{{ identity: [{{ issuer: {}, values: [org_{claimed}] }}], inFlight: {edit}, \
                      limits: [{{ name: {}, rate: {rate} }}] }}",
                     issuer(variant),
                     secret(name)
@@ -119,7 +119,7 @@ impl Text {
                     [one] if i < 2 => format!("tenant: {one}"),
                     several => format!("tenants: [\"{}\"]", several.join("\", \"")),
                 };
-                format!("{{ {whose}, inbound: [{{ listen: '127.0.0.1:{port}', upstream: '{upstream}', public: [/e{epoch}] }}] }}")
+                format!("{{ {whose}, inbound: [{{ listen: '127.0.0.1:{port}', upstream: '{upstream}', public: [/e{edit}] }}] }}")
             }
         };
         format!("apiVersion: ringfence.dev/v1alpha1\nkind: {kind}\nmetadata: {{ name: {name} }}\nspec: {spec}\n")
@@ -145,14 +145,15 @@ pub(super) type Revision = [Text; FILES.len()];
 
 /// All files, and all good.
 pub(super) fn first() -> Revision {
-    [Text { form: Form::Good, variant: 0, epoch: 1 }; FILES.len()]
+    [Text { form: Form::Good, variant: 0, edit: 1 }; FILES.len()]
 }
 
 /// The number of the edit that a resource was made by. A Binding has none.
-pub(super) fn epoch(resource: &Resource) -> Option<u32> {
+pub(super) fn edit_of(resource: &Resource) -> Option<u32> {
     let bytes = resource.bytes.clone();
     match resource.kind {
-        Kind::Platform => Some(proto::Platform::decode(bytes).ok()?.in_flight),
+        // One that says nothing stands for none.
+        Kind::Platform => Some(proto::Platform::decode(bytes).ok()?.in_flight).filter(|edit| *edit > 0),
         Kind::Tenant => Some(proto::Tenant::decode(bytes).ok()?.in_flight),
         Kind::Issuer => proto::Issuer::decode(bytes).ok()?.audiences.first()?.strip_prefix('e')?.parse().ok(),
         Kind::Workload => proto::Workload::decode(bytes).ok()?.inbound.first()?.public.first()?.strip_prefix("/e")?.parse().ok(),

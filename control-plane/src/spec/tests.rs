@@ -21,6 +21,18 @@ const KEYWORDS: &[&str] = &[
     "oneOf",
 ];
 
+/// What `vocabulary` adds for API servers: of a file the decoder, and `compile`, say it better.
+const OF_THE_DECODER: &[&str] = &[
+    "enum",
+    "maxItems",
+    "maxLength",
+    "pattern",
+    super::vocabulary::FILE,
+    super::vocabulary::RULES,
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+];
+
 fn keywords<'a>(schema: &'a serde_json::Value, found: &mut BTreeSet<&'a str>) {
     let Some(schema) = schema.as_object() else { return };
     for (keyword, value) in schema {
@@ -48,7 +60,7 @@ fn every_keyword_of_the_schemas_is_checked() {
     for kind in Kind::ALL {
         let mut found = BTreeSet::new();
         keywords(kind.schema(), &mut found);
-        let unknown: Vec<_> = found.iter().filter(|keyword| !KEYWORDS.contains(keyword)).collect();
+        let unknown: Vec<_> = found.iter().filter(|keyword| !KEYWORDS.contains(keyword) && !OF_THE_DECODER.contains(keyword)).collect();
         assert!(unknown.is_empty(), "{kind}: {unknown:?}");
         assert_eq!(kind.schema()["additionalProperties"], false, "{kind}: unknown fields must be refused");
     }

@@ -32,7 +32,7 @@ pub struct Catalog {
 /// Where operators write.
 #[derive(Debug)]
 enum Source {
-    Directory(Directory),
+    Directory(Box<Directory>),
     Cluster(Box<Cluster>),
 }
 
@@ -68,7 +68,7 @@ pub struct Loaded {
 impl Catalog {
     /// Of a directory: absolute; a link is followed wherever it leads at the time.
     pub fn new(dir: &Path) -> io::Result<Self> {
-        Ok(Self::of(Source::Directory(Directory::new(dir)?)))
+        Ok(Self::of(Source::Directory(Box::new(Directory::new(dir)?))))
     }
 
     /// Of custom resources, all of which were listed.

@@ -7,9 +7,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
-use ringfence_xds::policy::{SpiffeId, TrustDomain};
+use ringfence_xds::{
+    policy::{SpiffeId, TrustDomain},
+    trust::validity,
+};
 use rustls_pki_types::CertificateDer;
-use x509_parser::parse_x509_certificate;
 
 /// How far back validity begins: clocks differ.
 const BACKDATED: Duration = Duration::from_secs(60);
@@ -71,7 +73,7 @@ impl Authority {
     /// shows by what they certify.
     pub(super) fn read(certificate: &CertificateDer<'_>, key: &str, chain: Vec<CertificateDer<'static>>) -> Result<Self, AuthorityError> {
         let key = KeyPair::from_pem(key).map_err(AuthorityError::Key)?;
-        let not_after = not_after(certificate).ok_or(AuthorityError::Certificate)?;
+        let not_after = validity(certificate).map_err(|_| AuthorityError::Certificate)?.end;
         let issuer = Issuer::from_ca_cert_der(certificate, key).map_err(|_| AuthorityError::Certificate)?;
         Ok(Self { issuer, chain, not_after })
     }
@@ -102,13 +104,6 @@ impl Authority {
         let certificate = params.signed_by(key, &self.issuer).map_err(AuthorityError::Certify)?;
         Ok([certificate.der().clone()].into_iter().chain(self.chain.iter().cloned()).collect())
     }
-}
-
-/// Until when a certificate is valid, since the Unix epoch; `None`: it cannot be read.
-pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<Duration> {
-    let (_, certificate) = parse_x509_certificate(certificate).ok()?;
-    let seconds = certificate.validity().not_after.timestamp();
-    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
 /// Both since the Unix epoch.

@@ -2,11 +2,11 @@
 //!
 //! `csr` -> proof (`tokens`, or a live SVID) -> `authority` certifies. `rotation` decides which authority that is, `state` keeps it.
 
+mod attempts;
 mod authority;
 mod csr;
 mod given;
 mod issue;
-mod attempts;
 mod peer;
 mod review;
 mod rotation;
@@ -42,8 +42,8 @@ use crate::{
     say::say,
 };
 use authority::{Authority, AuthorityError};
-use rotation::{Member, Rotation};
 use review::Reviewer;
+use rotation::{Member, Rotation};
 use shared::Shared;
 use state::StateDir;
 use tokens::JoinTokens;
@@ -146,7 +146,7 @@ pub struct Trust {
 enum Kept {
     Dir(StateDir),
     /// By all replicas.
-    Shared(Shared),
+    Shared(Box<Shared>),
 }
 
 impl Kept {
@@ -183,7 +183,9 @@ impl Trust {
             let rotation = opened(config, kept, now)?;
             let credentials = Credentials::new(&rotation, config.svid_ttl, now)?;
             match shared.save(&rotation).await {
-                Ok(()) => return Ok(Self::new(Kept::Shared(shared), Some(Reviewer::new(client)), config, fleet, rotation, credentials)),
+                Ok(()) => {
+                    return Ok(Self::new(Kept::Shared(shared.into()), Some(Reviewer::new(client)), config, fleet, rotation, credentials));
+                }
                 Err(StateError::Secret(SecretError::Raced { .. })) => {}
                 Err(error) => return Err(error.into()),
             }

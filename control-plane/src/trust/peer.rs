@@ -11,11 +11,11 @@ use std::{
 
 use ringfence_xds::{
     policy::{SpiffeId, TrustBundle, spiffe::Member},
-    trust::{spiffe_id, verify},
+    trust::{spiffe_id, validity, verify},
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::{Credentials, authority::not_after};
+use super::Credentials;
 
 /// Certificates that may be asked for on one connection: one is needed, and each costs a signature.
 const MAX_ATTEMPTS: u32 = 8;
@@ -46,11 +46,7 @@ pub(crate) struct Peer {
 impl Caller {
     /// After a handshake with `credentials`, from `address` if that is not shared by all; `None`: what was shown cannot be read, which the
     /// handshake would have refused.
-    pub(crate) fn of(
-        chain: Option<&[CertificateDer<'static>]>,
-        address: Option<IpAddr>,
-        credentials: &Credentials,
-    ) -> Option<Self> {
+    pub(crate) fn of(chain: Option<&[CertificateDer<'static>]>, address: Option<IpAddr>, credentials: &Credentials) -> Option<Self> {
         let peer = match chain {
             Some([end_entity, ..]) => {
                 let id = spiffe_id(end_entity).ok()?;
@@ -58,7 +54,7 @@ impl Caller {
                     member: id.member(),
                     id,
                     chain: chain.unwrap_or_default().to_vec(),
-                    not_after: not_after(end_entity)?,
+                    not_after: validity(end_entity).ok()?.end,
                     vouched: AtomicU64::new(credentials.bundle.sequence),
                 }))
             }

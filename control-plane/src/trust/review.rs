@@ -118,7 +118,9 @@ struct Bound {
 pub(super) struct Reviewer {
     client: Client,
     places: Semaphore,
-    told: Mutex<Told>,
+    refusals: Mutex<Told>,
+    /// That the API server cannot be asked.
+    failures: Mutex<Told>,
 }
 
 #[derive(Default)]
@@ -136,7 +138,7 @@ impl fmt::Debug for Reviewer {
 
 impl Reviewer {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, places: Semaphore::new(MAX_REVIEWS), told: Mutex::default() }
+        Self { client, places: Semaphore::new(MAX_REVIEWS), refusals: Mutex::default(), failures: Mutex::default() }
     }
 
     /// Whose sidecar shows `token`. `fleet`: knows the Workloads. What stands against it is told to the operator.
@@ -147,8 +149,10 @@ impl Reviewer {
             self.ask(token, fleet).await
         });
         let reviewed = reviewed.await.unwrap_or(Err(ReviewError::Slow));
-        if let Err(error) = &reviewed {
-            self.tell(error);
+        match &reviewed {
+            Ok(_) => {}
+            Err(error @ ReviewError::Refused(_)) => self.refusals.lock().tell(format_args!("no identity is issued: {error}")),
+            Err(error) => self.failures.lock().tell(format_args!("identities are renewed unseen, and no new ones issued: {error}")),
         }
         reviewed
     }
@@ -174,19 +178,21 @@ impl Reviewer {
         }
         Ok(member)
     }
+}
 
+impl Told {
     /// One line a second: whoever can reach the port can have proofs refused.
-    fn tell(&self, error: &ReviewError) {
-        let (mut told, now) = (self.told.lock(), Instant::now());
-        if told.at.is_some_and(|at| now < at + TELL_EVERY) {
-            told.untold += 1;
+    fn tell(&mut self, line: fmt::Arguments<'_>) {
+        let now = Instant::now();
+        if self.at.is_some_and(|at| now < at + TELL_EVERY) {
+            self.untold += 1;
             return;
         }
-        match std::mem::take(&mut told.untold) {
-            0 => say(format_args!("ringfence: no identity is issued: {error}")),
-            untold => say(format_args!("ringfence: no identity is issued: {error} (and {untold} like it that were not told)")),
+        match std::mem::take(&mut self.untold) {
+            0 => say(format_args!("ringfence: {line}")),
+            untold => say(format_args!("ringfence: {line} (and {untold} that were not told)")),
         }
-        told.at = Some(now);
+        self.at = Some(now);
     }
 }
 
@@ -240,7 +246,8 @@ fn check(pod: &Pod, bound: &Bound, now: Timestamp) -> Result<(), Refusal> {
 
 /// The tenant is the namespace's, which only the platform can label; the Workload is what the pod says, or the one named as the tenant.
 fn named(pod: &Pod, namespace: Option<&Namespace>, bound: &Bound) -> Result<Member, Refusal> {
-    let label = |label: &'static str, error: &dyn fmt::Display| Refusal::Label { pod: bound.pod.clone(), label, message: error.to_string() };
+    let label =
+        |label: &'static str, error: &dyn fmt::Display| Refusal::Label { pod: bound.pod.clone(), label, message: error.to_string() };
     let tenant = namespace.and_then(|namespace| namespace.metadata.labels.as_ref()?.get(TENANT_LABEL));
     let tenant = tenant.ok_or_else(|| Refusal::NoTenant(bound.pod.clone()))?;
     let workload = pod.metadata.labels.as_ref().and_then(|labels| labels.get(WORKLOAD_LABEL)).unwrap_or(tenant);

@@ -88,7 +88,8 @@ impl Rotation {
 
     /// Whether it says nothing else than `other`.
     pub(super) fn is_same(&self, other: &Rotation) -> bool {
-        let members = |rotation: &Self| rotation.members.iter().map(|member| (member.certificate.clone(), member.phase)).collect::<Vec<_>>();
+        let members =
+            |rotation: &Self| rotation.members.iter().map(|member| (member.certificate.clone(), member.phase)).collect::<Vec<_>>();
         (self.sequence, self.longest_ttl) == (other.sequence, other.longest_ttl) && members(self) == members(other)
     }
 

@@ -34,7 +34,8 @@ impl Shared {
 
     fn decode(&self, secret: &Versioned) -> Result<Rotation, SecretError> {
         let text = secret.get(FILE).ok_or_else(|| {
-            self.secret.bad(format!("has no {FILE}: bring it back, or delete the Secret and let every sidecar join anew, with a new bundle"))
+            self.secret
+                .bad(format!("has no {FILE}: bring it back, or delete the Secret and let every sidecar join anew, with a new bundle"))
         })?;
         state::decode(text).map_err(|message| self.secret.bad(format!("{FILE}: {message}")))
     }

@@ -36,7 +36,9 @@ pub enum IdentitySource {
 pub enum ProofSource {
     JoinToken(JoinToken),
     /// A projected token of a Kubernetes service account, for the control plane's audience and bound to this pod. Read anew for every use.
-    ServiceAccountToken { file: PathBuf },
+    ServiceAccountToken {
+        file: PathBuf,
+    },
 }
 
 /// Good once; so a state directory must keep what it was exchanged for.

@@ -190,13 +190,15 @@ impl Apply {
     fn on_stream(&mut self, event: StreamEvent) -> bool {
         match event {
             StreamEvent::Connected(outbound) => {
-                self.metrics.control_plane_connected.set(1);
                 self.learning.outbound = Some(outbound);
                 // They are of the stream before.
                 self.parked.clear();
                 for request in self.client.connected() {
                     self.send(request);
                 }
+            }
+            StreamEvent::Answered => {
+                self.metrics.control_plane_connected.set(1);
             }
             StreamEvent::Response { response, done } => {
                 let is_good = self.on_response(response);

@@ -27,8 +27,10 @@ const BACKOFF_LAST: Duration = Duration::from_secs(15);
 /// What happened to the stream, in order.
 #[derive(Debug)]
 pub enum StreamEvent {
-    /// A new stream; requests go into the sender.
+    /// A new stream; requests go into the sender. Whether the control plane takes it is not known yet.
     Connected(mpsc::Sender<DeltaDiscoveryRequest>),
+    /// It does: the head of its response is there, though it may have nothing to say.
+    Answered,
     /// Handed over one at a time: the next one is read only when `done` is dropped or used.
     Response { response: DeltaDiscoveryResponse, done: oneshot::Sender<()> },
     /// With what the operator should know.
@@ -82,6 +84,9 @@ async fn converse(channel: Channel, events: &mpsc::Sender<StreamEvent>, backoff:
     }
     let call = client.delta_aggregated_resources(ReceiverStream::new(receiver));
     let mut responses = call.await.map_err(|status| dial::describe(&status))?.into_inner();
+    if events.send(StreamEvent::Answered).await.is_err() {
+        return Ok(());
+    }
     while let Some(response) = responses.message().await.map_err(|status| dial::describe(&status))? {
         backoff.reset();
         let (done, applied) = oneshot::channel();

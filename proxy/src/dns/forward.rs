@@ -48,24 +48,23 @@ pub(super) struct Forwarder {
     cache: RefCell<Cache>,
     flights: Rc<Flights>,
     upstreams: Upstreams,
-    hosts: Hosts,
+    /// `None`: it is not looked into.
+    hosts: Option<Hosts>,
 }
 
 impl Forwarder {
     fn new(policy: &DnsPolicy, shared: Shared) -> Self {
         let upstreams = Upstreams::new(policy, |address| shared.own.holds(address));
         // Goes with the host's resolvers: what the operator names is all that is asked.
-        let hosts = if policy.upstreams.is_empty() { Hosts::from_system().unwrap_or_default() } else { Hosts::default() };
+        let hosts = policy.upstreams.is_empty().then(|| Hosts::from_system().unwrap_or_default());
         Self { shared, cache: RefCell::default(), flights: Rc::default(), upstreams, hosts }
     }
 
     /// What the host's own file of names (hosts(5)) says to the sidecar itself.
     pub(super) fn written(&self, query: &Query) -> Option<Told> {
-        if !query.is_own {
-            return None;
-        }
+        let hosts = self.hosts.as_ref().filter(|_| query.is_own)?;
         let question = op::Query::query(query.to_name(), query.qtype);
-        let found = self.hosts.lookup_static_host(&question)?;
+        let found = hosts.lookup_static_host(&question)?;
         let mut message = Message::new(0, MessageType::Response, OpCode::Query);
         message.add_query(question);
         message.add_answers(found.answers().iter().cloned());

@@ -166,7 +166,8 @@ where
     let is_last = &is_last;
     let service = service_fn(|request: Request<Incoming>| {
         let asks_for_tunnel = request.method() == Method::CONNECT;
-        let response = handle(request);
+        // In a box: hyper moves it several times before it is asked for, and keeps as much room as it takes for all of the connection's life.
+        let response = Box::pin(handle(request));
         async move {
             let mut response = response.await;
             let status = response.status();

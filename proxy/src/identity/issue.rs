@@ -69,7 +69,7 @@ impl Issuance {
     pub(super) async fn run(mut self) {
         let mut schedule = Schedule::new();
         self.restore(&mut schedule);
-        let mut failure = Failure::default();
+        let mut by_proof = false;
         loop {
             let current = self.publisher.current();
             let expiry = current.as_ref().map_or(Duration::MAX, |svid| svid.not_after);
@@ -85,10 +85,10 @@ impl Issuance {
                     continue;
                 }
             }
-            match self.obtain(current.as_deref(), failure.by_proof).await {
+            match self.obtain(current.as_deref(), by_proof).await {
                 Ok(svid) => {
                     schedule.obtained(&svid, self.clock.now(), random());
-                    failure = Failure::default();
+                    by_proof = false;
                     self.publisher.publish(Some(Arc::new(svid)));
                 }
                 Err(error) => {
@@ -96,9 +96,8 @@ impl Issuance {
                     if matches!(&error, IssueError::Dial(error) if error.is_distrust()) {
                         self.read_bundle_again();
                     }
-                    self.publisher.metrics.identity_renewal_failures.inc();
-                    failure.tell(&error.to_string());
-                    failure.by_proof = !failure.by_proof;
+                    self.publisher.fail(error.to_string());
+                    by_proof = !by_proof;
                 }
             }
         }
@@ -180,22 +179,6 @@ impl Issuance {
             notice(format_args!("identity: the SVID cannot be kept for a restart: {error}"));
         }
         Ok(svid)
-    }
-}
-
-/// What keeps going wrong is told when it begins and when it changes, not at each attempt.
-#[derive(Debug, Default)]
-pub(super) struct Failure {
-    told: String,
-    by_proof: bool,
-}
-
-impl Failure {
-    pub(super) fn tell(&mut self, message: &str) {
-        if self.told != message {
-            notice(format_args!("identity: {message}"));
-            message.clone_into(&mut self.told);
-        }
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use ringfence_policy::TrustBundle;
 use ringfence_xds::trust::{self, Svid};
 use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::sync::watch;
 
-use super::{CurrentSvid, CurrentTrust, clock::Clock};
+use super::{CurrentSvid, CurrentTrust, Publisher, clock::Clock};
 use crate::backoff::random;
 
 /// A connection made with an SVID is made anew within these shares of the SVID's life: after its renewal, before the peer must end it.
@@ -18,12 +19,14 @@ const ANEW_UNTIL: f64 = 0.9;
 pub struct Membership {
     pub svid: CurrentSvid,
     pub trust: CurrentTrust,
+    /// Why there is no newer SVID.
+    pub(super) failure: watch::Receiver<Option<String>>,
     clock: Clock,
 }
 
 impl Membership {
-    pub(super) fn new(svid: CurrentSvid, trust: CurrentTrust, clock: Clock) -> Self {
-        Self { svid, trust, clock }
+    pub(super) fn new(publisher: &Publisher, trust: CurrentTrust, clock: Clock) -> Self {
+        Self { svid: publisher.svid.subscribe(), trust, failure: publisher.failure.subscribe(), clock }
     }
 
     /// Waits until there are both.

@@ -35,7 +35,7 @@ use tokio::sync::watch;
 
 use crate::{
     bootstrap::{self, ControlPlane, IdentitySource},
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, notice},
 };
 use clock::Clock;
 use issue::Issuance;
@@ -79,6 +79,8 @@ enum Source {
 #[derive(Debug)]
 struct Publisher {
     svid: watch::Sender<Option<Arc<Svid>>>,
+    /// Why there was no newer one when it was last asked for.
+    failure: watch::Sender<Option<String>>,
     metrics: Arc<Metrics>,
 }
 
@@ -97,8 +99,8 @@ impl Identity {
             None => Trust::told_elsewhere(&me.trust_domain),
         };
         let trust = Arc::new(trust);
-        let publisher = Publisher { svid: watch::Sender::default(), metrics: metrics.clone() };
-        let membership = Membership::new(publisher.svid.subscribe(), trust.subscribe(), Clock::SYSTEM);
+        let publisher = Publisher::new(metrics.clone());
+        let membership = Membership::new(&publisher, trust.subscribe(), Clock::SYSTEM);
         let source = match (&config.source, control_plane) {
             (IdentitySource::ControlPlane(proof), ControlPlane::Tls(address)) => Source::ControlPlane(Box::new(Issuance {
                 address: address.clone(),
@@ -132,10 +134,26 @@ impl Identity {
 }
 
 impl Publisher {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self { svid: watch::Sender::default(), failure: watch::Sender::default(), metrics }
+    }
+
     fn publish(&self, svid: Option<Arc<Svid>>) {
         let expiry = svid.as_ref().map_or(0, |svid| svid.not_after.as_secs());
         self.metrics.identity_svid_expiry.set(i64::try_from(expiry).unwrap_or(i64::MAX));
+        if svid.is_some() {
+            self.failure.send_replace(None);
+        }
         self.svid.send_replace(svid);
+    }
+
+    /// What keeps going wrong is told when it begins and when it changes, not at each attempt.
+    fn fail(&self, message: String) {
+        self.metrics.identity_renewal_failures.inc();
+        if self.failure.borrow().as_ref() != Some(&message) {
+            notice(format_args!("identity: {message}"));
+            self.failure.send_replace(Some(message));
+        }
     }
 
     fn current(&self) -> Option<Arc<Svid>> {
@@ -172,5 +190,6 @@ pub fn shown(membership: &Membership) -> Value {
             "sequence": bundle.sequence,
             "authorities": bundle.authorities.len(),
         })),
+        "failure": *membership.failure.borrow(),
     })
 }

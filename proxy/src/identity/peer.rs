@@ -15,7 +15,6 @@ use rustls::{
     pki_types::{CertificateDer, UnixTime},
 };
 use tokio::time::Instant;
-use x509_parser::{certificate::X509CertificateParser, nom::Parser};
 
 pub use self::stream::{NotAPeer, PeerStream};
 use super::CurrentSvid;
@@ -75,7 +74,7 @@ impl Peer {
         let chain: Vec<_> = session.peer_certificates().unwrap_or_default().iter().map(|one| one.clone().into_owned()).collect();
         let certificate = chain.first().ok_or(PeerError::Unreadable)?;
         let identity = trust::spiffe_id(certificate)?.into();
-        let not_after = not_after(certificate).ok_or(PeerError::Unreadable)?;
+        let not_after = trust::validity(certificate)?.end;
         Ok(Self { identity, chain, not_after, withdrawn: OnceLock::new() })
     }
 
@@ -120,10 +119,4 @@ impl Peer {
 
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// Its extensions are webpki's to judge, and were.
-fn not_after(certificate: &[u8]) -> Option<Duration> {
-    let (_, certificate) = X509CertificateParser::new().with_deep_parse_extensions(false).parse(certificate).ok()?;
-    Some(Duration::from_secs(u64::try_from(certificate.validity().not_after.timestamp()).ok()?))
 }

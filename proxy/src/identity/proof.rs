@@ -32,13 +32,13 @@ pub(super) enum ProofError {
     Stdin(TokenError),
     #[error("standard input, for the join token: it has not ended after {} s", STDIN_TIMEOUT.as_secs())]
     StdinOpen,
-    #[error("the join token of standard input is used up: start this sidecar with a new one")]
+    #[error("the join token of standard input is used up: start this sidecar with a new one, of `ringfence join`")]
     Spent,
     #[error("{}: {error}", path.display())]
     Token { path: PathBuf, error: TokenError },
     #[error("{}: {error}", path.display())]
     File { path: PathBuf, error: PrivateFileError },
-    #[error("{}: there is no join token: it is used up, or not there yet", path.display())]
+    #[error("{}: there is no join token: it is used up, or not there yet; write a new one of `ringfence join` there", path.display())]
     NoFile { path: PathBuf },
 }
 

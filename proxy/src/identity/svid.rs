@@ -1,6 +1,6 @@
 //! An SVID as it came from whoever issues them: believed after it was verified.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use ringfence_policy::{SpiffeId, TrustBundle};
 use ringfence_xds::trust::{self, Svid};
@@ -50,7 +50,7 @@ pub(super) fn verified(
     if !me.is(&id) {
         return Err(SvidError::AnotherId(id));
     }
-    let (not_before, not_after) = validity(&chain[0]).ok_or(SvidError::Unreadable)?;
+    let Range { start: not_before, end: not_after } = trust::validity(&chain[0]).map_err(|_| SvidError::Unreadable)?;
     if not_after.saturating_sub(now) > MAX_LIFETIME {
         return Err(SvidError::Lifetime);
     }
@@ -62,13 +62,6 @@ pub(super) fn verified(
 /// Whether the bundle vouches for an SVID that was verified under another.
 pub(super) fn is_vouched_for(svid: &Svid, bundle: &TrustBundle, now: Duration) -> bool {
     trust::verify(bundle, &svid.key.cert, UnixTime::since_unix_epoch(now)).is_ok()
-}
-
-fn validity(certificate: &[u8]) -> Option<(Duration, Duration)> {
-    let (_, certificate) = parse(certificate)?;
-    let since_epoch = |time: i64| Some(Duration::from_secs(u64::try_from(time).ok()?));
-    let validity = certificate.validity();
-    Some((since_epoch(validity.not_before.timestamp())?, since_epoch(validity.not_after.timestamp())?))
 }
 
 /// Certificates in DER, one after another: at least one, at most `max`.

@@ -132,7 +132,7 @@ pub(crate) fn trust(bundle: Arc<TrustBundle>) -> Trust {
 }
 
 pub(super) fn publisher() -> Publisher {
-    Publisher { svid: watch::Sender::default(), metrics: Arc::default() }
+    Publisher::new(Arc::default())
 }
 
 /// What an issuer is asked, and by whom; what it answers.
@@ -218,7 +218,7 @@ fn what_is_shown_of_an_identity_is_no_secret() {
     let authority = Authority::new();
     let publisher = publisher();
     let trust = trust(bundle(4, &[&authority]));
-    let membership = Membership::new(publisher.svid.subscribe(), trust.subscribe(), Clock::SYSTEM);
+    let membership = Membership::new(&publisher, trust.subscribe(), Clock::SYSTEM);
     assert_eq!(shown(&membership)["svid"], Value::Null);
     let mut svid = authority.svid(API);
     svid.not_after = Duration::from_secs(4_000_000_000);
@@ -226,8 +226,15 @@ fn what_is_shown_of_an_identity_is_no_secret() {
     let wanted = json!({
         "svid": { "id": API, "notAfter": "2096-10-02T07:06:40Z" },
         "trustBundle": { "trustDomain": "here", "sequence": 4, "authorities": 1 },
+        "failure": null,
     });
     assert_eq!(shown(&membership), wanted);
+    publisher.fail("nobody answers".into());
+    assert_eq!(shown(&membership)["failure"], "nobody answers");
+    publisher.publish(None);
+    assert_eq!(shown(&membership)["failure"], "nobody answers", "that an SVID has expired is no success");
+    publisher.publish(Some(Arc::new(authority.svid(API))));
+    assert_eq!(shown(&membership)["failure"], Value::Null);
     let metrics = publisher.metrics.render().unwrap();
     assert!(metrics.contains("ringfence_identity_svid_expiry_timestamp_seconds 4000000000\n"), "{metrics}");
     publisher.publish(None);

@@ -6,13 +6,13 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
 use ringfence_policy::{TrustBundle, TrustDomain};
 use ringfence_xds::{
     decode::{self, Fault},
     generated::resource as proto,
     resource::TRUST_BUNDLE,
 };
-use parking_lot::Mutex;
 use rustls::pki_types::{CertificateDer, pem, pem::PemObject};
 use tokio::sync::watch;
 

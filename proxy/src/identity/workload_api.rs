@@ -14,7 +14,6 @@ use tonic::{Request, Streaming, metadata::MetadataValue};
 use super::{
     Me, Publisher, Trust,
     clock::Clock,
-    issue::Failure,
     svid::{self, SvidError},
 };
 use crate::{
@@ -62,10 +61,9 @@ pub(super) struct WorkloadApi {
 impl WorkloadApi {
     pub(super) async fn run(self) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LAST);
-        let mut failure = Failure::default();
         loop {
-            let Err(error) = self.session(&mut backoff, &mut failure).await;
-            self.fail(&error, &mut failure);
+            let Err(error) = self.session(&mut backoff).await;
+            self.fail(&error);
             let wait = tokio::time::sleep(backoff.next(random()));
             tokio::select! {
                 () = wait => {}
@@ -74,12 +72,11 @@ impl WorkloadApi {
         }
     }
 
-    fn fail(&self, error: &WorkloadApiError, failure: &mut Failure) {
-        self.publisher.metrics.identity_renewal_failures.inc();
-        failure.tell(&format!("Workload API at {}: {error}", self.socket.display()));
+    fn fail(&self, error: &WorkloadApiError) {
+        self.publisher.fail(format!("Workload API at {}: {error}", self.socket.display()));
     }
 
-    async fn session(&self, backoff: &mut Backoff, failure: &mut Failure) -> Result<std::convert::Infallible, WorkloadApiError> {
+    async fn session(&self, backoff: &mut Backoff) -> Result<std::convert::Infallible, WorkloadApiError> {
         let mut responses = self.connected().await?;
         loop {
             let response = tokio::select! {
@@ -90,10 +87,9 @@ impl WorkloadApi {
             match self.take(response.ok_or(WorkloadApiError::Ended)?) {
                 Ok(svid) => {
                     backoff.reset();
-                    *failure = Failure::default();
                     self.publisher.publish(Some(Arc::new(svid)));
                 }
-                Err(error) => self.fail(&error, failure),
+                Err(error) => self.fail(&error),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use indexmap::IndexMap;
 use ringfence_policy::{RuleRef, ratelimit::Quota};
 
-use super::{gcra::Gcra, state::BucketState};
+use super::{gcra::Gcra, hash_key::AsHashed, state::BucketState};
 
 /// Cells looked at when a new key arrives. Two would do to let go of cells faster than they come.
 const EXAMINED: usize = 4;
@@ -23,7 +23,7 @@ pub(super) struct Bucket {
     quota: Quota,
     gcra: Gcra,
     /// TATs, in nanoseconds since the limiter was made.
-    cells: IndexMap<CellKey, u64>,
+    cells: IndexMap<CellKey, u64, AsHashed>,
     /// Where eviction goes on looking.
     hand: usize,
     /// The TAT shared by keys that found no room. A key that finds room later starts from here, as it may have been one of them.
@@ -34,7 +34,7 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn new(rule: &RuleRef, quota: Quota) -> Self {
-        Self { rule: rule.clone(), quota, gcra: Gcra::new(quota), cells: IndexMap::new(), hand: 0, overflow: 0, latest: 0 }
+        Self { rule: rule.clone(), quota, gcra: Gcra::new(quota), cells: IndexMap::default(), hand: 0, overflow: 0, latest: 0 }
     }
 
     /// As another process had it. What finds no room joins those that found none there.
@@ -143,7 +143,7 @@ impl Bucket {
     pub(super) fn evict(&mut self, now: u64) {
         if self.is_fresh(now) {
             // Also gives back what a crowd of keys took.
-            self.cells = IndexMap::new();
+            self.cells = IndexMap::default();
         }
         for _ in 0..EXAMINED {
             if self.hand >= self.cells.len() {

@@ -1,10 +1,31 @@
 //! The secret behind the cells' keys.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::bucket::CellKey;
+
+/// Finds cells by their keys, which are hashes already that nobody can foresee.
+pub(super) type AsHashed = BuildHasherDefault<Half>;
+
+/// The lower half of a cell's key.
+#[derive(Default)]
+pub(super) struct Half(u64);
+
+impl Hasher for Half {
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+
+    fn write(&mut self, octets: &[u8]) {
+        self.0 = octets.iter().fold(self.0, |hash, octet| hash.rotate_left(8) ^ u64::from(*octet));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// Not the standard library's: that cannot be handed to the process that takes over the cells.
 #[derive(Clone, PartialEq, Eq)]

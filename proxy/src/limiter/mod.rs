@@ -27,6 +27,7 @@ use std::{
     time::Instant,
 };
 
+use ahash::RandomState;
 use indexmap::IndexMap;
 use parking_lot::RwLock;
 use ringfence_policy::{
@@ -96,7 +97,7 @@ pub struct Limiter {
 
 #[derive(Default)]
 struct Tenants {
-    known: IndexMap<TenantId, Arc<Tenant>>,
+    known: IndexMap<TenantId, Arc<Tenant>, RandomState>,
     /// Where forgetting goes on looking.
     hand: usize,
     /// Who is told what is charged to tenants that are new, once the others are handed over.

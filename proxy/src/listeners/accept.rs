@@ -104,7 +104,8 @@ where
             () = drain.begun() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             (stream, peer) = accept(&listener), if connections.len() < MAX_CONNECTIONS => {
-                let served = connection(stream, peer, drain.clone());
+                // In a box: it is several KiB, and would be moved several times on its way into the task.
+                let served = Box::pin(connection(stream, peer, drain.clone()));
                 connections.spawn_local(async move {
                     if let Err(error) = served.await {
                         tracing::debug!(%peer, %error, "connection ended");

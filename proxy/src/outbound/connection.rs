@@ -28,14 +28,14 @@ use crate::{
 
 /// First octet of a TLS record that carries a handshake.
 const HANDSHAKE: u8 = 22;
-/// Holds what clients say first, a ClientHello with a key share for ML-KEM included: else it is read, and looked at, in six pieces.
+/// Holds what clients say first, a head or a ClientHello with a key share for ML-KEM: else it is read, and looked at, in several pieces.
 const FIRST_READ: usize = 2048;
 
 /// `original`: where a captured connection was going; `None`: an explicit proxy's client asks.
 pub(super) async fn serve(stream: TcpStream, original: Option<SocketAddr>, outbound: Rc<Outbound>, drain: Drain) -> io::Result<()> {
     match original {
         Some(original) => captured(stream.into(), original, outbound, drain).await,
-        None => http::serve(stream.into(), Vec::new(), Origin::Explicit, outbound, drain).await,
+        None => http::serve(stream.into(), Vec::with_capacity(FIRST_READ), Origin::Explicit, outbound, drain).await,
     }
 }
 

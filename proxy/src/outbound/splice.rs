@@ -8,15 +8,18 @@ mod pipe;
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     io,
     net::Shutdown,
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
+    net::{TcpStream, tcp::ReadHalf},
     task::coop::consume_budget,
     time::sleep,
 };
@@ -48,13 +51,13 @@ thread_local! {
 pub(super) async fn splice(downstream: &mut Stream, upstream: &mut TcpStream, initial: Vec<u8>, octets: &Octets) -> io::Result<()> {
     match downstream {
         Stream::Tcp(downstream) => {
-            let (downstream, upstream) = (&*downstream, &*upstream);
+            let ((mut requests, to_workload), (mut answers, to_server)) = (downstream.split(), upstream.split());
             let both = async {
-                let sent = pump(downstream, upstream, initial, &octets.sent);
-                let received = pump(upstream, downstream, Vec::new(), &octets.received);
+                let sent = pump(&mut requests, to_server.as_ref(), initial, &octets.sent);
+                let received = pump(&mut answers, to_workload.as_ref(), Vec::new(), &octets.received);
                 tokio::try_join!(sent, received)
             };
-            let settled = || [downstream, upstream].into_iter().for_each(keep_alive);
+            let settled = || [&to_workload, &to_server].into_iter().for_each(|half| keep_alive(half.as_ref()));
             until_idle(both, octets, settled).await
         }
         Stream::Http2(downstream) => {
@@ -126,24 +129,20 @@ fn keep_alive(stream: &TcpStream) {
 
 /// What one look at the source gave.
 enum Taken {
-    Nothing,
     /// So many octets, and those of them that the other side did not take.
     Some(usize, Vec<u8>),
     End,
 }
 
 /// One direction, to its end, which is passed on.
-async fn pump(from: &TcpStream, to: &TcpStream, mut rest: Vec<u8>, count: &Cell<u64>) -> io::Result<()> {
+async fn pump(from: &mut ReadHalf<'_>, to: &TcpStream, mut rest: Vec<u8>, count: &Cell<u64>) -> io::Result<()> {
     loop {
         write_all(to, &rest, count).await?;
-        from.readable().await?;
-        // Readiness alone never yields: two fast ends would keep the thread to themselves.
-        consume_budget().await;
-        match take(from, to, count)? {
-            Taken::Nothing => rest = Vec::new(),
+        drop(rest);
+        match poll_fn(|cx| take(from, to, count, cx)).await? {
             Taken::Some(octets, left) => {
                 rest = left;
-                if octets == SCRATCH && rest.is_empty() && bulk(from, to, count).await? {
+                if octets == SCRATCH && rest.is_empty() && bulk(from.as_ref(), to, count).await? {
                     break;
                 }
             }
@@ -157,22 +156,23 @@ async fn pump(from: &TcpStream, to: &TcpStream, mut rest: Vec<u8>, count: &Cell<
     }
 }
 
-/// Reads once and offers it on at once; no octet waits in the buffer for a second look.
-fn take(from: &TcpStream, to: &TcpStream, count: &Cell<u64>) -> io::Result<Taken> {
+/// Reads once and offers it on at once; no octet waits in the buffer for a second look. A read that leaves room in the buffer has emptied the
+/// source: tokio knows then to wait, without another system call.
+fn take(from: &mut ReadHalf<'_>, to: &TcpStream, count: &Cell<u64>, cx: &mut Context<'_>) -> Poll<io::Result<Taken>> {
     SHARED.with_borrow_mut(|scratch| {
-        let octets = match from.try_read(scratch) {
-            Ok(0) => return Ok(Taken::End),
-            Ok(octets) => octets,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Taken::Nothing),
-            Err(error) => return Err(error),
-        };
-        let written = match to.try_write(&scratch[..octets]) {
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
+        let octets = buffer.filled();
+        if octets.is_empty() {
+            return Poll::Ready(Ok(Taken::End));
+        }
+        let written = match to.try_write(octets) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
+            Err(error) => return Poll::Ready(Err(error)),
         };
         count.update(|count| count + written as u64);
-        Ok(Taken::Some(octets, scratch[written..octets].to_vec()))
+        Poll::Ready(Ok(Taken::Some(octets.len(), octets[written..].to_vec())))
     })
 }
 

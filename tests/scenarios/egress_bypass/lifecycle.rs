@@ -10,7 +10,7 @@ use std::{
 };
 
 use ringfence_tests::{
-    Canary, Net, eventually,
+    Canary, DEADLINE, Net, eventually,
     netns::{Namespace, POD_V4},
     pod::{SIDECAR, WORKLOAD},
 };
@@ -151,7 +151,7 @@ impl<'a> Behind<'a> {
             socket.send_to(b"canary", (FOREIGN_V4, 443)).unwrap();
             let _ = TcpStream::connect_timeout(&(FOREIGN_V4, 443).into(), Duration::from_secs(1));
             // Nobody listens there; that it is refused shows that what came before has passed.
-            let refused = TcpStream::connect_timeout(&(POD_V4, 1).into(), Duration::from_secs(5)).unwrap_err();
+            let refused = TcpStream::connect_timeout(&(POD_V4, 1).into(), DEADLINE).unwrap_err();
             assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         });
     }

@@ -17,7 +17,8 @@ use crate::generated::resource as proto;
 
 const MAX_RULES: usize = 4096;
 const MAX_VALUES: usize = 1024;
-const MAX_PEERS: usize = 1024;
+/// Tenants that one may have for peers.
+pub const MAX_PEERS: usize = 1024;
 
 pub fn tenant(name: &str, body: &proto::Tenant) -> Result<TenantPolicy, Vec<Fault>> {
     let mut faults = Faults::default();

@@ -11,6 +11,8 @@ pub const ACCEPTED: &str = "Accepted";
 /// Every connected sidecar that the object concerns has acknowledged it as it is written. Unknown where it concerns none: nobody enforces
 /// it then, and nobody fails to.
 pub const ENFORCED: &str = "Enforced";
+/// What the object names elsewhere, a JWK set or a zone, could be had when it was last asked for. Of no other object.
+pub const FETCHED: &str = "Fetched";
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

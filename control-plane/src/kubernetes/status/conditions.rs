@@ -2,7 +2,7 @@
 
 use super::report::Acknowledged;
 use crate::{
-    kubernetes::crd::status::{ACCEPTED, Condition, ENFORCED, Place, Status},
+    kubernetes::crd::status::{ACCEPTED, Condition, ENFORCED, FETCHED, Place, Status},
     store::kube::ledger::Verdict,
 };
 
@@ -10,7 +10,7 @@ use crate::{
 const MAX_REJECTIONS: usize = 16;
 
 /// `before`: as it stands there; what has not changed in it keeps its time.
-pub(super) fn status(before: &Status, verdict: &Verdict, reports: &[Acknowledged], now: &str) -> Status {
+pub(super) fn status(before: &Status, verdict: &Verdict, unfed: Option<&Place>, reports: &[Acknowledged], now: &str) -> Status {
     let generation = verdict.generation;
     let condition = |name: &str, (status, reason, message): (&str, &str, String)| {
         let old = before.conditions.iter().find(|condition| condition.name == name);
@@ -47,9 +47,15 @@ pub(super) fn status(before: &Status, verdict: &Verdict, reports: &[Acknowledged
             None => ("False", "Pending", sidecars(enforcing)),
         },
     };
+    let fetched = match unfed {
+        None => ("True", "Fetched", "what was fetched last is in force".to_owned()),
+        Some(place) => ("False", "Unavailable", format!("{}; what was fetched before stays", said(place))),
+    };
+    let fetched = verdict.is_fed.then(|| condition(FETCHED, fetched));
+    let conditions = [condition(ACCEPTED, accepted(verdict)), condition(ENFORCED, enforced)].into_iter().chain(fetched).collect();
     Status {
         observed_generation: generation,
-        conditions: vec![condition(ACCEPTED, accepted(verdict)), condition(ENFORCED, enforced)],
+        conditions,
         acknowledged_generation: if is_enforced { Some(generation) } else { before.acknowledged_generation },
         sidecars: if concerned == 0 { String::new() } else { format!("{enforcing}/{concerned}") },
         faults: verdict.faults.clone(),

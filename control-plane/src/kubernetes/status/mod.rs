@@ -88,7 +88,7 @@ pub async fn run(installation: Installation, fleet: Arc<Fleet>, ledger: Arc<Ledg
 /// The status that is to be written, if it is another than what stands there.
 fn due(key: &ObjectKey, entry: &Entry, reports: &report::All) -> Option<(ObjectKey, String, Status)> {
     let verdict = entry.verdict.as_ref().filter(|verdict| verdict.uid == entry.uid)?;
-    let status = conditions::status(&entry.status, verdict, &reports.of(key, &entry.uid), &now());
+    let status = conditions::status(&entry.status, verdict, entry.unfed.as_ref(), &reports.of(key, &entry.uid), &now());
     (status != entry.status).then(|| (key.clone(), entry.uid.clone(), status))
 }
 

@@ -35,9 +35,9 @@ use ringfence_xds::resource::Kind as ResourceKind;
 const REPLICA_LABEL: &str = "ringfence.dev/replica";
 /// Counts up while the replica lives.
 const BEAT: &str = "ringfence.dev/beat";
-const BEAT_EVERY: Duration = Duration::from_secs(10);
+const BEAT_EVERY: Duration = Duration::from_secs(5);
 /// Without a beat for so long the replica is gone, and its sidecars are another's.
-const STALE_AFTER: Duration = Duration::from_secs(35);
+const STALE_AFTER: Duration = Duration::from_secs(16);
 /// Refusals of one object that a replica reports.
 const MAX_REJECTIONS: usize = 4;
 

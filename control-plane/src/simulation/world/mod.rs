@@ -1,4 +1,4 @@
-//! Everything together: the store, two replicas that follow it, four sidecars and one that pries, and streams that lose what is on them.
+//! Everything together: the store, who signs what it holds, two replicas that follow that, four sidecars and one that pries, and streams that lose what is on them.
 //! A seed decides every step.
 
 mod network;
@@ -14,6 +14,7 @@ use ringfence_xds::{
 use self::network::Stream;
 use super::{
     Broken, Mutation,
+    author::Author,
     plane::Plane,
     sidecar::{Disk, Sidecar},
     site::{self, FILES, File, Form, Reader, Revision, TENANTS, Text, WORKLOADS},
@@ -30,6 +31,7 @@ pub(super) struct World<'a> {
     /// What is done, as it is done.
     tell: &'a mut dyn FnMut(fmt::Arguments<'_>),
     history: Vec<Revision>,
+    author: Author,
     replicas: [Plane; REPLICAS],
     disks: [Disk; WORKLOADS.len()],
     sidecars: [Option<Sidecar>; WORKLOADS.len()],
@@ -47,8 +49,8 @@ pub(super) struct Tally {
     pub(super) refused: u32,
     pub(super) crashes: u32,
     pub(super) restored: u32,
-    /// Resources for which a replica that lags brought an older version than another had.
-    pub(super) rollbacks: u32,
+    /// Of these, versions that a replica told which lags behind another.
+    pub(super) outdated: u32,
     /// Of the last phase.
     pub(super) rounds: u32,
 }
@@ -66,15 +68,18 @@ impl<'a> World<'a> {
             mutation,
             tell,
             history: vec![site::first()],
-            replicas: std::array::from_fn(|_| Plane::new()),
+            author: Author::new(),
+            replicas: Default::default(),
             disks: Default::default(),
             sidecars: Default::default(),
             streams: Vec::new(),
             calm: false,
             tally: Tally::default(),
         };
+        world.author.start(&world.history, world.reader)?;
         for replica in &mut world.replicas {
-            replica.start(&world.history, world.reader)?;
+            replica.has = world.author.sets.len() - 1;
+            replica.start(&world.author.sets)?;
         }
         for number in 0..WORKLOADS.len() {
             world.start(number)?;
@@ -88,8 +93,11 @@ impl<'a> World<'a> {
         let number = self.dice.usize(..WORKLOADS.len());
         let replica = self.dice.usize(..REPLICAS);
         match self.dice.u32(..100) {
-            0..6 => self.edit(),
-            6..12 => self.follow(replica)?,
+            0..5 => self.edit(),
+            5..8 => self.sign()?,
+            8 if self.dice.bool() => self.crash_author(),
+            8 => self.start_author()?,
+            9..12 => self.follow(replica)?,
             12 => self.crash_replica(replica),
             13..17 => self.start_replica(replica)?,
             17..19 => self.stream_breaks(),
@@ -116,7 +124,7 @@ impl<'a> World<'a> {
             return self.mend();
         }
         let mut next = self.history[self.history.len() - 1];
-        let epoch = self.history.len() as u32 + 1;
+        let edit = self.history.len() as u32 + 1;
         for _ in 0..self.dice.usize(1..4) {
             let at = self.dice.usize(..FILES.len());
             let form = match (self.dice.u32(..20), FILES[at]) {
@@ -127,26 +135,48 @@ impl<'a> World<'a> {
                 (15..18, File::Workload(_)) => Form::Occupied,
                 _ => Form::Gone,
             };
-            next[at] = Text { form, variant: self.dice.usize(..3), epoch };
-            self.tell(format_args!("edit {epoch}: {:?} {form:?} {}", FILES[at], next[at].variant));
+            next[at] = Text { form, variant: self.dice.usize(..3), edit };
+            self.tell(format_args!("edit {edit}: {:?} {form:?} {}", FILES[at], next[at].variant));
         }
         self.history.push(next);
     }
 
-    /// A replica's directory follows the store, but maybe not to its end.
+    /// The author's directory follows the store, but maybe not to its end; what has changed is signed.
+    fn sign(&mut self) -> Result<(), Broken> {
+        let last = self.history.len() - 1;
+        self.author.directory = if self.dice.bool() { last } else { self.dice.usize(self.author.directory..=last) };
+        self.author.reload(&self.history, self.reader)?;
+        self.tell(format_args!("edit {} is signed: set {}", self.author.directory + 1, self.author.sets.len() - 1));
+        Ok(())
+    }
+
+    fn crash_author(&mut self) {
+        self.author.crash(self.reader);
+        self.tally.crashes += 1;
+        self.tell(format_args!("the author crashes"));
+    }
+
+    fn start_author(&mut self) -> Result<(), Broken> {
+        if !self.author.is_running() {
+            let started = self.author.start(&self.history, self.reader)?;
+            self.tell(format_args!("the author starts: {started}, set {}", self.author.sets.len() - 1));
+        }
+        Ok(())
+    }
+
+    /// A replica gets what was signed, but maybe not the latest.
     fn follow(&mut self, replica: usize) -> Result<(), Broken> {
         let plane = &mut self.replicas[replica];
-        let last = self.history.len() - 1;
-        let from = plane.directory.unwrap_or_default();
-        let to = if self.dice.bool() { last } else { self.dice.usize(from..=last) };
-        plane.directory = Some(to.max(from));
-        plane.reload(&self.history, self.reader, self.mutation)?;
-        self.tell(format_args!("replica {replica} follows to edit {}", to + 1));
+        let last = self.author.sets.len() - 1;
+        plane.has = if self.dice.bool() { last } else { self.dice.usize(plane.has..=last) };
+        plane.take_up(&self.author.sets, self.mutation)?;
+        let has = plane.has;
+        self.tell(format_args!("replica {replica} has set {has}"));
         Ok(())
     }
 
     fn crash_replica(&mut self, replica: usize) {
-        self.replicas[replica].crash(self.reader);
+        self.replicas[replica].crash();
         self.tally.crashes += 1;
         // What is on its way to the sidecars may still arrive.
         for stream in self.streams.iter_mut().filter(|stream| stream.replica == replica) {
@@ -156,20 +186,19 @@ impl<'a> World<'a> {
     }
 
     fn start_replica(&mut self, replica: usize) -> Result<(), Broken> {
-        if self.replicas[replica].fleet().is_some() {
+        let plane = &mut self.replicas[replica];
+        if plane.fleet().is_some() {
             return Ok(());
         }
-        let before = self.replicas[replica].directory;
         let empty = self.dice.u32(..5) == 0;
+        // What it has lost comes back with the next set that it gets.
+        let has = plane.has;
         if empty {
-            self.replicas[replica].directory = None;
+            plane.has = 0;
         }
-        let started = self.replicas[replica].start(&self.history, self.reader)?;
-        self.tell(format_args!("replica {replica} starts (empty: {empty}): {started}"));
-        // What was in the directory comes back with the next thing that does.
-        if empty {
-            self.replicas[replica].directory = before;
-        }
+        plane.start(&self.author.sets)?;
+        plane.has = has;
+        self.tell(format_args!("replica {replica} starts (empty: {empty})"));
         Ok(())
     }
 
@@ -249,7 +278,7 @@ impl Tally {
         self.refused += other.refused;
         self.crashes += other.crashes;
         self.restored += other.restored;
-        self.rollbacks += other.rollbacks;
+        self.outdated += other.outdated;
         self.rounds = self.rounds.max(other.rounds);
     }
 }

@@ -30,13 +30,11 @@ pub(super) struct Stream {
     pub(super) introduced: bool,
     pub(super) up: VecDeque<DeltaDiscoveryRequest>,
     pub(super) down: VecDeque<DeltaDiscoveryResponse>,
-    /// The response before, for who repeats it.
-    repeated: Option<DeltaDiscoveryResponse>,
 }
 
 impl Stream {
     pub(super) fn new(sidecar: Option<usize>, replica: usize, up: VecDeque<DeltaDiscoveryRequest>) -> Self {
-        Self { sidecar, replica, session: None, open: true, introduced: false, up, down: VecDeque::new(), repeated: None }
+        Self { sidecar, replica, session: None, open: true, introduced: false, up, down: VecDeque::new() }
     }
 
     /// The replica's end goes. Some of what it has sent still arrives.
@@ -83,10 +81,10 @@ impl World<'_> {
         for mut response in responses {
             self.tally.responses += 1;
             if self.mutation == Some(Mutation::StrangerIsTold) && response.type_url == Kind::Tenant.type_url() {
-                let stranger = plane.in_force(Kind::Tenant, TENANTS[3]);
+                let stranger = plane.in_force(Kind::Tenant, TENANTS[3], &self.author.sets);
                 response.resources.extend(stranger.map(wire));
             }
-            plane.may_tell(workload, &response)?;
+            plane.may_tell(workload, &response, &self.author.sets)?;
             if self.mutation == Some(Mutation::MessageIsLost) && self.dice.u32(..8) == 0 {
                 continue;
             }
@@ -121,17 +119,11 @@ impl World<'_> {
             return self.finish(number);
         }
         let Some(stream) = self.streams.iter_mut().find(|stream| stream.sidecar == Some(number) && stream.open) else { return Ok(()) };
-        let mut response = stream.down.pop_front();
-        if self.mutation == Some(Mutation::OldIsRepeated) && response.is_none() {
-            response = stream.repeated.clone();
-        }
-        match response {
+        match stream.down.pop_front() {
             Some(response) => {
-                let replica = stream.replica;
-                if stream.repeated.is_none() {
-                    stream.repeated = Some(response.clone());
-                }
-                sidecar.receive(response, replica)?;
+                let before = sidecar.outdated;
+                sidecar.receive(response)?;
+                self.tally.outdated += sidecar.outdated - before;
             }
             // The other end has ended it, and everything that came before has been read.
             None if stream.introduced && stream.session.is_none() => self.disconnect(number),
@@ -143,9 +135,7 @@ impl World<'_> {
     pub(super) fn finish(&mut self, number: usize) -> Result<(), Broken> {
         let dies = !self.calm && self.dice.u32(..40) == 0;
         let Some(sidecar) = &mut self.sidecars[number] else { return Ok(()) };
-        let rollbacks = sidecar.rollbacks;
         let requests = sidecar.finish()?;
-        self.tally.rollbacks += sidecar.rollbacks - rollbacks;
         let nacks = requests.iter().filter(|request| request.error_detail.is_some()).count();
         self.tally.refused += nacks as u32;
         if !dies {

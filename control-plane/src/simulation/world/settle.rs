@@ -5,13 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use ringfence_xds::resource::{Kind, binding_name};
+use ringfence_xds::resource::{Kind, Resource, binding_name};
 
 use super::World;
-use crate::simulation::{
-    Broken, Promise,
-    sidecar::Sidecar,
-    site::{self, FILES, File, Form, Revision, TENANTS, WORKLOADS},
+use crate::{
+    signing::no_platform,
+    simulation::{
+        Broken, Promise, author,
+        sidecar::Sidecar,
+        site::{self, FILES, File, Form, Revision, TENANTS, WORKLOADS},
+    },
 };
 
 /// Rounds after the last fault, in each of which everybody takes everything that has come. A name is told and answered a few times at most.
@@ -28,11 +31,16 @@ impl World<'_> {
         }
         // Whoever died is known to have by now.
         self.streams.retain(|stream| stream.open && (stream.session.is_some() || !stream.introduced));
+        self.author.directory = self.history.len() - 1;
+        match self.author.is_running() {
+            true => self.author.reload(&self.history, self.reader)?,
+            false => drop(self.author.start(&self.history, self.reader)?),
+        }
         for plane in &mut self.replicas {
-            plane.directory = Some(self.history.len() - 1);
+            plane.has = self.author.sets.len() - 1;
             match plane.fleet() {
-                Some(_) => plane.reload(&self.history, self.reader, None)?,
-                None => drop(plane.start(&self.history, self.reader)?),
+                Some(_) => plane.take_up(&self.author.sets, None)?,
+                None => plane.start(&self.author.sets)?,
             }
         }
         for number in 0..WORKLOADS.len() {
@@ -61,7 +69,7 @@ impl World<'_> {
             if is_quiet {
                 self.tally.rounds = round;
                 self.is_as_written()?;
-                self.replicas.iter_mut().for_each(|replica| replica.crash(self.reader));
+                self.author.crash(self.reader);
                 return Ok(());
             }
         }
@@ -71,15 +79,15 @@ impl World<'_> {
     /// Everything that is bad, and every workload that has gone, is written anew and well. Tenants may stay away that nobody refers to.
     pub(super) fn mend(&mut self) {
         let mut next = self.history[self.history.len() - 1];
-        let epoch = self.history.len() as u32 + 1;
+        let edit = self.history.len() as u32 + 1;
         for (file, text) in FILES.into_iter().zip(&mut next) {
             let may_be_gone = matches!(file, File::Platform);
             if text.form != Form::Good && !(text.form == Form::Gone && may_be_gone) {
-                (text.form, text.epoch) = (Form::Good, epoch);
+                (text.form, text.edit) = (Form::Good, edit);
             }
         }
         self.history.push(next);
-        self.tell(format_args!("edit {epoch}: all that was bad is mended"));
+        self.tell(format_args!("edit {edit}: all that was bad is mended"));
     }
 
     /// Every sidecar enforces exactly what the files say that its workload needs, has it on disk, and is known to.
@@ -89,8 +97,14 @@ impl World<'_> {
         let mut compiler = self.reader.compiler();
         let compiled = compiler.compile(&objects, &BTreeSet::new());
         self.reader.give_back(compiler);
-        let published: BTreeMap<(&'static str, Arc<str>), Arc<str>> =
-            compiled.resources().map(|resource| ((resource.kind.as_str(), resource.name.clone()), resource.version.clone())).collect();
+        let key = author::key();
+        let version =
+            |resource: &Resource| key.seal(resource.clone(), 0).map(|sealed| sealed.version).map_err(|error| Promise::None.broken(error));
+        let mut published: BTreeMap<(&'static str, Arc<str>), Arc<str>> = BTreeMap::new();
+        // Where no Platform is written, one that says nothing stands in its place.
+        for resource in [no_platform()].iter().chain(compiled.resources()) {
+            published.insert((resource.kind.as_str(), resource.name.clone()), version(resource)?);
+        }
         for (number, workload) in WORKLOADS.into_iter().enumerate() {
             let Some(sidecar) = &self.sidecars[number] else { continue };
             let needs = needs(&last, number, &sidecar.learnt);

@@ -26,6 +26,8 @@ pub struct Entry {
     pub status: Status,
     /// Absent: not looked at yet.
     pub verdict: Option<Verdict>,
+    /// Why what is to be fetched for it cannot be had.
+    pub unfed: Option<Place>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +36,8 @@ pub struct Verdict {
     pub uid: String,
     pub generation: i64,
     pub is_in_force: bool,
+    /// Whether there is something to be fetched for it.
+    pub is_fed: bool,
     pub faults: Vec<Place>,
     /// What is in force in its stead.
     pub last_accepted: Option<LastAccepted>,
@@ -46,7 +50,7 @@ impl Ledger {
         let mut entries = self.entries.lock();
         match entries.get_mut(key).filter(|entry| entry.uid == uid) {
             Some(entry) => (entry.generation, entry.status) = (generation, status),
-            None => drop(entries.insert(key.clone(), Entry { uid: uid.to_owned(), generation, status, verdict: None })),
+            None => drop(entries.insert(key.clone(), Entry { uid: uid.to_owned(), generation, status, verdict: None, unfed: None })),
         }
         drop(entries);
         self.tell();
@@ -60,6 +64,14 @@ impl Ledger {
         if let Some(entry) = self.entries.lock().get_mut(key) {
             entry.verdict = Some(verdict);
         }
+    }
+
+    /// Whether what an object names elsewhere can be had; if not, why.
+    pub(crate) fn feed(&self, key: &ObjectKey, unfed: Option<Place>) {
+        if let Some(entry) = self.entries.lock().get_mut(key) {
+            entry.unfed = unfed;
+        }
+        self.tell();
     }
 
     /// Wakes whoever writes status.

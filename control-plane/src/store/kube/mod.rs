@@ -43,6 +43,9 @@ const QUIET: Duration = Duration::from_millis(20);
 /// … and a steady stream of edits at least this often.
 const AT_LEAST_EVERY: Duration = Duration::from_millis(400);
 
+/// A watch that goes on where it was tells nothing of that: one that was not found broken for so long is whole.
+const SILENT_FOR: Duration = Duration::from_secs(60);
+
 type Told = (Kind, Result<Event<DynamicObject>, watcher::Error>);
 
 pub struct Cluster {
@@ -54,8 +57,8 @@ pub struct Cluster {
     listing: HashMap<Kind, BTreeSet<Arc<str>>>,
     /// The kinds that were listed once.
     listed: BTreeSet<Kind>,
-    /// Of those whose watch is broken: why, as it was told.
-    broken: BTreeMap<Kind, String>,
+    /// Of those whose watch broke: when it was found so last.
+    broken: BTreeMap<Kind, Instant>,
     /// First and last change that was not taken up yet.
     edit: Option<(Instant, Instant)>,
     ledger: Arc<Ledger>,
@@ -191,20 +194,20 @@ impl Cluster {
 
     fn on_broken(&mut self, kind: Kind, error: &watcher::Error) {
         let why = match error {
+            // The server ends a watch now and then, and forgets how far one had come: the next begins at once.
+            watcher::Error::WatchFailed(_) => return,
+            watcher::Error::WatchError(status) if status.code == 410 => return,
             watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404 => {
                 "the API server does not know the kind: ringfence crds | kubectl apply --server-side -f -".to_owned()
             }
             other => other.to_string(),
         };
-        // The server ends a watch now and then; one that begins again at once is no news.
-        if matches!(error, watcher::Error::WatchFailed(_)) || self.broken.contains_key(&kind) {
-            return;
-        }
-        if self.broken.is_empty() {
+        let is_known = self.broken.values().any(|since| since.elapsed() < SILENT_FOR);
+        self.broken.insert(kind, Instant::now());
+        if !is_known {
             let stays = if self.listed.len() < Kind::ALL.len() { "nothing is served before that" } else { "what is in force stays" };
             say(format_args!("ringfence: {kind}: {why}; {stays}"));
         }
-        self.broken.insert(kind, why);
     }
 
     fn on_mended(&mut self, kind: Kind) {

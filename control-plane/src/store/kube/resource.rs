@@ -14,7 +14,7 @@ use super::ledger::Verdict;
 use crate::{
     feed::transfer::{Checksum, Kept},
     kubernetes::crd::status::{LastAccepted, Place},
-    spec::{API_VERSION, Disk, Fault, Object, ObjectKey, Others, Parsed, parse_resource},
+    spec::{API_VERSION, Disk, Fault, Object, ObjectKey, Others, Parsed, Spec, parse_resource},
     zones::Outcome,
 };
 
@@ -112,9 +112,18 @@ impl Held {
             uid: self.uid.clone(),
             generation: self.generation,
             is_in_force: self.is_in_force,
+            is_fed: self.parsed.objects.iter().any(|object| is_fed(&object.spec)),
             faults: faults.iter().take(MAX_PLACES).map(place).collect(),
             last_accepted: self.before.clone(),
         }
+    }
+}
+
+fn is_fed(spec: &Spec) -> bool {
+    match spec {
+        Spec::Issuer(issuer) => issuer.jwks.uri().is_some(),
+        Spec::PolicyZone(zone) => zone.transfer.is_some(),
+        Spec::Platform(_) | Spec::Tenant(_) | Spec::Workload(_) => false,
     }
 }
 

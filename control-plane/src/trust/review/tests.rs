@@ -74,11 +74,7 @@ fn a_token_is_bound_to_a_pod_and_for_our_audience_or_it_is_no_proof() {
         ("no audience", |status| status.audiences = None, Refusal::Audience),
         ("the API server's audience", |status| status.audiences = Some(vec!["https://kubernetes.default.svc".into()]), Refusal::Audience),
         ("no user", |status| status.user = None, Refusal::NoAccount(String::new())),
-        (
-            "a person",
-            |status| status.user.as_mut().unwrap().username = Some("acme:admin".into()),
-            Refusal::NoAccount("acme:admin".into()),
-        ),
+        ("a person", |status| status.user.as_mut().unwrap().username = Some("acme:admin".into()), Refusal::NoAccount("acme:admin".into())),
         (
             "a node",
             |status| status.user.as_mut().unwrap().username = Some("system:node:n".into()),
@@ -126,9 +122,8 @@ fn the_pod_is_the_tokens_and_still_there() {
 
 #[test]
 fn the_tenant_is_the_namespaces_and_the_workload_the_pods() {
-    let member = |tenant: &str, workload: &str| {
-        Ok(Member::Workload { tenant: Some(tenant.parse().unwrap()), workload: workload.parse().unwrap() })
-    };
+    let member =
+        |tenant: &str, workload: &str| Ok(Member::Workload { tenant: Some(tenant.parse().unwrap()), workload: workload.parse().unwrap() });
     let acme = [(TENANT_LABEL, "acme")];
     let name = || bound_to_web().pod;
     for (what, namespace, of_pod, wanted) in [

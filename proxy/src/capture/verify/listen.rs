@@ -3,8 +3,10 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{CaptureError, Family, PATIENCE, Rules};
 use crate::outbound::capture::original_destination;
@@ -45,18 +47,24 @@ impl Sidecar {
         };
         // Connected, and nothing has been seen on a device: then it was the sidecar.
         let Some(listener) = listener else { return Ok(()) };
-        let ours = stream.local_addr()?;
+        let (ours, until) = (stream.local_addr()?, Instant::now() + PATIENCE);
         loop {
-            // It stands in the queue before the dialling side knows that it is connected; so may others.
-            let (accepted, peer) = listener.accept().map_err(|error| match error.kind() {
-                io::ErrorKind::WouldBlock => io::Error::other("connected elsewhere"),
-                _ => error,
-            })?;
-            if peer == ours {
-                return match original_destination(&accepted)? {
-                    Some(original) if original == dialled => Ok(()),
-                    other => Err(io::Error::other(format!("its original destination is {other:?}"))),
-                };
+            match listener.accept() {
+                Ok((accepted, peer)) if peer == ours => {
+                    return match original_destination(&accepted)? {
+                        Some(original) if original == dialled => Ok(()),
+                        other => Err(io::Error::other(format!("its original destination is {other:?}"))),
+                    };
+                }
+                // Others may be in the queue.
+                Ok(_) => {}
+                // The dialling side is connected by the answer; here it is once that was acknowledged, which a busy machine does later.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !is_readable(listener, until.saturating_duration_since(Instant::now()))? {
+                        return Err(io::Error::other("connected elsewhere"));
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -81,6 +89,12 @@ impl Sidecar {
         }
         socket.recv(&mut datagram).map(drop)
     }
+}
+
+/// Whether there is something to accept, within `time`.
+fn is_readable(listener: &TcpListener, time: Duration) -> io::Result<bool> {
+    let time = Timespec::try_from(time).map_err(io::Error::other)?;
+    Ok(poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&time))? > 0)
 }
 
 fn unless_taken<T>(bound: io::Result<T>, protocol: &str, address: SocketAddr) -> Result<Option<T>, CaptureError> {

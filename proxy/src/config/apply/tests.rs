@@ -505,3 +505,14 @@ async fn a_zone_that_is_none_is_refused_and_the_one_before_stays() {
     assert_eq!(sidecar.zones_in_force().unwrap(), in_force);
     assert!(sidecar.stored().contains(&good));
 }
+
+#[test]
+fn it_counts_as_connected_once_the_control_plane_has_answered() {
+    let mut sidecar = Sidecar::new();
+    let connected = |sidecar: &Sidecar| sidecar.apply.metrics.control_plane_connected.get();
+    assert_eq!(connected(&sidecar), 0, "it has asked, and maybe nobody listens");
+    sidecar.apply.on_stream(StreamEvent::Answered);
+    assert_eq!(connected(&sidecar), 1);
+    sidecar.apply.on_stream(StreamEvent::Disconnected("gone".into()));
+    assert_eq!(connected(&sidecar), 0);
+}

@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use ahash::RandomState;
 use ringfence_policy::TenantId;
 use rustix::process::{Resource, getrlimit};
 use smallvec::SmallVec;
@@ -103,7 +104,7 @@ struct ByAge<T> {
     /// Numbered as they came: the longest at rest first.
     entries: BTreeMap<u64, Entry<T>>,
     /// The numbers of each tenant's, in the same order; no list is empty. `None`: of public paths.
-    of: HashMap<Option<TenantId>, SmallVec<[u64; 2]>>,
+    of: HashMap<Option<TenantId>, SmallVec<[u64; 2]>, RandomState>,
     next: u64,
 }
 
@@ -115,7 +116,7 @@ struct Entry<T> {
 
 impl<T> Default for ByAge<T> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), of: HashMap::new(), next: 0 }
+        Self { entries: BTreeMap::new(), of: HashMap::default(), next: 0 }
     }
 }
 

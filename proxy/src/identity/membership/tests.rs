@@ -11,7 +11,7 @@ use crate::identity::{
 
 fn setting(authority: &Authority) -> (Publisher, Trust, Membership) {
     let (publisher, trust) = (publisher(), trust(bundle(1, &[authority])));
-    let membership = Membership::new(publisher.svid.subscribe(), trust.subscribe(), tokio_clock());
+    let membership = Membership::new(&publisher, trust.subscribe(), tokio_clock());
     (publisher, trust, membership)
 }
 
@@ -27,7 +27,7 @@ fn svid(authority: &Authority) -> Arc<Svid> {
 async fn a_connection_begins_when_there_are_an_svid_and_a_bundle() {
     let authority = Authority::new();
     let (publisher, trust) = (publisher(), Trust::told_elsewhere(&"here".parse().unwrap()));
-    let membership = Membership::new(publisher.svid.subscribe(), trust.subscribe(), tokio_clock());
+    let membership = Membership::new(&publisher, trust.subscribe(), tokio_clock());
     let held = tokio::spawn(async move { membership.held().await });
     publisher.publish(Some(svid(&authority)));
     tokio::task::yield_now().await;

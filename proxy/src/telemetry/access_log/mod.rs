@@ -4,6 +4,7 @@
 //! once, formats, writes, and then naps while more gathers, so that under load a producer pays an uncontended lock and no system call.
 //! It waits without a timer when there is nothing to write: an idle sidecar has no wake-ups from here.
 
+mod json;
 mod line;
 mod query;
 mod record;
@@ -21,6 +22,7 @@ use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 use ringfence_policy::WorkloadName;
 
+pub use line::append;
 pub use query::{QueryName, QueryRecord};
 pub use record::{AccessRecord, Clipped, ConnectError, ConnectionRecord, Destination, Record, Route, Timings, subject_hash};
 pub use sink::{LogFile, stdout};

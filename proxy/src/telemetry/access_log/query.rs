@@ -8,9 +8,8 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use ringfence_policy::{RuleRef, TenantId, WorkloadName, rpz};
-use serde::Serialize;
 
-use super::line::{Text, micros, printable};
+use super::json::Object;
 use crate::{
     dns::{
         answer::{RCODES, Transport},
@@ -80,82 +79,42 @@ impl fmt::Display for QueryName {
     }
 }
 
-#[derive(Serialize)]
-pub(super) struct QueryLine<'a> {
-    time: Text<humantime::Rfc3339Timestamp>,
-    id: Text<RequestId>,
-    route: &'static str,
-    workload: &'a str,
-    listener: Text<SocketAddr>,
-    transport: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<Text<&'a QueryName>>,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    qtype: Option<Text<RecordType>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rcode: Option<&'static str>,
-    source: &'static str,
-    decision: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(flatten)]
-    policy: Option<PolicyRule<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    shadow: Option<PolicyRule<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    shadow_limit: Option<&'a str>,
-    total_us: u64,
+pub(super) fn tell(record: &QueryRecord, workload: &WorkloadName, line: &mut Object<'_>) {
+    line.time("time", record.time);
+    line.hex("id", record.id.0.to_be_bytes());
+    line.text("route", "dns");
+    line.text("workload", workload.as_str());
+    line.address("listener", record.listener);
+    line.text("transport", record.transport.as_str());
+    line.text("tenant", record.tenant.as_ref().map(|tenant| tenant.as_str()));
+    line.display("name", record.name.as_ref());
+    line.display("type", record.qtype);
+    let mnemonic = |rcode| RCODES.iter().find(|(known, _)| *known == rcode).map_or("OTHER", |(_, mnemonic)| mnemonic);
+    line.text("rcode", record.rcode.map(mnemonic));
+    line.text("source", record.source.as_str());
+    line.text("decision", record.decision.as_str());
+    line.text("reason", record.decision.reason().map(|reason| reason.as_str()));
+    if let Some(decision) = &record.policy {
+        policy(decision, line);
+    }
+    if let Some(decision) = &record.shadow {
+        let mut shadow = line.object("shadow");
+        policy(decision, &mut shadow);
+        shadow.end();
+    }
+    line.text("limit", record.limit.as_ref().map(RuleRef::as_str));
+    line.text("shadow_limit", record.shadow_limit.as_ref().map(RuleRef::as_str));
+    line.micros("total_us", record.total);
 }
 
 /// A rule of a policy zone, and what met it.
-#[derive(Serialize)]
-struct PolicyRule<'a> {
-    /// `metadata.name` of the PolicyZone.
-    zone: &'a str,
-    trigger: &'static str,
-    /// Relative to the zone.
-    owner: Text<&'a rpz::RuleOwner>,
-    action: &'static str,
-    /// The name asked for, or what an alias leads to.
-    #[serde(rename = "matched")]
-    name: Text<&'a rpz::Name>,
-}
-
-impl<'a> From<&'a rpz::Decision> for PolicyRule<'a> {
-    fn from(decision: &'a rpz::Decision) -> Self {
-        Self {
-            zone: &decision.zone,
-            trigger: decision.trigger.as_str(),
-            owner: Text(&decision.owner),
-            action: decision.action.as_str(),
-            name: Text(&decision.name),
-        }
-    }
-}
-
-pub(super) fn line<'a>(record: &'a QueryRecord, workload: &'a WorkloadName) -> QueryLine<'a> {
-    QueryLine {
-        time: Text(humantime::format_rfc3339_micros(printable(record.time))),
-        id: Text(record.id),
-        route: "dns",
-        workload: workload.as_str(),
-        listener: Text(record.listener),
-        transport: record.transport.as_str(),
-        tenant: record.tenant.as_ref().map(|tenant| tenant.as_str()),
-        name: record.name.as_ref().map(Text),
-        qtype: record.qtype.map(Text),
-        rcode: record.rcode.map(|rcode| RCODES.iter().find(|(known, _)| *known == rcode).map_or("OTHER", |(_, mnemonic)| mnemonic)),
-        source: record.source.as_str(),
-        decision: record.decision.as_str(),
-        reason: record.decision.reason().map(|reason| reason.as_str()),
-        policy: record.policy.as_deref().map(PolicyRule::from),
-        shadow: record.shadow.as_deref().map(PolicyRule::from),
-        limit: record.limit.as_ref().map(RuleRef::as_str),
-        shadow_limit: record.shadow_limit.as_ref().map(RuleRef::as_str),
-        total_us: micros(record.total),
-    }
+fn policy(decision: &rpz::Decision, line: &mut Object<'_>) {
+    // `metadata.name` of the PolicyZone.
+    line.text("zone", &*decision.zone);
+    line.text("trigger", decision.trigger.as_str());
+    // Relative to the zone.
+    line.display("owner", Some(&decision.owner));
+    line.text("action", decision.action.as_str());
+    // The name asked for, or what an alias leads to.
+    line.display("matched", Some(&decision.name));
 }

@@ -50,6 +50,8 @@ fn what_verified_claims_tell() {
         ("scp", r#""read admin""#, "admin", true),
         ("scp", r#"["read","admin"]"#, "admin", true),
         ("scp", r#"["read admin"]"#, "admin", false),
+        ("scp", r#"["read admin","write"]"#, "write", true),
+        ("scp", r#"["read\u0020admin"]"#, "admin", false),
         ("scp", r#"["admin",1]"#, "admin", false),
         ("scp", r#"{"admin":true}"#, "admin", false),
         ("roles", r#"["admin"]"#, "admin", false),

@@ -1,0 +1,106 @@
+//! What scenarios say of Kubernetes they say of Kubernetes: its API server stores, decides, issues and asks here as it does in a cluster.
+
+use ringfence_tests::{KubeApi, eventually, kubernetes::ISSUER};
+use serde_json::{Value, json};
+
+fn pod(privileged: bool) -> String {
+    let container = json!({ "name": "app", "image": "app.test/app", "securityContext": { "privileged": privileged } });
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "app" }, "spec": { "containers": [container] } }).to_string()
+}
+
+/// What the API server says of a token that is presented to whoever is `audience`.
+fn review(api: &KubeApi, token: &str, audience: &str) -> Value {
+    let spec = json!({ "token": token, "audiences": [audience] });
+    let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec });
+    let output = api.admin().feed(["create", "-o", "json", "-f", "-"], &review.to_string());
+    let mut review: Value = serde_json::from_slice(&output.stdout).unwrap();
+    review["status"].take()
+}
+
+#[test]
+fn a_pod_is_admitted_as_its_namespace_allows() {
+    let Some(api) = KubeApi::shared() else { return };
+    let version: Value = serde_json::from_str(&api.admin().ok(["version", "-o", "json"])).unwrap();
+    assert_eq!(version["serverVersion"]["major"], "1", "{version}");
+    api.namespace("real-pods");
+    api.admin().ok(["label", "namespace", "real-pods", "pod-security.kubernetes.io/enforce=baseline"]);
+
+    let refused = api.admin().feed(["-n", "real-pods", "apply", "-f", "-"], &pod(true));
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.contains(r#"violates PodSecurity "baseline:latest": privileged"#), "{refused}");
+
+    assert!(api.admin().feed(["-n", "real-pods", "apply", "-f", "-"], &pod(false)).status.success());
+    let pod = api.admin().get(["-n", "real-pods", "pod", "app"]);
+    let spec = &pod["spec"];
+    assert_eq!((&pod["status"]["phase"], &spec["serviceAccountName"]), (&json!("Pending"), &json!("default")), "{pod}");
+    // What admission adds to every pod.
+    assert_eq!(spec["containers"][0]["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount", "{pod}");
+}
+
+#[test]
+fn a_token_is_good_for_its_audience_until_its_account_is_gone() {
+    let Some(api) = KubeApi::shared() else { return };
+    api.namespace("real-tokens");
+    api.admin().ok(["-n", "real-tokens", "create", "serviceaccount", "job"]);
+    let token = api.admin().ok(["-n", "real-tokens", "create", "token", "job", "--audience", "ringfence"]);
+    let token = token.trim();
+
+    let status = review(api, token, "ringfence");
+    assert_eq!(status["authenticated"], true, "{status}");
+    assert_eq!(status["user"]["username"], "system:serviceaccount:real-tokens:job", "{status}");
+    let status = review(api, token, ISSUER);
+    assert_eq!(status["authenticated"], Value::Null, "{status}");
+
+    api.admin().ok(["-n", "real-tokens", "delete", "serviceaccount", "job"]);
+    eventually("the token is no good any more", || review(api, token, "ringfence")["authenticated"].is_null().then_some(()));
+}
+
+#[test]
+fn nobody_may_what_no_role_allows() {
+    let Some(api) = KubeApi::shared() else { return };
+    api.namespace("real-roles");
+    let (stranger, member) = (api.user("mallory", None), api.user("alice", Some("readers")));
+    let bearer = api.bearer(api.admin().ok(["-n", "real-roles", "create", "token", "default"]).trim());
+    let pods = ["-n", "real-roles", "get", "pods"];
+    for (user, name) in [(&stranger, "mallory"), (&member, "alice"), (&bearer, "system:serviceaccount:real-roles:default")] {
+        let refused = user.refused(pods);
+        assert!(
+            refused.contains(&format!(r#"User "{name}" cannot list resource "pods" in API group "" in the namespace "real-roles""#)),
+            "{refused}"
+        );
+    }
+
+    api.admin().ok(["-n", "real-roles", "create", "rolebinding", "readers", "--clusterrole=view", "--group=readers"]);
+    eventually("the group may", || member.kubectl(pods).status.success().then_some(()));
+    stranger.refused(pods);
+}
+
+#[test]
+fn its_controllers_count_and_clear_away() {
+    let Some(api) = KubeApi::shared() else { return };
+    api.namespace("real-controllers");
+    let admin = api.admin();
+    admin.ok(["-n", "real-controllers", "create", "quota", "pods", "--hard=pods=1"]);
+    eventually("the quota is known", || {
+        let quota = admin.get(["-n", "real-controllers", "quota", "pods"]);
+        (quota["status"]["used"]["pods"] == "0").then_some(())
+    });
+    let run = |name: &str| admin.kubectl(["-n", "real-controllers", "run", name, "--image=app.test/app"]);
+    assert!(run("first").status.success());
+    let refused = String::from_utf8(run("second").stderr).unwrap();
+    assert!(refused.contains("exceeded quota: pods, requested: pods=1, used: pods=1, limited: pods=1"), "{refused}");
+
+    admin.ok(["delete", "namespace", "real-controllers", "--timeout=60s"]);
+    admin.refused(["get", "namespace", "real-controllers"]);
+}
+
+#[test]
+fn what_it_stores_outlives_it() {
+    let Some(mut api) = KubeApi::start() else { return };
+    api.admin().ok(["create", "configmap", "kept", "--from-literal=a=b"]);
+    api.stop();
+    let refused = api.admin().refused(["get", "configmap", "kept"]);
+    assert!(refused.contains("refused"), "{refused}");
+    api.resume();
+    assert_eq!(api.admin().get(["configmap", "kept"])["data"]["a"], "b");
+}
