@@ -10,6 +10,7 @@ mod config;
 mod egress;
 mod identify;
 mod limits;
+mod log;
 mod rpz;
 mod scopes;
 mod world;
@@ -24,5 +25,5 @@ pub struct Case {
 }
 
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [identify::CASES, limits::CASES, scopes::CASES, egress::CASES, rpz::CASES, config::CASES].into_iter().flatten()
+    [identify::CASES, limits::CASES, log::CASES, scopes::CASES, egress::CASES, rpz::CASES, config::CASES].into_iter().flatten()
 }
