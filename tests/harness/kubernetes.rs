@@ -239,7 +239,7 @@ fn write_keys(dir: &Path, service: Ipv4Addr) {
 /// Of KUBEBUILDER_ASSETS, or beside a kube-apiserver on the path, or made by `tests/run`.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let assets = match env::var_os("KUBEBUILDER_ASSETS") {
+    let assets = match env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty()) {
         Some(assets) => Some(assets.into()),
         None => env::split_paths(&path).find(|folder| folder.join("kube-apiserver").is_file()),
     };
