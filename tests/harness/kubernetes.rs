@@ -1,5 +1,4 @@
-//! A cluster without nodes: etcd, kube-apiserver, and of the controllers those without which it would not be one to its users: namespaces get
-//! their `default` service account and go away, what is owned goes with its owner, quotas are counted. Pods are admitted and stay pending.
+//! A cluster without nodes: etcd, kube-apiserver and some of its controllers. Pods are admitted and stay pending.
 
 mod user;
 
@@ -26,7 +25,19 @@ pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// May everything, whatever RBAC says.
 const MASTERS: &str = "system:masters";
-const CONTROLLERS: &str = "namespace-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,garbage-collector-controller,resourcequota-controller";
+/// Those without which it would not be a cluster to its users.
+const CONTROLLERS: [&str; 7] = [
+    // The rules of `admin`, `edit` and `view`.
+    "clusterrole-aggregation-controller",
+    "garbage-collector-controller",
+    "namespace-controller",
+    // Where a quota is not counted no pod is admitted.
+    "resourcequota-controller",
+    "root-ca-certificate-publisher-controller",
+    "serviceaccount-controller",
+    // Says what in a policy's expressions cannot be right.
+    "validatingadmissionpolicy-status-controller",
+];
 
 /// Runs a program until its own standard input ends: with the test process, however that ended, for nothing of a `static` is dropped. Then
 /// the directory goes too.
@@ -190,7 +201,7 @@ fn start_etcd(dir: &Path) -> Process {
 fn start_controllers(dir: &Path, admin: &User) -> Process {
     let options = [
         ("kubeconfig", admin.kubeconfig.display().to_string()),
-        ("controllers", CONTROLLERS.into()),
+        ("controllers", CONTROLLERS.join(",")),
         ("root-ca-file", dir.join("ca.pem").display().to_string()),
         ("leader-elect", "false".into()),
         ("secure-port", "0".into()),
@@ -228,7 +239,7 @@ fn write_keys(dir: &Path, service: Ipv4Addr) {
 /// Of KUBEBUILDER_ASSETS, or beside a kube-apiserver on the path, or made by `tests/run`.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let assets = match env::var_os("KUBEBUILDER_ASSETS") {
+    let assets = match env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty()) {
         Some(assets) => Some(assets.into()),
         None => env::split_paths(&path).find(|folder| folder.join("kube-apiserver").is_file()),
     };

@@ -1,6 +1,9 @@
 //! What scenarios say of Kubernetes they say of Kubernetes: its API server stores, decides, issues and asks here as it does in a cluster.
 
-use ringfence_tests::{KubeApi, eventually, kubernetes::ISSUER};
+use std::net::{IpAddr, TcpListener};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use ringfence_tests::{KubeApi, Upstream, eventually, kubernetes::ISSUER, tls};
 use serde_json::{Value, json};
 
 fn pod(privileged: bool) -> String {
@@ -92,6 +95,45 @@ fn its_controllers_count_and_clear_away() {
 
     admin.ok(["delete", "namespace", "real-controllers", "--timeout=60s"]);
     admin.refused(["get", "namespace", "real-controllers"]);
+}
+
+#[test]
+fn a_webhook_is_asked_at_the_address_of_its_service() {
+    let Some(api) = KubeApi::shared() else { return };
+    api.namespace("real-hooks");
+    let admin = api.admin();
+    admin.ok(["-n", "real-hooks", "create", "service", "clusterip", "hook", "--tcp=8443:8443"]);
+    let service = admin.get(["-n", "real-hooks", "service", "hook"]);
+    let address: IpAddr = service["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
+    let certificates = tls::server(&["hook.real-hooks.svc"]);
+    let upstream = Upstream::on(TcpListener::bind((address, 8443)).unwrap(), Some(certificates));
+    let webhook = json!({
+        "name": "hook.real-hooks.test",
+        "clientConfig": {
+            "service": { "namespace": "real-hooks", "name": "hook", "port": 8443, "path": "/admit" },
+            "caBundle": BASE64_STANDARD.encode(api.ca()),
+        },
+        "rules": [{ "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"] }],
+        "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "real-hooks" } },
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "timeoutSeconds": 7,
+    });
+    let kind = "MutatingWebhookConfiguration";
+    let metadata = json!({ "name": "real-hooks" });
+    let hooks = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": metadata, "webhooks": [webhook] });
+    admin.apply(&hooks.to_string());
+
+    // It takes a moment until new ones are asked; this one is no webhook: all it says is `ok`.
+    let refused = eventually("a pod is refused", || {
+        let output = admin.feed(["-n", "real-hooks", "create", "--dry-run=server", "-f", "-"], &pod(false));
+        (!output.status.success()).then_some(output.stderr)
+    });
+    let refused = String::from_utf8(refused).unwrap();
+    assert!(refused.contains(r#"failed calling webhook "hook.real-hooks.test""#), "{refused}");
+    let review: Value = serde_json::from_slice(&upstream.seen("/admit?timeout=7s").body).unwrap();
+    assert_eq!(review["request"]["object"]["metadata"]["name"], "app", "{review}");
+    admin.ok(["delete", kind, "real-hooks"]);
 }
 
 #[test]
