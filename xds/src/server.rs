@@ -126,15 +126,14 @@ impl Stream {
         for (kind, subscription) in &mut self.kinds {
             while let Some(upserts) = subscription.next_upserts(*kind, view) {
                 self.responses += 1;
-                let told = |resource: &Resource| (resource.name.to_string(), Some(resource.version.clone()));
-                subscription.sent(self.responses, upserts.iter().map(told).collect());
+                subscription.sent(self.responses, &upserts, &[]);
                 responses.push(response(*kind, self.responses, upserts, Vec::new()));
             }
         }
         for (kind, subscription) in self.kinds.iter_mut().rev() {
             while let Some(removed) = subscription.next_removals() {
                 self.responses += 1;
-                subscription.sent(self.responses, removed.iter().map(|name| (name.clone(), None)).collect());
+                subscription.sent(self.responses, &[], &removed);
                 responses.push(response(*kind, self.responses, Vec::new(), removed));
             }
         }

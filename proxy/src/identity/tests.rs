@@ -223,6 +223,8 @@ fn what_is_shown_of_an_identity_is_no_secret() {
     let mut svid = authority.svid(API);
     svid.not_after = Duration::from_secs(4_000_000_000);
     publisher.publish(Some(Arc::new(svid)));
+    let metrics = publisher.metrics.render().unwrap();
+    assert!(metrics.contains("ringfence_identity_svid_expiry_timestamp_seconds 4000000000\n"), "{metrics}");
     let wanted = json!({
         "svid": { "id": API, "notAfter": "2096-10-02T07:06:40Z" },
         "trustBundle": { "trustDomain": "here", "sequence": 4, "authorities": 1 },
@@ -235,8 +237,6 @@ fn what_is_shown_of_an_identity_is_no_secret() {
     assert_eq!(shown(&membership)["failure"], "nobody answers", "that an SVID has expired is no success");
     publisher.publish(Some(Arc::new(authority.svid(API))));
     assert_eq!(shown(&membership)["failure"], Value::Null);
-    let metrics = publisher.metrics.render().unwrap();
-    assert!(metrics.contains("ringfence_identity_svid_expiry_timestamp_seconds 4000000000\n"), "{metrics}");
     publisher.publish(None);
     assert!(publisher.metrics.render().unwrap().contains("ringfence_identity_svid_expiry_timestamp_seconds 0\n"));
 }

@@ -48,12 +48,21 @@ pub(super) struct Subscription {
 #[derive(Debug)]
 struct Told {
     sent: Version,
+    /// At which `sent` was signed, where it is. What was refused for being older than what is in force may be signed anew, and be the same.
+    epoch: Option<u64>,
     /// Whether `sent` was acknowledged.
     acked: bool,
     /// The version last acknowledged, which is in force at the client also while it refuses a later one.
     in_force: Version,
     /// The nonce by which it was: an answer to an earlier response that comes late does not undo it.
     accepted: u64,
+}
+
+impl Told {
+    /// Whether a client that was told this is to be told of `resource`.
+    fn lacks(&self, resource: &Resource) -> bool {
+        self.sent.as_ref() != Some(&resource.version) || (!self.acked && self.epoch != resource.epoch())
+    }
 }
 
 impl Subscription {
@@ -75,7 +84,7 @@ impl Subscription {
             let Some(told) = self.told.get_mut(&name) else {
                 // Given up and asked for again, and not sent again yet: what the client takes of this response it has in force until then.
                 if self.names.contains(&name) && !refused {
-                    let told = Told { sent: None, acked: false, in_force: version, accepted: nonce };
+                    let told = Told { sent: None, epoch: None, acked: false, in_force: version, accepted: nonce };
                     self.told.insert(name.clone(), told);
                 }
                 superseded.insert(name);
@@ -150,7 +159,7 @@ impl Subscription {
         }
         self.told.extend(versions.into_iter().map(|(name, version)| {
             let version: Version = Some(version.into());
-            (name, Told { sent: version.clone(), acked: true, in_force: version, accepted: 0 })
+            (name, Told { sent: version.clone(), epoch: None, acked: true, in_force: version, accepted: 0 })
         }));
         Ok(())
     }
@@ -233,7 +242,7 @@ impl Subscription {
                 }
                 continue;
             };
-            if forced || told.is_none_or(|told| told.sent.as_ref() != Some(&resource.version)) {
+            if forced || told.is_none_or(|told| told.lacks(resource)) {
                 bytes += resource.bytes.len() + ENTRY_BYTES;
                 if bytes > RESPONSE_BYTES && !upserts.is_empty() {
                     break;
@@ -263,11 +272,15 @@ impl Subscription {
     }
 
     /// Remembers what a response tells until it is answered.
-    pub(super) fn sent(&mut self, nonce: u64, told: Vec<(String, Version)>) {
-        for (name, version) in &told {
+    pub(super) fn sent(&mut self, nonce: u64, upserts: &[Resource], removed: &[String]) {
+        let upserts = upserts.iter().map(|resource| (&*resource.name, Some(resource.version.clone()), resource.epoch()));
+        let removed = removed.iter().map(|name| (name.as_str(), None, None));
+        let told = upserts.chain(removed).map(|(name, version, epoch)| {
             let (in_force, accepted) = self.told.remove(name).map(|told| (told.in_force, told.accepted)).unwrap_or_default();
-            self.told.insert(name.clone(), Told { sent: version.clone(), acked: false, in_force, accepted });
-        }
+            self.told.insert(name.to_owned(), Told { sent: version.clone(), epoch, acked: false, in_force, accepted });
+            (name.to_owned(), version)
+        });
+        let told = told.collect();
         self.outstanding.insert(nonce, told);
     }
 

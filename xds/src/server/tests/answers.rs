@@ -1,6 +1,7 @@
 //! ACK, NACK, and answers that come late.
 
 use super::*;
+use crate::seal::SigningKey;
 use crate::{decode::Fault, decode::Rejection, nack};
 
 fn acked(names: &[&str]) -> Event {
@@ -58,6 +59,28 @@ pub(crate) fn an_edit_taken_back_after_a_nack_is_in_force_again() {
     assert_eq!(served.publish(tenant("acme", 1)), ["Tenant acme=1"]);
     served.send(tenants().nonce("3"));
     assert_eq!(served.events, [acked(&["acme"])]);
+}
+
+/// Of the same content by an earlier seal the client says that it is outdated: the version is that which was refused.
+#[test]
+fn what_was_refused_for_its_age_is_told_again_when_it_is_signed_anew() {
+    let key = SigningKey::generate().unwrap().0;
+    let at = |epoch| key.seal(tenant("acme", 2), epoch).unwrap();
+    let mut served = Served::new(&["acme"], &[]);
+    served.insert(at(1));
+    assert_eq!(served.send(tenants().subscribe(&["acme"])), ["Tenant acme=2"]);
+    assert_eq!(served.send(tenants().nonce("1").nack("outdated")), NOTHING);
+    served.stream.touch_all();
+    assert_eq!(served.tell(), NOTHING);
+    let sign_anew = |served: &mut Served, epoch| {
+        served.insert(at(epoch));
+        served.stream.touch_all();
+        served.tell()
+    };
+    assert_eq!(sign_anew(&mut served, 2), ["Tenant acme=2"]);
+    served.send(tenants().nonce("2"));
+    assert_eq!(served.acked(), [format!("Tenant/acme@{}", served.version(Kind::Tenant, "acme"))]);
+    assert_eq!(sign_anew(&mut served, 3), NOTHING, "it has that");
 }
 
 #[test]
