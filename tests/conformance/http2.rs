@@ -87,8 +87,17 @@ fn http2_is_spoken_as_h2spec_has_it() {
         ("the proxy for what leaves", proxy, &[], &[NOT_A_PREFACE]),
     ] {
         let report = listeners.site.beside().join("h2spec.xml");
-        let failed = failures(&program, &report, address, options);
-        assert_eq!(failed, expected.iter().map(ToString::to_string).collect(), "{name}");
+        let expected = expected.iter().map(ToString::to_string).collect();
+        let mut failed = failures(&program, &report, address, options);
+        // Whoever answers a request's head before its body has come may overtake a case that waits for the fault of the body to be told. What
+        // is wrong is so each time.
+        for _ in 0..3 {
+            if failed == expected {
+                break;
+            }
+            failed = &failed & &failures(&program, &report, address, options);
+        }
+        assert_eq!(failed, expected, "{name}");
     }
     for address in [clear, proxy] {
         let mut raw = Raw::connect(address);

@@ -19,7 +19,7 @@ fn cluster() -> Option<Cluster> {
     let api = KubeApi::start()?;
     let admin = api.admin();
     admin.apply(&String::from_utf8(ringfence(["crds"]).stdout).unwrap());
-    admin.ok(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
+    admin.ok(["wait", "--for=condition=Established", "crd", "--all", "--timeout=120s"]);
     api.namespace(NAMESPACE);
     api.namespace("plain");
     api.namespace("team-a");

@@ -93,7 +93,7 @@ fn its_controllers_count_and_clear_away() {
     let refused = String::from_utf8(run("second").stderr).unwrap();
     assert!(refused.contains("exceeded quota: pods, requested: pods=1, used: pods=1, limited: pods=1"), "{refused}");
 
-    admin.ok(["delete", "namespace", "real-controllers", "--timeout=60s"]);
+    admin.ok(["delete", "namespace", "real-controllers", "--timeout=120s"]);
     admin.refused(["get", "namespace", "real-controllers"]);
 }
 

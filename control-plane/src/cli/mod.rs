@@ -48,7 +48,7 @@ enum Command {
     /// Run everything on one machine: the control plane, and a sidecar per workload
     #[command(after_help = "Example:\n  ringfence up ringfence-quickstart")]
     Up(up::UpArgs),
-    /// Run the control plane alone: watch a directory, push to sidecars that were started otherwise
+    /// Run the control plane alone: watch a directory or a cluster's custom resources, push to sidecars that were started otherwise
     #[command(after_help = "Example:\n  ringfence serve ringfence-quickstart --sockets run")]
     Serve(Box<serve::ServeArgs>),
     /// Compile and sign a directory, for control planes that serve it without the configuration key

@@ -46,11 +46,9 @@ pub const CONFIG_KEY_SECRET: &str = "ringfence-config-key";
 /// The webhook's serving certificate and what vouches for it.
 pub const WEBHOOK_SECRET: &str = "ringfence-webhook";
 pub const WEBHOOK_CONFIGURATION: &str = "ringfence-injector";
-/// The Service of the control plane: its name, ADS over TLS, the webhook, the operators' endpoints.
+/// The Service of the control plane: its name, and its port of ADS over TLS.
 pub const SERVICE: &str = "ringfence-control-plane";
 pub const ADS_PORT: u16 = 15_010;
-pub const WEBHOOK_PORT: u16 = 15_017;
-pub const ADMIN_PORT: u16 = 15_014;
 /// For which replica writes status and children.
 pub const LEASE: &str = "ringfence-leader";
 /// Field manager of server-side apply.
