@@ -33,10 +33,10 @@ use crate::kubernetes::lease::Leader;
 pub(super) const PATH: &str = "/inject";
 /// Served at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
-/// Parsed at a time: what is parsed takes some ten times its text.
-const MAX_PARSED: usize = 4;
-/// The API server takes objects of up to 3 MiB, and a review holds one.
-pub(super) const MAX_REVIEW_BYTES: usize = 4 * 1024 * 1024;
+/// Parsed at a time: of many empty objects some hundred octets each are held for three of text, more than once.
+const MAX_PARSED: usize = 2;
+/// Etcd stores objects of up to 1.5 MiB, and a review holds one.
+pub(super) const MAX_REVIEW_BYTES: usize = 2 * 1024 * 1024;
 /// From the first octet of the handshake to the last of the answer. The API server gives up after 10 s, or what the chart says.
 const WITHIN: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

@@ -16,6 +16,9 @@ use serde_json::json;
 use super::{Error, apply, fence, namespace, terms::Gate};
 use crate::kubernetes::names::{FENCE_LABEL, FIELD_MANAGER};
 
+/// For the pods of a tenant that goes, whatever they say themselves.
+const GRACE_SECONDS: u32 = 60;
+
 /// Brings the tenant's namespaces nearer their end. Fails with [`Error::Leaving`] until all are gone.
 pub(super) async fn retire(client: &Client, tenant: &DynamicObject, uid: &str) -> Result<(), Error> {
     let name = tenant.name_any();
@@ -54,10 +57,14 @@ pub(super) async fn close(client: &Client, namespace: &Namespace) -> Result<(), 
     }
 }
 
+fn ended() -> DeleteParams {
+    DeleteParams::default().grace_period(GRACE_SECONDS)
+}
+
 /// Deletes all pods, and returns when the last has ended.
 async fn empty(client: &Client, namespace: &str) -> Result<(), Error> {
     let api: Api<PartialObjectMeta<Pod>> = Api::namespaced(client.clone(), namespace);
-    api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+    api.delete_collection(&ended(), &ListParams::default()).await?;
     let mut there = BTreeSet::new();
     let mut is_listed = false;
     let mut events = pin!(watcher(api.clone(), watcher::Config::default()));
@@ -70,7 +77,7 @@ async fn empty(client: &Client, namespace: &str) -> Result<(), Error> {
             Event::InitApply(pod) | Event::Apply(pod) => {
                 // Admitted by a replica of the API server that had not heard yet.
                 if pod.metadata.deletion_timestamp.is_none() {
-                    match api.delete(&pod.name_any(), &DeleteParams::default()).await {
+                    match api.delete(&pod.name_any(), &ended()).await {
                         Err(kube::Error::Api(status)) if status.code == 404 => {}
                         deleted => drop(deleted?),
                     }
