@@ -260,7 +260,9 @@ impl<O: Others> Parse<'_, O> {
             let path = resolve(self.file, file);
             let outcome = self.others.zone(&path, &name);
             self.parsed.needs.push(path.clone());
-            let outcome = outcome.map_err(|error| vec![object.fault("spec.file", format!("cannot read {}: {error}", path.display()))])?;
+            let outcome = outcome.map_err(|error| {
+                vec![object.fault("spec.file", format!("cannot read {}: {error}", path.display().to_string().escape_debug()))]
+            })?;
             (outcome, Some(Arc::from(path)))
         } else if let Some(text) = inline {
             (zones::compile(text.as_bytes(), &name), None)
@@ -310,7 +312,10 @@ impl<O: Others> Parse<'_, O> {
     /// Another file that the object names at `path`.
     fn read_other(&mut self, object: &Object, path: &str, name: &str) -> Result<Vec<u8>, Fault> {
         let other = resolve(self.file, name);
-        let bytes = self.others.text(&other).map_err(|error| object.fault(path, format!("cannot read {}: {error}", other.display())));
+        let bytes = self
+            .others
+            .text(&other)
+            .map_err(|error| object.fault(path, format!("cannot read {}: {error}", other.display().to_string().escape_debug())));
         self.parsed.needs.push(other);
         bytes
     }

@@ -68,6 +68,9 @@ fn refuse(query: &Query, transport: Transport) {
     assert!(out.len() <= most);
     let answer = Message::from_vec(&out).expect("an answer is a message");
     assert_eq!((answer.id, answer.metadata.response_code.low()), (query.id, rewrite.rcode));
-    assert_eq!(answer.answers.len(), rewrite.answer.len());
+    // Over UDP a long name and its record may be too much: the client is to come by TCP.
+    let is_cut = answer.metadata.truncation;
+    assert!(!is_cut || matches!(transport, Transport::Udp));
+    assert_eq!(answer.answers.len(), if is_cut { 0 } else { rewrite.answer.len() });
     assert_eq!(answer.edns.is_some(), query.edns.is_some());
 }
