@@ -61,6 +61,7 @@ fn the_sidecar_reads_its_bootstrap_from_its_environment() {
             "configKeys": "/etc/ringfence/trust/config-keys.pem",
             "stateDir": "/var/lib/ringfence",
             "admin": "unix:/var/lib/ringfence/admin.sock",
+            "resolvers": ["10.96.0.53:53"],
         })
     );
 }
