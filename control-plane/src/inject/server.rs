@@ -1,4 +1,5 @@
-//! The webhook: AdmissionReviews over HTTPS, `POST /inject`; and `GET /healthz`. Nothing is remembered from one to the next, so a dry run is as any other.
+//! The webhook: AdmissionReviews over HTTPS, `POST /inject`; and `GET /healthz`. Nothing is remembered from one to the next, so a dry run is as
+//! any other.
 
 use std::{convert::Infallible, fs, io, net::SocketAddr, sync::Arc, time::Duration};
 

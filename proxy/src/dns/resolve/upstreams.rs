@@ -47,7 +47,8 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// `resolvers`: asked where the policy names nobody; empty: the host's. `is_own`: whether this sidecar serves DNS there itself; asking there would ask for ever.
+    /// `resolvers`: asked where the policy names nobody; empty: the host's. `is_own`: whether this sidecar serves DNS there itself; asking there
+    /// would ask for ever.
     pub fn new(policy: &DnsPolicy, resolvers: &[SocketAddr], is_own: impl Fn(SocketAddr) -> bool) -> Self {
         let (upstreams, none) = match policy.upstreams.as_slice() {
             [] if !resolvers.is_empty() => (resolvers.iter().copied().map(over_udp).collect(), None),
