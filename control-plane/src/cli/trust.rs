@@ -11,7 +11,7 @@ use ringfence_xds::policy::TrustDomain;
 
 use super::duration;
 use crate::{
-    admin,
+    admin::{self, Rotate},
     trust::{DEFAULT_TRUST_DOMAIN, GivenCa, MAX_SVID_TTL, MIN_SVID_TTL, Phase, TrustConfig, TrustStatus},
 };
 
@@ -63,16 +63,24 @@ enum TrustCommand {
     Rotate {
         /// The directory that the control plane serves
         dir: PathBuf,
-        /// Withdraw the old authority now: whoever has no certificate of the new one has to join anew
+        /// Withdraw the old authority now, if no connected sidecar has a certificate of it any more
         #[arg(long)]
         finish: bool,
+        /// Withdraw it in any case: whoever has no certificate of the new one has to join anew
+        #[arg(long, requires = "finish")]
+        force: bool,
     },
 }
 
 pub(super) fn run(args: &TrustCommandArgs, out: &mut impl Write) -> io::Result<()> {
-    let TrustCommand::Rotate { dir, finish } = &args.command;
+    let TrustCommand::Rotate { dir, finish, force } = &args.command;
+    let rotate = match (finish, force) {
+        (false, _) => Rotate::Begin,
+        (true, false) => Rotate::Finish,
+        (true, true) => Rotate::FinishByForce,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    write_status(&runtime.block_on(admin::rotate(dir, *finish))?, out)
+    write_status(&runtime.block_on(admin::rotate(dir, rotate))?, out)
 }
 
 pub(super) fn write_status(status: &TrustStatus, out: &mut impl Write) -> io::Result<()> {

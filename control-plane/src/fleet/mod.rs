@@ -274,11 +274,20 @@ impl Fleet {
         member(&self.lock().set, workload)
     }
 
+    /// By the number of the stream. For questions that take signatures to answer, and are asked without the lock.
+    fn peers(&self) -> Vec<(u64, Arc<Peer>)> {
+        let peer = |(id, connected): (&u64, &Connected)| Some((*id, connected.peer.clone()?));
+        self.lock().streams.iter().filter_map(peer).collect()
+    }
+
+    /// Streams whose peer is such.
+    pub(crate) fn count_peers(&self, is_such: impl Fn(&Peer) -> bool) -> usize {
+        self.peers().iter().filter(|(_, peer)| is_such(peer)).count()
+    }
+
     /// Ends the streams of the peers that are not `live` any more.
     pub(crate) fn retain_peers(&self, live: impl Fn(&Peer) -> bool) {
-        let peers = |(id, connected): (&u64, &Connected)| Some((*id, connected.peer.clone()?));
-        let peers: Vec<(u64, Arc<Peer>)> = self.lock().streams.iter().filter_map(peers).collect();
-        // Without the lock: it may take signatures to tell.
+        let peers = self.peers();
         let disowned: Vec<u64> = peers.into_iter().filter(|(_, peer)| !live(peer)).map(|(id, _)| id).collect();
         let mut inner = self.lock();
         for id in disowned {

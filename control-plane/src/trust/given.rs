@@ -12,7 +12,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use super::{
     TrustConfig, TrustError,
     authority::Authority,
-    rotation::{Member, Phase, Rotation},
+    rotation::{Anchor, Phase, Rotation},
     state::{StateError, read_private},
 };
 
@@ -38,23 +38,23 @@ impl GivenCa {
         chain.retain(|certificate| !roots.contains(certificate));
         let authority = Authority::read(&certificate, &key, chain)?;
         let (sequence, longest_ttl, before) = match kept {
-            Some(kept) => (kept.sequence, kept.longest_ttl.max(config.svid_ttl), kept.members),
+            Some(kept) => (kept.sequence, kept.longest_ttl.max(config.svid_ttl), kept.anchors),
             None => (0, config.svid_ttl, Vec::new()),
         };
         let until = (now + longest_ttl).as_secs();
-        let own = |member: &Member| match member.phase {
-            _ if member.authority.is_none() => None,
+        let own = |anchor: &Anchor| match anchor.phase {
+            _ if anchor.authority.is_none() => None,
             Phase::Announced { .. } => None,
-            Phase::Issuing => Some(Member { phase: Phase::Retiring { until }, ..member.clone() }),
-            Phase::Retiring { .. } => Some(member.clone()),
+            Phase::Issuing => Some(Anchor { phase: Phase::Retiring { until }, ..anchor.clone() }),
+            Phase::Retiring { .. } => Some(anchor.clone()),
         };
-        let root = |certificate: CertificateDer<'static>| Member { certificate, authority: None, phase: Phase::Issuing };
-        let members: Vec<Member> = before.iter().filter_map(own).chain(roots.into_iter().map(root)).collect();
-        let same = before.iter().map(|member| &member.certificate).eq(members.iter().map(|member| &member.certificate));
+        let root = |certificate: CertificateDer<'static>| Anchor { certificate, authority: None, phase: Phase::Issuing };
+        let anchors: Vec<Anchor> = before.iter().filter_map(own).chain(roots.into_iter().map(root)).collect();
+        let same = before.iter().map(|anchor| &anchor.certificate).eq(anchors.iter().map(|anchor| &anchor.certificate));
         Ok(Rotation {
             trust_domain: config.trust_domain.clone(),
             sequence: sequence + u64::from(!same),
-            members,
+            anchors,
             given: Some(Arc::new(authority)),
             longest_ttl,
         })

@@ -15,6 +15,7 @@ mod state;
 mod tokens;
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -43,7 +44,7 @@ use crate::{
 };
 use authority::{Authority, AuthorityError};
 use review::Reviewer;
-use rotation::{Member, Rotation};
+use rotation::{Anchor, Rotation};
 use shared::Shared;
 use state::StateDir;
 use tokens::JoinTokens;
@@ -96,6 +97,18 @@ pub enum TrustError {
     NotVouchedFor(rustls::Error),
     #[error("there is no authority that certifies")]
     NoIssuer,
+    #[error(
+        "{sidecars} connected {} a certificate of the old authority: it is withdrawn by itself when the last has expired, or now with --force",
+        if *sidecars == 1 { "sidecar has" } else { "sidecars have" }
+    )]
+    StillShown { sidecars: usize },
+    #[error(
+        "the sidecars of other replicas are not known here: the old authority is withdrawn by itself when the last of its certificates has \
+         expired, or now with --force"
+    )]
+    OthersUnknown,
+    #[error("bundle {found} is before {in_force}, which is in force: bring back what is later")]
+    Earlier { found: u64, in_force: u64 },
     #[error("replicas that start with one state do not come to an end with each other")]
     Restless,
     #[error("there is no Workload named {0:?}")]
@@ -223,6 +236,11 @@ impl Trust {
         }
     }
 
+    /// Whether sidecars prove by their pods who they are.
+    pub(crate) fn is_in_kubernetes(&self) -> bool {
+        self.reviewer.is_some()
+    }
+
     pub(crate) fn trust_domain(&self) -> TrustDomain {
         self.credentials.borrow().bundle.trust_domain.clone()
     }
@@ -249,9 +267,22 @@ impl Trust {
         Ok(self.status())
     }
 
-    /// Withdraws the authority that is retiring, before the last of its certificates has expired.
-    pub async fn finish(&self, now: Duration) -> Result<TrustStatus, TrustError> {
-        self.change(now, |rotation| Ok(rotation.finish()?)).await?;
+    /// Withdraws the authority that is retiring, before the last of its certificates has expired. Unless by `force`: only where everybody is
+    /// known to have one of the new authority, as far as they are connected here.
+    pub async fn finish(&self, now: Duration, force: bool) -> Result<TrustStatus, TrustError> {
+        self.change(now, |rotation| {
+            rotation.finish()?;
+            if force {
+                return Ok(());
+            }
+            let bundle = rotation.bundle();
+            match self.fleet.count_peers(|peer| !peer.is_vouched_for_by(&bundle, now)) {
+                0 if matches!(self.kept, Kept::Shared(_)) => Err(TrustError::OthersUnknown),
+                0 => Ok(()),
+                sidecars => Err(TrustError::StillShown { sidecars }),
+            }
+        })
+        .await?;
         Ok(self.status())
     }
 
@@ -260,7 +291,7 @@ impl Trust {
         TrustStatus {
             trust_domain: rotation.trust_domain.to_string(),
             sequence: rotation.sequence,
-            authorities: rotation.members.iter().map(|member| member.phase).collect(),
+            authorities: rotation.anchors.iter().map(|anchor| anchor.phase).collect(),
         }
     }
 
@@ -297,6 +328,10 @@ impl Trust {
             return Ok(shared.save(&rotation).await?);
         };
         next.given.clone_from(&self.given);
+        let in_force = self.rotation.lock().sequence;
+        if next.sequence < in_force {
+            return Err(TrustError::Earlier { found: next.sequence, in_force });
+        }
         if !next.is_same(&self.rotation.lock()) {
             let credentials = Credentials::new(&next, self.ttl, now)?;
             self.take_up(next, credentials, now);
@@ -366,7 +401,12 @@ impl Trust {
     }
 
     /// An SVID for `member`, whose `key` it is; its intermediates behind it.
-    fn certify(&self, member: &SpiffeMember, key: &impl PublicKeyData, now: Duration) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    fn certify(
+        &self,
+        member: &SpiffeMember,
+        key: &impl PublicKeyData,
+        validity: Range<Duration>,
+    ) -> Result<Vec<CertificateDer<'static>>, TrustError> {
         let (issuer, domain) = {
             let rotation = self.rotation.lock();
             (rotation.issuer().cloned().ok_or(TrustError::NoIssuer)?, rotation.trust_domain.clone())
@@ -375,7 +415,7 @@ impl Trust {
             SpiffeMember::ControlPlane => SpiffeId::control_plane(&domain),
             SpiffeMember::Workload { tenant, workload } => SpiffeId::workload(&domain, tenant.as_ref(), workload),
         };
-        Ok(issuer.certify(&id, key, now, self.ttl)?)
+        Ok(issuer.certify(&id, key, validity)?)
     }
 }
 
@@ -385,7 +425,7 @@ impl Trust {
     pub(crate) fn svid(&self, id: &SpiffeId, now: Duration, ttl: Duration) -> Svid {
         let issuer = self.rotation.lock().issuer().cloned().unwrap();
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let chain = issuer.certify(id, &key, now, ttl).unwrap();
+        let chain = issuer.certify(id, &key, now..now + ttl).unwrap();
         let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let key = Arc::new(CertifiedKey::new(chain, any_supported_type(&private).unwrap()));
         Svid { id: id.clone(), key, not_before: now, not_after: now + ttl }
@@ -398,7 +438,7 @@ impl Credentials {
         let bundle = rotation.bundle();
         let id = SpiffeId::control_plane(&bundle.trust_domain);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Certify)?;
-        let chain = rotation.own_issuer().ok_or(TrustError::NoIssuer)?.certify(&id, &key, now, ttl)?;
+        let chain = rotation.own_issuer().ok_or(TrustError::NoIssuer)?.certify(&id, &key, now..now + ttl)?;
         // What sidecars will say of it is known here already.
         verify(&bundle, &chain, UnixTime::since_unix_epoch(now)).map_err(TrustError::NotVouchedFor)?;
         let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
@@ -430,7 +470,7 @@ fn opened(config: &TrustConfig, kept: Option<Rotation>, now: Duration) -> Result
     }
     let mut rotation = match (&config.given, kept) {
         (Some(given), kept) => given.take_over(config, kept, now)?,
-        (None, Some(kept)) if kept.members.iter().any(|member| member.authority.is_none()) => return Err(TrustError::NotGiven),
+        (None, Some(kept)) if kept.anchors.iter().any(|anchor| anchor.authority.is_none()) => return Err(TrustError::NotGiven),
         (None, Some(kept)) => kept,
         (None, None) => first(config, now)?,
     };
@@ -441,9 +481,9 @@ fn opened(config: &TrustConfig, kept: Option<Rotation>, now: Duration) -> Result
 
 fn first(config: &TrustConfig, now: Duration) -> Result<Rotation, TrustError> {
     let (authority, certificate) = Authority::generate(&config.trust_domain, now)?;
-    let members = vec![Member { certificate, authority: Some(authority.into()), phase: Phase::Issuing }];
+    let anchors = vec![Anchor { certificate, authority: Some(authority.into()), phase: Phase::Issuing }];
     let (trust_domain, longest_ttl) = (config.trust_domain.clone(), config.svid_ttl);
-    Ok(Rotation { trust_domain, sequence: 1, members, given: None, longest_ttl })
+    Ok(Rotation { trust_domain, sequence: 1, anchors, given: None, longest_ttl })
 }
 
 fn proto(bundle: &TrustBundle) -> proto::TrustBundle {

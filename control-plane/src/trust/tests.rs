@@ -52,7 +52,7 @@ impl Kept {
 impl Trust {
     fn chain_for(&self, workload: &str, now: Duration) -> Vec<CertificateDer<'static>> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        self.certify(&self.fleet.member(workload).unwrap(), &key, now).unwrap()
+        self.certify(&self.fleet.member(workload).unwrap(), &key, now..now + HOUR).unwrap()
     }
 
     fn bundle(&self) -> TrustBundle {
@@ -78,7 +78,7 @@ fn a_certificate_says_who_it_is_and_nothing_more() {
         ("shared", &PKCS_ED25519, "spiffe://ringfence.internal/shared/workload/shared"),
     ] {
         let key = KeyPair::generate_for(algorithm).unwrap();
-        let chain = trust.certify(&trust.fleet.member(workload).unwrap(), &key, NOW).unwrap();
+        let chain = trust.certify(&trust.fleet.member(workload).unwrap(), &key, NOW..NOW + HOUR).unwrap();
         assert_eq!(chain.len(), 1);
         let bundle = trust.bundle();
         let (_, authority) = parse_x509_certificate(&bundle.authorities[0]).unwrap();
