@@ -10,7 +10,8 @@ use crate::{
 /// Writes `out`, once or, with `watch`, again at each change until SIGINT or SIGTERM.
 pub async fn sign(dir: &Path, key: &Path, out: &Path, watch: bool) -> Result<(), PlaneError> {
     let own = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
-    let config = PlaneConfig { sockets: None, admin: own.path().to_owned(), trust: None, config_key: Some(key.to_owned()) };
+    let config =
+        PlaneConfig { sockets: None, admin: own.path().to_owned(), trust: None, config_key: Some(key.to_owned()), or_as_before: false };
     let mut plane = Plane::open(dir, config).await?;
     let write = |plane: &Plane| -> Result<(), PlaneError> {
         plane.fleet.write_signed(out)?;

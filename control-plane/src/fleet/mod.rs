@@ -5,7 +5,7 @@ pub mod ads;
 mod tls;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -176,7 +176,18 @@ impl Fleet {
         self.lock().set.iter().cloned().collect()
     }
 
-    /// The same as a file, for those who serve it without the key. An error where nothing is signed.
+    /// The workloads that are published.
+    pub(crate) fn workloads(&self) -> BTreeSet<String> {
+        let inner = self.lock();
+        inner.set.iter().filter(|resource| resource.kind == Kind::Workload).map(|resource| resource.name.to_string()).collect()
+    }
+
+    /// At which something was published last; `None`: nothing is signed.
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        self.signer.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Signer::epoch)
+    }
+
+    /// Everything that is published as a file, for those who serve it without the key. An error where nothing is signed.
     pub fn write_signed(&self, path: &Path) -> Result<(), SetError> {
         // Nothing is published meanwhile, so that the epoch is that of the set.
         let signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
