@@ -12,7 +12,7 @@ use ringfence_xds::policy::TrustDomain;
 use super::duration;
 use crate::{
     admin::{self, Rotate},
-    trust::{DEFAULT_TRUST_DOMAIN, GivenCa, MAX_SVID_TTL, MIN_SVID_TTL, Phase, TrustConfig, TrustStatus},
+    trust::{DEFAULT_TRUST_DOMAIN, GivenCa, Intermediate, MAX_SVID_TTL, MIN_SVID_TTL, Phase, SignedTrustConfig, TrustConfig, TrustStatus},
 };
 
 #[derive(Debug, Args)]
@@ -24,13 +24,13 @@ pub(super) struct TrustArgs {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = svid_ttl, requires = "tls")]
     svid_ttl: Duration,
     /// Certificate of an authority of yours that certifies in the place of one that is made here, and those between it and its roots; PEM
-    #[arg(long, value_name = "FILE", requires_all = ["tls", "ca_key", "ca_roots"])]
+    #[arg(long, value_name = "FILE", requires_all = ["tls", "ca_key", "believed"])]
     ca_cert: Option<PathBuf>,
     /// Its key, which only its owner may read; PKCS#8, PEM
     #[arg(long, value_name = "FILE", requires = "ca_cert")]
     ca_key: Option<PathBuf>,
-    /// The roots that vouch for it: what sidecars believe; PEM
-    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    /// The roots that vouch for it: what sidecars believe; PEM. With --signed they stand in the file
+    #[arg(long, value_name = "FILE", requires = "ca_cert", group = "believed")]
     ca_roots: Option<PathBuf>,
 }
 
@@ -40,13 +40,21 @@ fn svid_ttl(text: &str) -> Result<Duration, String> {
 
 impl TrustArgs {
     pub(super) fn config(&self) -> TrustConfig {
-        let given = match (&self.ca_cert, &self.ca_key, &self.ca_roots) {
-            (Some(certificate), Some(key), Some(roots)) => {
-                Some(GivenCa { certificate: certificate.clone(), key: key.clone(), roots: roots.clone() })
-            }
-            _ => None,
-        };
+        let given = self.intermediate().zip(self.ca_roots.clone()).map(|(intermediate, roots)| GivenCa { intermediate, roots });
         TrustConfig { trust_domain: self.trust_domain.clone(), svid_ttl: self.svid_ttl, given }
+    }
+}
+
+impl TrustArgs {
+    fn intermediate(&self) -> Option<Intermediate> {
+        let (certificate, key) = self.ca_cert.clone().zip(self.ca_key.clone())?;
+        Some(Intermediate { certificate, key })
+    }
+
+    /// Under a bundle that somebody else signs; `None`: there is nobody to certify by.
+    pub(super) fn signed(&self) -> Option<SignedTrustConfig> {
+        let intermediate = self.intermediate()?;
+        Some(SignedTrustConfig { trust_domain: self.trust_domain.clone(), svid_ttl: self.svid_ttl, intermediate })
     }
 }
 

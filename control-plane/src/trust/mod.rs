@@ -11,6 +11,7 @@ mod peer;
 mod review;
 mod rotation;
 mod shared;
+mod signed;
 mod state;
 mod tokens;
 
@@ -26,6 +27,7 @@ use kube::Client;
 use parking_lot::Mutex;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use ringfence_xds::{
+    decode::Fault,
     generated::resource as proto,
     policy::{SpiffeId, TrustBundle, TrustDomain, spiffe::Member as SpiffeMember},
     resource::{Resource, TRUST_BUNDLE},
@@ -50,10 +52,12 @@ use state::StateDir;
 use tokens::JoinTokens;
 
 pub use csr::{CsrError, public_key};
-pub use given::GivenCa;
+pub use given::{GivenCa, Intermediate};
 pub(crate) use issue::Issuing;
 pub(crate) use peer::{Caller, Peer};
 pub use rotation::{Phase, RotationError};
+pub(crate) use signed::bundle_among;
+pub use signed::{Authorities, SignedTrustConfig};
 pub use state::StateError;
 pub(crate) use state::bundle_pem;
 pub use tokens::{DEFAULT_TTL as DEFAULT_JOIN_TTL, MAX_TTL as MAX_JOIN_TTL, TokenError};
@@ -107,8 +111,12 @@ pub enum TrustError {
          expired, or now with --force"
     )]
     OthersUnknown,
-    #[error("bundle {found} is before {in_force}, which is in force: bring back what is later")]
-    Earlier { found: u64, in_force: u64 },
+    #[error("the authorities are signed elsewhere: ringfence sign --authorities")]
+    Elsewhere,
+    #[error("{}: {}", path.display(), faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Authorities { path: PathBuf, faults: Vec<Fault> },
+    #[error("the signed set does not say whom sidecars are to believe: ringfence sign --authorities")]
+    NoAuthorities,
     #[error("replicas that start with one state do not come to an end with each other")]
     Restless,
     #[error("there is no Workload named {0:?}")]
@@ -160,6 +168,8 @@ enum Kept {
     Dir(StateDir),
     /// By all replicas.
     Shared(Box<Shared>),
+    /// By whoever signs the bundle, who publishes it too: see `signed`.
+    Elsewhere,
 }
 
 impl Kept {
@@ -167,6 +177,7 @@ impl Kept {
         match self {
             Self::Dir(dir) => dir.save(rotation),
             Self::Shared(shared) => shared.save(rotation).await,
+            Self::Elsewhere => Ok(()),
         }
     }
 }
@@ -178,7 +189,7 @@ impl Trust {
         let rotation = opened(config, dir.load()?, now)?;
         let credentials = Credentials::new(&rotation, config.svid_ttl, now)?;
         dir.save(&rotation)?;
-        Ok(Self::new(Kept::Dir(dir), None, config, fleet, rotation, credentials))
+        Ok(Self::new(Kept::Dir(dir), None, config.svid_ttl, fleet, rotation, credentials))
     }
 
     /// The same with a Secret, which other replicas have open too; and in Kubernetes sidecars prove by their pods who they are.
@@ -197,7 +208,8 @@ impl Trust {
             let credentials = Credentials::new(&rotation, config.svid_ttl, now)?;
             match shared.save(&rotation).await {
                 Ok(()) => {
-                    return Ok(Self::new(Kept::Shared(shared.into()), Some(Reviewer::new(client)), config, fleet, rotation, credentials));
+                    let kept = Kept::Shared(shared.into());
+                    return Ok(Self::new(kept, Some(Reviewer::new(client)), config.svid_ttl, fleet, rotation, credentials));
                 }
                 Err(StateError::Secret(SecretError::Raced { .. })) => {}
                 Err(error) => return Err(error.into()),
@@ -209,30 +221,37 @@ impl Trust {
     fn new(
         kept: Kept,
         reviewer: Option<Reviewer>,
-        config: &TrustConfig,
+        ttl: Duration,
         fleet: Arc<Fleet>,
         rotation: Rotation,
         credentials: Credentials,
     ) -> Arc<Self> {
-        publish(&fleet, &credentials.bundle);
-        Arc::new(Self {
+        let trust = Self {
             kept,
             given: rotation.given.clone(),
-            ttl: config.svid_ttl,
+            ttl,
             fleet,
             tokens: JoinTokens::default(),
             reviewer,
             changing: tokio::sync::Mutex::default(),
             rotation: Mutex::new(rotation),
             credentials: watch::Sender::new(Arc::new(credentials)),
-        })
+        };
+        trust.publish(&trust.credentials.borrow().bundle);
+        Arc::new(trust)
+    }
+
+    fn publish(&self, bundle: &TrustBundle) {
+        if !matches!(self.kept, Kept::Elsewhere) {
+            self.fleet.publish(Delta { upserts: vec![Resource::new(TRUST_BUNDLE, &proto(bundle))], removed: Vec::new() });
+        }
     }
 
     /// PEM: the present authorities, for sidecars that have none yet. `None`: they are not kept in files.
     pub(crate) fn bundle_file(&self) -> Option<PathBuf> {
         match &self.kept {
             Kept::Dir(dir) => Some(dir.bundle()),
-            Kept::Shared(_) => None,
+            Kept::Shared(_) | Kept::Elsewhere => None,
         }
     }
 
@@ -328,10 +347,7 @@ impl Trust {
             return Ok(shared.save(&rotation).await?);
         };
         next.given.clone_from(&self.given);
-        let in_force = self.rotation.lock().sequence;
-        if next.sequence < in_force {
-            return Err(TrustError::Earlier { found: next.sequence, in_force });
-        }
+        self.rotation.lock().gives_way_to(&next)?;
         if !next.is_same(&self.rotation.lock()) {
             let credentials = Credentials::new(&next, self.ttl, now)?;
             self.take_up(next, credentials, now);
@@ -382,6 +398,9 @@ impl Trust {
 
     /// Written down before it is so; unchanged where that fails.
     async fn change(&self, now: Duration, edit: impl FnOnce(&mut Rotation) -> Result<(), TrustError>) -> Result<(), TrustError> {
+        if matches!(self.kept, Kept::Elsewhere) {
+            return Err(TrustError::Elsewhere);
+        }
         let _one = self.changing.lock().await;
         let mut next = self.rotation.lock().clone();
         edit(&mut next)?;
@@ -394,7 +413,7 @@ impl Trust {
     fn take_up(&self, next: Rotation, credentials: Credentials, now: Duration) {
         let mut rotation = self.rotation.lock();
         *rotation = next;
-        publish(&self.fleet, &credentials.bundle);
+        self.publish(&credentials.bundle);
         self.credentials.send_replace(Arc::new(credentials));
         drop(rotation);
         self.end_streams(now);
@@ -492,10 +511,6 @@ fn proto(bundle: &TrustBundle) -> proto::TrustBundle {
         sequence: bundle.sequence,
         authorities: bundle.authorities.iter().map(|authority| authority.to_vec().into()).collect(),
     }
-}
-
-fn publish(fleet: &Fleet, bundle: &TrustBundle) {
-    fleet.publish(Delta { upserts: vec![Resource::new(TRUST_BUNDLE, &proto(bundle))], removed: Vec::new() });
 }
 
 /// Where a control plane with the state directory `state` keeps its keys.

@@ -48,6 +48,8 @@ pub enum RotationError {
     NothingRetires,
     #[error("the authorities are the operator's own: start with other --ca-cert, --ca-key and --ca-roots")]
     Given,
+    #[error("bundle {found} is before {in_force}, which is in force: bring back what is later")]
+    Earlier { found: u64, in_force: u64 },
     #[error(transparent)]
     Authority(#[from] AuthorityError),
 }
@@ -91,6 +93,14 @@ impl Rotation {
         let anchors =
             |rotation: &Self| rotation.anchors.iter().map(|anchor| (anchor.certificate.clone(), anchor.phase)).collect::<Vec<_>>();
         (self.sequence, self.longest_ttl) == (other.sequence, other.longest_ttl) && anchors(self) == anchors(other)
+    }
+
+    /// Whether `next`, which was found where this was kept, may take its place: sidecars would not believe an earlier bundle.
+    pub(super) fn gives_way_to(&self, next: &Rotation) -> Result<(), RotationError> {
+        match next.sequence < self.sequence {
+            true => Err(RotationError::Earlier { found: next.sequence, in_force: self.sequence }),
+            false => Ok(()),
+        }
     }
 
     /// A new authority joins the bundle.
@@ -188,6 +198,18 @@ mod tests {
         assert!(rotation.advance(Duration::from_secs(until), true));
         is(&rotation, 3, &[Phase::Issuing], 0, 0);
         assert!(matches!(rotation.finish(), Err(RotationError::NothingRetires)));
+    }
+
+    #[test]
+    fn what_a_backup_brings_back_is_not_taken_up() {
+        let before = first();
+        let mut rotation = before.clone();
+        rotation.begin(NOW).unwrap();
+        assert!(before.gives_way_to(&rotation).is_ok());
+        assert!(matches!(rotation.gives_way_to(&before), Err(RotationError::Earlier { found: 1, in_force: 2 })));
+        let mut overlapping = rotation.clone();
+        overlapping.advance(NOW, true);
+        assert!(rotation.gives_way_to(&overlapping).is_ok(), "of the same bundle, what another replica has come to");
     }
 
     #[test]
