@@ -31,7 +31,9 @@ pub struct SignConfig {
 struct Author<'a> {
     config: &'a SignConfig,
     plane: Plane,
-    /// Of what was signed last.
+    /// Of the set that is to be replaced.
+    before: Option<TrustBundle>,
+    /// Published.
     bundle: Option<TrustBundle>,
 }
 
@@ -40,10 +42,11 @@ pub async fn sign(config: &SignConfig, watch: bool) -> Result<(), PlaneError> {
     let own = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
     let plane =
         PlaneConfig { sockets: None, admin: own.path().to_owned(), trust: None, config_key: Some(config.key.clone()), or_as_before: false };
-    let mut watched = config.authorities.as_ref().filter(|_| watch).map(|authorities| WatchedFile::new(&authorities.file));
-    let mut watched = watched.take().transpose().map_err(PlaneError::Watch)?;
+    let watched = config.authorities.as_ref().filter(|_| watch).map(|authorities| WatchedFile::new(&authorities.file));
+    let mut watched = watched.transpose().map_err(PlaneError::Watch)?;
     let keys = signing::public_keys(&config.key)?;
-    let mut author = Author { config, plane: Plane::open(&config.dir, plane).await?, bundle: signed_before(&config.out, &keys) };
+    let before = signed_before(&config.out, &keys);
+    let mut author = Author { config, plane: Plane::open(&config.dir, plane).await?, before, bundle: None };
     author.take_up_authorities()?;
     let mut changes = author.plane.fleet.changes();
     changes.mark_unchanged();
@@ -74,9 +77,9 @@ pub async fn sign(config: &SignConfig, watch: bool) -> Result<(), PlaneError> {
 impl Author<'_> {
     fn take_up_authorities(&mut self) -> Result<(), PlaneError> {
         let Some(authorities) = &self.config.authorities else { return Ok(()) };
-        let resource = authorities.read(self.bundle.as_ref(), trust::since_epoch())?;
+        let resource = authorities.read(self.bundle.as_ref().or(self.before.as_ref()), trust::since_epoch())?;
         let next = trust::bundle_among([&resource]);
-        if next != self.bundle || !self.plane.fleet.resources().contains(&resource) {
+        if next != self.bundle {
             self.plane.fleet.publish(Delta { upserts: vec![resource], removed: Vec::new() });
             self.bundle = next;
         }

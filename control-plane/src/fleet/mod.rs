@@ -25,7 +25,7 @@ use crate::{
     say::say,
     signing::{
         Signer,
-        set::{self, SetError},
+        set::{Draft, SetError},
     },
     trust::Peer,
 };
@@ -187,12 +187,18 @@ impl Fleet {
         self.signer.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Signer::epoch)
     }
 
-    /// Everything that is published as a file, for those who serve it without the key. An error where nothing is signed.
-    pub fn write_signed(&self, path: &Path) -> Result<(), SetError> {
-        // Nothing is published meanwhile, so that the epoch is that of the set.
-        let signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
-        let signer = signer.as_ref().ok_or(SetError::Unsigned)?;
-        set::write(path, signer.key(), signer.epoch(), &self.resources())
+    /// Everything that is published as a file, for those who serve it without the key; yields its epoch. An error where nothing is signed.
+    pub fn write_signed(&self, path: &Path) -> Result<u64, SetError> {
+        // Nothing is published while they are taken, so that the epoch is that of the set; whatever takes longer holds nobody up.
+        let (epoch, resources) = self.with_signer(|signer| Ok((signer.epoch(), self.resources())))?;
+        let draft = Draft::of(epoch, &resources)?;
+        let seal = self.with_signer(|signer| draft.seal(signer.key()))?;
+        draft.write(path, &seal)?;
+        Ok(epoch)
+    }
+
+    fn with_signer<T>(&self, then: impl FnOnce(&Signer) -> Result<T, SetError>) -> Result<T, SetError> {
+        then(self.signer.lock().unwrap_or_else(PoisonError::into_inner).as_ref().ok_or(SetError::Unsigned)?)
     }
 
     fn put(&self, delta: Delta) {

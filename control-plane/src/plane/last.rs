@@ -83,10 +83,11 @@ impl LastPublished {
 
     /// Writes what is published, if the file does not hold it.
     pub(super) fn keep(&self) {
-        let Some(epoch) = self.fleet.epoch().filter(|epoch| *epoch != self.written.load(Ordering::Relaxed)) else { return };
+        if self.fleet.epoch().is_none_or(|epoch| epoch == self.written.load(Ordering::Relaxed)) {
+            return;
+        }
         match self.fleet.write_signed(&self.path) {
-            // What was signed meanwhile is written the next time.
-            Ok(()) => self.written.store(epoch, Ordering::Relaxed),
+            Ok(epoch) => self.written.store(epoch, Ordering::Relaxed),
             Err(error) => say(format_args!("ringfence: {error}: a start with faults in the directory will not serve what is in force now")),
         }
     }

@@ -4,7 +4,9 @@
 
 mod attempts;
 mod authority;
+mod credentials;
 mod csr;
+mod error;
 mod given;
 mod issue;
 mod peer;
@@ -25,16 +27,13 @@ use std::{
 use futures_util::StreamExt;
 use kube::Client;
 use parking_lot::Mutex;
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use rcgen::PublicKeyData;
 use ringfence_xds::{
-    decode::Fault,
     generated::resource as proto,
     policy::{SpiffeId, TrustBundle, TrustDomain, spiffe::Member as SpiffeMember},
     resource::{Resource, TRUST_BUNDLE},
-    trust::{Svid, server_config, verify},
 };
-use rustls::{ServerConfig, crypto::aws_lc_rs::sign::any_supported_type, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -51,7 +50,9 @@ use shared::Shared;
 use state::StateDir;
 use tokens::JoinTokens;
 
+pub(crate) use credentials::Credentials;
 pub use csr::{CsrError, public_key};
+pub use error::TrustError;
 pub use given::{GivenCa, Intermediate};
 pub(crate) use issue::Issuing;
 pub(crate) use peer::{Caller, Peer};
@@ -73,7 +74,6 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOK_WHILE_ANNOUNCING: Duration = Duration::from_secs(1);
 /// How often a replica that starts begins anew because another did at the same time.
 const MAX_RACES: usize = 16;
-const ALPN: &[&[u8]] = &[b"h2"];
 
 /// What an operator decides of identities.
 #[derive(Clone, Debug)]
@@ -83,57 +83,6 @@ pub struct TrustConfig {
     pub svid_ttl: Duration,
     /// The operator's own authority.
     pub given: Option<GivenCa>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum TrustError {
-    #[error(transparent)]
-    State(#[from] StateError),
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
-    #[error(transparent)]
-    Rotation(#[from] RotationError),
-    #[error("the state is of trust domain {0}: give --trust-domain {0}")]
-    OtherDomain(TrustDomain),
-    #[error("the authorities of the state are the operator's own: give --ca-cert, --ca-key and --ca-roots")]
-    NotGiven,
-    #[error("the certificate authority's certificate, key and roots do not go together: {0}")]
-    NotVouchedFor(rustls::Error),
-    #[error("there is no authority that certifies")]
-    NoIssuer,
-    #[error(
-        "{sidecars} connected {} a certificate of the old authority: it is withdrawn by itself when the last has expired, or now with --force",
-        if *sidecars == 1 { "sidecar has" } else { "sidecars have" }
-    )]
-    StillShown { sidecars: usize },
-    #[error(
-        "the sidecars of other replicas are not known here: the old authority is withdrawn by itself when the last of its certificates has \
-         expired, or now with --force"
-    )]
-    OthersUnknown,
-    #[error("the authorities are signed elsewhere: ringfence sign --authorities")]
-    Elsewhere,
-    #[error("{}: {}", path.display(), faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Authorities { path: PathBuf, faults: Vec<Fault> },
-    #[error("the signed set does not say whom sidecars are to believe: ringfence sign --authorities")]
-    NoAuthorities,
-    #[error("replicas that start with one state do not come to an end with each other")]
-    Restless,
-    #[error("there is no Workload named {0:?}")]
-    NoWorkload(String),
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
-}
-
-/// Whom the control plane believes, and who it is itself; replaced whole.
-#[derive(Debug)]
-pub(crate) struct Credentials {
-    pub(crate) bundle: Arc<TrustBundle>,
-    pub(crate) server: Arc<ServerConfig>,
-    /// Since the Unix epoch: when the control plane's own certificate is half through.
-    renew_at: Duration,
 }
 
 /// `ringfence status`: the bundle and its authorities.
@@ -435,36 +384,6 @@ impl Trust {
             SpiffeMember::Workload { tenant, workload } => SpiffeId::workload(&domain, tenant.as_ref(), workload),
         };
         Ok(issuer.certify(&id, key, validity)?)
-    }
-}
-
-#[cfg(test)]
-impl Trust {
-    /// Whatever our authority might certify, good or not.
-    pub(crate) fn svid(&self, id: &SpiffeId, now: Duration, ttl: Duration) -> Svid {
-        let issuer = self.rotation.lock().issuer().cloned().unwrap();
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let chain = issuer.certify(id, &key, now..now + ttl).unwrap();
-        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let key = Arc::new(CertifiedKey::new(chain, any_supported_type(&private).unwrap()));
-        Svid { id: id.clone(), key, not_before: now, not_after: now + ttl }
-    }
-}
-
-impl Credentials {
-    /// With a new key of the control plane's own, which is in memory alone.
-    fn new(rotation: &Rotation, ttl: Duration, now: Duration) -> Result<Self, TrustError> {
-        let bundle = rotation.bundle();
-        let id = SpiffeId::control_plane(&bundle.trust_domain);
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Certify)?;
-        let chain = rotation.own_issuer().ok_or(TrustError::NoIssuer)?.certify(&id, &key, now..now + ttl)?;
-        // What sidecars will say of it is known here already.
-        verify(&bundle, &chain, UnixTime::since_unix_epoch(now)).map_err(TrustError::NotVouchedFor)?;
-        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let certified = CertifiedKey::new(chain, any_supported_type(&private)?);
-        let svid = Svid { id, key: Arc::new(certified), not_before: now, not_after: now + ttl };
-        let server = Arc::new(server_config(&bundle, &svid, false, ALPN)?);
-        Ok(Self { bundle: Arc::new(bundle), server, renew_at: now + ttl / 2 })
     }
 }
 

@@ -4,8 +4,13 @@ use std::{
     sync::Arc,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, PKCS_ED25519};
-use ringfence_xds::generated::resource::Workload;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+use ringfence_xds::{
+    generated::resource::Workload,
+    trust::{Svid, verify},
+};
+use rustls::{crypto::aws_lc_rs::sign::any_supported_type, sign::CertifiedKey};
+use rustls_pki_types::{PrivateKeyDer, UnixTime};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate, pem::Pem};
 
 use super::*;
@@ -50,6 +55,16 @@ impl Kept {
 }
 
 impl Trust {
+    /// Whatever our authority might certify, good or not.
+    pub(crate) fn svid(&self, id: &SpiffeId, now: Duration, ttl: Duration) -> Svid {
+        let issuer = self.rotation.lock().issuer().cloned().unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let chain = issuer.certify(id, &key, now..now + ttl).unwrap();
+        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let key = Arc::new(CertifiedKey::new(chain, any_supported_type(&private).unwrap()));
+        Svid { id: id.clone(), key, not_before: now, not_after: now + ttl }
+    }
+
     fn chain_for(&self, workload: &str, now: Duration) -> Vec<CertificateDer<'static>> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         self.certify(&self.fleet.member(workload).unwrap(), &key, now..now + HOUR).unwrap()
