@@ -1,9 +1,10 @@
 //! `ringfence serve --signed`: serves what somebody else has compiled and signed. Whoever takes this process over can keep policy from
-//! sidecars, and make none.
+//! sidecars, and make none. Where it certifies, they can speak as any sidecar until the author leaves its authority out of the set.
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
+    net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use ringfence_xds::{resource::Kind, seal::ConfigKeys};
+use ringfence_xds::{policy::TrustBundle, resource::Kind, seal::ConfigKeys};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -23,14 +24,31 @@ use crate::{
     fleet::{Fleet, FleetEvent, ads},
     plane::{self, PlaneError, STATE_DIR},
     say::say,
-    serve::ServeConfig,
     signing::{self, set::SignedSet},
     sockets::Sockets,
     store::WatchedFile,
+    trust::{self, SignedTrustConfig, Trust, TrustError},
 };
 
 /// How long sidecars are waited for at the end.
 const CLOSE: Duration = Duration::from_secs(1);
+
+/// What is served, and where sidecars connect.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// A file of `ringfence sign`.
+    pub signed: PathBuf,
+    /// A file of public keys, one of which must have signed it.
+    pub config_keys: PathBuf,
+    /// A directory with a Unix socket for each workload.
+    pub sockets: Option<PathBuf>,
+    /// Loopback, without authentication.
+    pub dangerous_plaintext: Option<SocketAddr>,
+    /// For mutual TLS, under the bundle that the set holds.
+    pub tls: Option<(SocketAddr, SignedTrustConfig)>,
+    /// Where `ringfence status` and `join` find this process; default: the sockets' directory, if there is one.
+    pub state_dir: Option<PathBuf>,
+}
 
 struct Replica {
     file: PathBuf,
@@ -39,15 +57,17 @@ struct Replica {
     set: SignedSet,
     fleet: Arc<Fleet>,
     sockets: Option<Sockets>,
+    /// Certifies, where there are identities.
+    trust: Option<Arc<Trust>>,
     /// Why the present file is not used, for `status`.
     faults: Arc<Mutex<BTreeSet<String>>>,
 }
 
-/// Runs until SIGINT or SIGTERM. `keys`: a file of public keys, one of which must have signed `file`.
-pub async fn serve(file: &Path, keys: &Path, config: &ServeConfig) -> Result<(), PlaneError> {
+/// Runs until SIGINT or SIGTERM.
+pub async fn serve(config: &ReplicaConfig) -> Result<(), PlaneError> {
     plane::close_memory()?;
-    let keys = signing::config_keys(keys)?;
-    let mut watched = WatchedFile::new(file).map_err(PlaneError::Watch)?;
+    let keys = signing::config_keys(&config.config_keys)?;
+    let mut watched = WatchedFile::new(&config.signed).map_err(PlaneError::Watch)?;
     let (fleet, mut events) = Fleet::new();
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -55,9 +75,15 @@ pub async fn serve(file: &Path, keys: &Path, config: &ServeConfig) -> Result<(),
     };
     let sockets = config.sockets.as_ref().map(|dir| Sockets::new(dir).map_err(at(dir))).transpose()?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut replica = Replica { file: file.into(), keys, set: SignedSet::default(), fleet, sockets, faults: Arc::default() };
+    let (set, trust, faults) = Default::default();
+    let mut replica = Replica { file: config.signed.clone(), keys, set, fleet, sockets, trust, faults };
     replica.take_up()?;
-    replica.serve_status()?;
+    if let Some((address, config)) = &config.tls {
+        say(format_args!("ringfence: TLS on {}", replica.serve_tls(*address, config).await?));
+    }
+    if let Some(dir) = config.state_dir.as_deref().or_else(|| replica.sockets.as_ref().map(Sockets::dir)) {
+        replica.serve_status(dir).map_err(at(dir))?;
+    }
     if let Some(sockets) = &config.sockets {
         say(format_args!("ringfence: sockets in {}", sockets.display()));
     }
@@ -93,7 +119,16 @@ impl Replica {
     fn take_up(&mut self) -> Result<(), PlaneError> {
         // A large set takes its time, in which sidecars are served by others.
         let next = tokio::task::block_in_place(|| SignedSet::read(&self.file, &self.keys, &self.set))?;
+        let now = trust::since_epoch();
+        // A set under which nobody could be certified here is not used.
+        let prepared = match &self.trust {
+            Some(trust) => trust.prepare(&bundle_of(&next)?, now)?,
+            None => None,
+        };
         self.fleet.publish(between(&self.set, &next));
+        if let Some((trust, prepared)) = self.trust.as_ref().zip(prepared) {
+            trust.go_on(prepared, now);
+        }
         let workloads = next.resources().filter(|resource| resource.kind == Kind::Workload);
         let names: BTreeSet<String> = workloads.map(|workload| workload.name.to_string()).collect();
         say(format_args!("ringfence: {} resources, signed at epoch {}", next.resources().count(), next.epoch));
@@ -113,19 +148,34 @@ impl Replica {
         }
     }
 
-    fn running(&self) -> admin::Running {
-        admin::Running { fleet: self.fleet.clone(), faults: self.faults.clone(), trust: None }
+    /// By an intermediate of the operator's: this process vouches for sidecars, and whom they believe is signed as all else.
+    async fn serve_tls(&mut self, address: SocketAddr, config: &SignedTrustConfig) -> Result<SocketAddr, PlaneError> {
+        let listen = |error| PlaneError::Listen { address, error };
+        let trust = Trust::under(&bundle_of(&self.set)?, config, self.fleet.clone(), trust::since_epoch())?;
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let bound = listener.local_addr()?;
+        tokio::spawn(trust.clone().run());
+        tokio::spawn(ads::serve_tls(self.fleet.clone(), trust.clone(), listener));
+        self.trust = Some(trust);
+        Ok(bound)
     }
 
-    /// Answers `ringfence status SOCKETS` until the process ends.
-    fn serve_status(&self) -> Result<(), PlaneError> {
-        let Some(sockets) = &self.sockets else { return Ok(()) };
-        let (socket, state) = (sockets.status(), sockets.dir().join(STATE_DIR));
-        let at = |error| PlaneError::Path { path: socket.clone(), error };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&state).map_err(at)?;
-        tokio::spawn(admin::serve(&socket, &state, self.running()).map_err(at)?);
+    fn running(&self) -> admin::Running {
+        admin::Running { fleet: self.fleet.clone(), faults: self.faults.clone(), trust: self.trust.clone() }
+    }
+
+    /// Answers `ringfence status DIR` and its like until the process ends.
+    fn serve_status(&self, dir: &Path) -> io::Result<()> {
+        let state = dir.join(STATE_DIR);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&state)?;
+        let socket = self.sockets.as_ref().map_or_else(|| state.join("status.sock"), Sockets::status);
+        tokio::spawn(admin::serve(&socket, &state, self.running())?);
         Ok(())
     }
+}
+
+fn bundle_of(set: &SignedSet) -> Result<TrustBundle, TrustError> {
+    trust::bundle_among(set.resources()).ok_or(TrustError::NoAuthorities)
 }
 
 /// The same content under a later seal counts as changed: it takes the place of the earlier, and is not sent for that.

@@ -11,18 +11,14 @@ mod succession;
 
 use std::{
     convert::Infallible,
-    fs, io,
-    path::{Path, PathBuf},
+    io,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use ringfence_policy::WorkloadName;
-use ringfence_xds::{
-    client::Client,
-    seal::{ConfigKeys, KeyError},
-};
+use ringfence_xds::client::Client;
 use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::{
     runtime::LocalOptions,
@@ -38,6 +34,7 @@ use crate::{
         Current,
         apply::{Apply, Used},
         dump,
+        keys::{KeyFile, KeyFileError},
         last_good::LastGoodError,
         learn::Learner,
         stream,
@@ -85,10 +82,8 @@ pub enum StartError {
     Handover(#[from] HandoverError),
     #[error("take-over: the last known good makes no policy here; the other sidecar goes on")]
     NoPolicy,
-    #[error("configKeys: {}: {error}", path.display())]
-    ConfigKeysFile { path: PathBuf, error: io::Error },
-    #[error("configKeys: {}: {error}", path.display())]
-    ConfigKeys { path: PathBuf, error: KeyError },
+    #[error(transparent)]
+    ConfigKeys(#[from] KeyFileError),
     #[error("accessLog: {0}")]
     AccessLog(io::Error),
     #[error(transparent)]
@@ -107,7 +102,7 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
     raise_descriptor_limit();
     let metrics = Arc::new(Metrics::new());
     let workload: WorkloadName = bootstrap.workload.parse()?;
-    let config_keys = bootstrap.config_keys.as_deref().map(config_keys).transpose()?;
+    let config_keys = bootstrap.config_keys.as_deref().map(KeyFile::open).transpose()?;
     let Begin { last_good, predecessor, mut estate } = Begin::new(&bootstrap, take_over)?;
     let (access_log, writer) = open_access_log(&bootstrap, &workload, &metrics).map_err(StartError::AccessLog)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -166,16 +161,17 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
     });
     let zones = Zones::new(bootstrap.state_dir.as_deref())?;
     let restored = last_good.as_ref().and_then(|last_good| {
-        last_good.load(config_keys.as_deref()).unwrap_or_else(|error| {
+        last_good.load(config_keys.as_ref().map(|file| &**file.keys())).unwrap_or_else(|error| {
             notice(format_args!("last known good: {error}"));
             None
         })
     });
     let mut apply = Apply {
-        client: match config_keys {
-            Some(keys) => Client::new(workload.as_str()).trusting(keys),
+        client: match &config_keys {
+            Some(file) => Client::new(workload.as_str()).trusting(file.keys().clone()),
             None => Client::new(workload.as_str()),
         },
+        config_keys,
         workload: workload.to_string(),
         current: shared.current.clone(),
         listeners,
@@ -281,11 +277,6 @@ fn raise_descriptor_limit() {
 
 async fn joined(threads: Vec<thread::JoinHandle<()>>) {
     let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
-}
-
-fn config_keys(path: &Path) -> Result<Arc<ConfigKeys>, StartError> {
-    let pem = fs::read(path).map_err(|error| StartError::ConfigKeysFile { path: path.into(), error })?;
-    ConfigKeys::from_pem(&pem).map(Arc::new).map_err(|error| StartError::ConfigKeys { path: path.into(), error })
 }
 
 async fn serve_admin(admin: Option<(AdminListener, Admin)>) -> io::Result<Infallible> {

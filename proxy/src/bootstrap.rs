@@ -24,8 +24,8 @@ pub struct Bootstrap {
     pub control_plane: ControlPlane,
     /// Without it this sidecar has no name of its own; required to reach the control plane over TLS.
     pub identity: Option<Identity>,
-    /// PEM public keys of Ed25519, read at the start: policy is what one of them has sealed, from the control plane as from disk. More than
-    /// one while a new key takes over. Without any, whoever answers as the control plane is believed.
+    /// PEM public keys of Ed25519: policy is what one of them has sealed, from the control plane as from disk. More than one while a new key
+    /// takes over, for which the file is read again. Without any, whoever answers as the control plane is believed.
     pub config_keys: Option<PathBuf>,
     /// Where `/readyz`, `/healthz`, `/metrics` and `/config` are served: `unix:/path` or a loopback address; default: nowhere.
     pub admin: Option<String>,

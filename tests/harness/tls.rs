@@ -31,6 +31,22 @@ pub fn authority() -> String {
     AUTHORITY.pem()
 }
 
+/// A root of its own, and an intermediate that it has certified: certificate, certificate and key, all as PEM.
+pub fn intermediate(name: &str) -> [String; 3] {
+    let params = |common: String| {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.use_authority_key_identifier_extension = true;
+        params.distinguished_name.push(DnType::CommonName, common);
+        params
+    };
+    let root = CertifiedIssuer::self_signed(params(format!("{name}, root")), KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = params(format!("{name}, intermediate")).signed_by(&key, &root).unwrap();
+    [root.pem(), certificate.pem(), key.serialize_pem()]
+}
+
 /// A certificate for `name` and its key, both as PEM, for servers that read files.
 pub fn pair(name: &str) -> (String, String) {
     pair_of(name, &KeyPair::generate().unwrap())

@@ -1,9 +1,9 @@
 //! A fault is told with its place and changes nothing; mended, the edit takes effect by itself.
 
-use std::net::TcpListener;
+use std::{fs, net::TcpListener};
 
-use ringfence_tests::{Site, Up, Upstream, control_plane::status, eventually, http::get, ringfence};
-use serde_json::Value;
+use ringfence_tests::{Serve, Sidecar, Site, Up, Upstream, control_plane::status, eventually, http::get, ringfence};
+use serde_json::{Value, json};
 
 fn burst(config: &Value) -> Option<u64> {
     config["tenants"][0]["limits"][0]["burst"].as_u64()
@@ -92,4 +92,58 @@ fn a_listener_that_cannot_be_bound_is_told_at_its_place_and_the_rest_goes_on() {
         let sidecar = &status(&site.dir())["sidecars"][0];
         (sidecar["inSync"] == true && sidecar["rejections"] == Value::Array(vec![])).then_some(())
     });
+}
+
+#[test]
+fn a_start_with_faults_serves_what_was_published_last() {
+    let upstream = Upstream::start();
+    let site = Site::acme(upstream.address);
+    site.tenant("acme", &limits("10"));
+    site.tenant("globex", "");
+    site.workload("globex-api", "tenant: globex", upstream.address);
+    let mut serve = Serve::start(&site);
+    let before = Sidecar::start(&site, &serve, "acme-api");
+    site.tenant("acme", &limits("20"));
+    before.admin.config_where("the edit is in force", |config| burst(config) == Some(20));
+    assert!(serve.process.terminate().success());
+
+    // A fault, beside it an edit that is good, and somebody who is gone.
+    site.tenant("acme", "limits: [");
+    site.remove("globex-api.yaml");
+    site.remove("globex.yaml");
+    let mut serve = Serve::start(&site);
+    serve.process.line(|line| line.contains("acme.yaml:"));
+    let faults = status(&site.dir())["faults"].to_string();
+    assert!(faults.contains("acme.yaml:") && faults.contains("what was published before is served until all are mended"), "{faults}");
+    let fields = json!({ "workload": "acme-api", "controlPlane": { "unix": serve.socket("acme-api") }, "configKeys": site.config_keys() });
+    let fresh = Sidecar::begin(&site, "fresh", &fields).ready();
+    assert_eq!(burst(&fresh.admin.config()), Some(20), "it had nothing of its own");
+    assert_eq!(get(fresh.address(), "/").bearer(&site.token("acme")).send().status, 200);
+    eventually("the one from before is in sync", || {
+        let sidecars = status(&site.dir())["sidecars"].as_array()?.clone();
+        (sidecars.len() == 2 && sidecars.iter().all(|sidecar| sidecar["inSync"] == true)).then_some(())
+    });
+    assert!(serve.socket("globex-api").exists(), "the directory comes whole, or not at all");
+    // It is kept on, from start to start.
+    serve.process.kill();
+    let mut serve = Serve::start(&site);
+    site.tenant("acme", &limits("0"));
+    serve.process.line(|line| line.contains("spec.limits[0].burst"));
+    assert_eq!(burst(&fresh.admin.config()), Some(20));
+    site.tenant("acme", &limits("30"));
+    serve.process.line(|line| line == "ringfence: all faults are mended");
+    for sidecar in [&before, &fresh] {
+        sidecar.admin.config_where("the mended edit is in force", |config| burst(config) == Some(30));
+    }
+    eventually("who is gone is gone", || (!serve.socket("globex-api").exists()).then_some(()));
+    assert!(serve.process.terminate().success());
+
+    // What sidecars may have acknowledged since is nowhere: then nothing older is served.
+    site.tenant("acme", "limits: [");
+    let epoch = site.path(".ringfence/trust/config.epoch");
+    let last: u64 = fs::read_to_string(&epoch).unwrap().trim().parse().unwrap();
+    fs::write(&epoch, (last + 1).to_string()).unwrap();
+    let output = ringfence(["serve".as_ref(), site.dir().as_os_str(), "--dangerous-plaintext=127.0.0.1:0".as_ref()]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("sidecars may have that") && said.contains("nothing was started"), "{said}");
 }

@@ -1,7 +1,9 @@
 //! Policy is what the configuration key has sealed. Whoever stands between the signer and a sidecar can hold it back, and make none.
 
 use std::{
+    ffi::OsStr,
     fs,
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -10,7 +12,14 @@ use std::{
 
 use prost::Message;
 use ringfence_tests::{
-    Serve, Sidecar, Site, Upstream, ads::Tap, binaries::binary, control_plane::status, eventually, http::get, process::Process, ringfence,
+    Serve, Sidecar, Site, Upstream,
+    ads::Tap,
+    binaries::binary,
+    control_plane::{join_token_file, status, write_join_token},
+    eventually,
+    http::get,
+    process::Process,
+    ringfence, tls,
 };
 use ringfence_xds::{
     generated::{discovery::Resource as WireResource, resource as proto},
@@ -164,8 +173,13 @@ impl Apart {
     }
 
     fn sign(&self) {
+        self.sign_with(&[]);
+    }
+
+    fn sign_with(&self, more: &[&OsStr]) {
         let (dir, key, out) = (self.site.dir(), &self.key, &self.out);
-        let output = ringfence(["sign".as_ref(), dir.as_os_str(), "--key".as_ref(), key.as_os_str(), "--out".as_ref(), out.as_os_str()]);
+        let arguments = ["sign".as_ref(), dir.as_os_str(), "--key".as_ref(), key.as_os_str(), "--out".as_ref(), out.as_os_str()];
+        let output = ringfence(arguments.iter().chain(more));
         assert!(output.status.success(), "{output:?}");
     }
 
@@ -243,6 +257,112 @@ fn control_planes_without_the_key_serve_what_it_has_signed_and_nothing_else() {
         versions.len() >= 4 && versions.iter().all(|version| version.ends_with(&next.id().to_string()))
     });
     assert_eq!(get(sidecar.address(), "/").bearer(&apart.site.token("acme")).send().status, 200);
+}
+
+/// An authority of the operator's, for control planes that certify.
+struct Authority {
+    roots: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Authority {
+    fn new(site: &Site, name: &str) -> Self {
+        let [roots, certificate, key] = ["roots", "ca", "key"].map(|what| site.beside().join(format!("{name}.{what}.pem")));
+        for (path, text) in [&roots, &certificate, &key].into_iter().zip(tls::intermediate(name)) {
+            fs::write(path, text).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        Self { roots, certificate, key }
+    }
+
+    /// `ringfence serve` by TLS at `address`, and whatever `more` says.
+    fn serve(&self, address: SocketAddr, more: &[&OsStr]) -> Command {
+        let mut command = Command::new(binary("ringfence"));
+        command.arg("serve").args(more).arg("--tls").arg(address.to_string());
+        command.arg("--ca-cert").arg(&self.certificate).arg("--ca-key").arg(&self.key);
+        command
+    }
+}
+
+/// Started, and where it listens.
+fn listening(command: &mut Command) -> (Process, SocketAddr) {
+    let mut process = Process::start(command);
+    process.line(|line| line == "ready");
+    let line = process.line(|line| line.contains("TLS on"));
+    let address = line.split("TLS on ").nth(1).and_then(|rest| rest.split(',').next()).and_then(|address| address.parse().ok());
+    (process, address.expect(&line))
+}
+
+#[test]
+fn a_stolen_replica_that_certifies_writes_no_policy() {
+    let upstream = Upstream::start();
+    let site = Site::acme(upstream.address);
+    limit(&site, "acme", 10);
+    let (key, pem) = SigningKey::generate().unwrap();
+    let apart = Apart::new(site, &[&key], &pem);
+    let (ours, other) = (Authority::new(&apart.site, "ours"), Authority::new(&apart.site, "other"));
+    let state = apart.site.beside().join("replica");
+    let signed = ["--signed".as_ref(), apart.out.as_os_str(), "--config-keys".as_ref(), apart.keys.as_os_str()];
+    let signed = [&signed[..], &["--state-dir".as_ref(), state.as_os_str()]].concat();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    // Nobody is believed whom the author does not name.
+    for (authorities, wanted) in [(None, "ringfence sign --authorities"), (Some(&other), "do not go together")] {
+        let more = authorities.map(|of| ["--authorities".as_ref(), of.roots.as_os_str()]);
+        apart.sign_with(more.as_ref().map_or(&[], |more| more));
+        let output = ours.serve(any, &signed).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(wanted), "{output:?}");
+    }
+    apart.sign_with(&["--authorities".as_ref(), ours.roots.as_os_str()]);
+    let (mut replica, address) = listening(&mut ours.serve(any, &signed));
+    let token = ringfence(["join".as_ref(), state.as_os_str(), "--workload".as_ref(), "acme-api".as_ref()]);
+    assert!(token.status.success(), "{token:?}");
+    let token_file = join_token_file(&apart.site, "acme-api");
+    write_join_token(&token_file, String::from_utf8(token.stdout).unwrap().trim_end());
+    let fields = json!({
+        "controlPlane": { "tls": address },
+        "configKeys": apart.keys,
+        "identity": {
+            "trustDomain": "ringfence.internal",
+            "bundle": ours.roots,
+            "source": { "controlPlane": { "joinToken": { "file": token_file } } },
+        },
+    });
+    let sidecar = Sidecar::begin(&apart.site, "acme-api", &fields).ready();
+    let identity = |config: &Value| (config["identity"]["svid"]["id"].clone(), config["identity"]["trustBundle"].clone());
+    let (id, bundle) = identity(&sidecar.admin.config_where("there is an SVID", |config| config["identity"]["svid"].is_object()));
+    assert_eq!((id, &bundle["authorities"]), ("spiffe://ringfence.internal/tenant/acme/workload/acme-api".into(), &json!(1)));
+    eventually("it is in sync", || (status(&state)["sidecars"][0]["inSync"] == true).then_some(()));
+    limit(&apart.site, "acme", 20);
+    apart.sign_with(&["--authorities".as_ref(), ours.roots.as_os_str()]);
+    let config = sidecar.admin.config_where("the signed edit is in force", |config| burst(config) == Some(20));
+    assert_eq!(identity(&config).1, bundle, "the same authorities are the same bundle");
+
+    // Who has taken the replica over has its authority, and is spoken with; but what it says is nobody's policy, nor whom to believe.
+    replica.kill();
+    let theft = Site::acme(upstream.address);
+    limit(&theft, "acme", 1000);
+    let dir = theft.dir();
+    let (mut thief, _) = listening(ours.serve(address, &[dir.as_os_str()]).arg("--ca-roots").arg(&ours.roots));
+    for name in ["Tenant/acme", "TrustBundle/trust-bundle"] {
+        thief.line(|line| line.contains(name) && line.contains("which is none of the configuration keys"));
+    }
+    let config = sidecar.admin.config();
+    assert_eq!((burst(&config), &identity(&config).1), (Some(20), &bundle));
+    assert_eq!(get(sidecar.address(), "/").bearer(&apart.site.token("acme")).send().status, 200);
+    thief.kill();
+
+    // The author is heard again, and says of whom else to believe.
+    let (_replica, _) = listening(&mut ours.serve(address, &signed));
+    let both = apart.site.beside().join("both.pem");
+    fs::write(&both, [&ours, &other].map(|of| fs::read_to_string(&of.roots).unwrap()).concat()).unwrap();
+    limit(&apart.site, "acme", 30);
+    apart.sign_with(&["--authorities".as_ref(), both.as_os_str()]);
+    let is_told = |config: &Value| burst(config) == Some(30) && identity(config).1["authorities"] == 2;
+    let config = sidecar.admin.config_where("what was signed is in force", is_told);
+    let sequence = |bundle: &Value| bundle["sequence"].as_u64();
+    assert!(sequence(&identity(&config).1) > sequence(&bundle));
 }
 
 #[test]

@@ -149,7 +149,8 @@ fn the_authority_is_replaced_and_no_sidecar_is_cut_off() {
     eventually("the new authority issues", || has_begun(&status(&site.dir())).then_some(()));
     let old = svid(&sidecar.admin);
     sidecar.admin.config_where("its certificate is of the new one", |config| config["identity"]["svid"]["notAfter"] != old["notAfter"]);
-    assert!(rotate(&["--finish"]));
+    // Once the control plane knows it by that alone.
+    eventually("nobody needs the old one", || rotate(&["--finish"]).then_some(()));
     // It renews, and is told of edits, under the new one alone.
     let old = svid(&sidecar.admin);
     sidecar.admin.config_where("it renews", |config| config["identity"]["svid"]["notAfter"] != old["notAfter"]);

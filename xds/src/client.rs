@@ -80,6 +80,8 @@ pub struct Update {
     pub upserts: Vec<Upsert>,
     pub removed: Vec<String>,
     pub rejections: Vec<Rejection>,
+    /// Names among these under the seal of no key that is known: another set of keys may know it.
+    pub strangers: Vec<String>,
     /// Why the response as a whole is refused; nothing of it is used then.
     refused: Option<String>,
 }
@@ -104,8 +106,13 @@ impl Client {
 
     /// Takes nothing for policy but what one of `keys` has sealed, and nothing that is older than what was in force.
     pub fn trusting(mut self, keys: Arc<ConfigKeys>) -> Self {
-        self.keys = Some(keys);
+        self.trust(keys);
         self
+    }
+
+    /// From now on takes what one of `keys` has sealed. What is held stays.
+    pub fn trust(&mut self, keys: Arc<ConfigKeys>) {
+        self.keys = Some(keys);
     }
 
     /// Takes over what an earlier run acknowledged, before anything is wanted: from a place where its seals were verified. Resources that
@@ -266,6 +273,7 @@ impl Client {
             upserts: Vec::new(),
             removed: Vec::new(),
             rejections: Vec::new(),
+            strangers: Vec::new(),
             refused: None,
         };
         let Some(kind) = kind else {
@@ -283,9 +291,13 @@ impl Client {
         for resource in resources {
             // What was not asked for (any more) is ignored, as the protocol has it.
             if subscription.wanted.contains(&resource.name) {
+                let is_strange = kind.is_sealed() && keys.as_ref().is_some_and(|keys| !keys.know(&resource.seal));
                 match subscription.read(kind, resource, keys.as_deref()) {
                     Ok(upsert) => update.upserts.extend(upsert),
-                    Err(rejection) => update.rejections.push(rejection),
+                    Err(rejection) => {
+                        update.strangers.extend(is_strange.then(|| rejection.name.clone()));
+                        update.rejections.push(rejection);
+                    }
                 }
             }
         }
@@ -296,7 +308,7 @@ impl Client {
     /// Puts an update in force, but for the resources named in its rejections, and answers it. `None`: its stream has ended meanwhile;
     /// nothing of it is used, for the next stream tells what is current.
     pub fn finish(&mut self, update: Update) -> Option<DeltaDiscoveryRequest> {
-        let Update { stream, kind, type_url, nonce, upserts, removed, rejections, refused } = update;
+        let Update { stream, kind, type_url, nonce, upserts, removed, rejections, strangers: _, refused } = update;
         if stream != self.stream {
             return None;
         }

@@ -215,6 +215,11 @@ impl ConfigKeys {
         if is_good { Ok(()) } else { Err(SealError::Signature) }
     }
 
+    /// Whether one of these keys may have made `seal`: where none has, another that is told later may.
+    pub fn know(&self, seal: &[u8]) -> bool {
+        Seal::read(seal).is_ok_and(|seal| self.0.iter().any(|(id, _)| *id == seal.key))
+    }
+
     /// The resource that came as `bytes` under `seal`. Its version is made anew: nobody signs one.
     pub fn open(&self, kind: Kind, name: &str, bytes: Bytes, seal: &[u8]) -> Result<Resource, SealError> {
         if !kind.is_sealed() {

@@ -82,7 +82,30 @@ struct Pointer {
     socket: PathBuf,
 }
 
-/// Serves `GET /status`, `POST /join`, `POST /trust/rotate` and `POST /trust/finish` on `socket`, and leaves word of it in `state`.
+/// What is done about the authorities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotate {
+    /// A new one takes over.
+    Begin,
+    /// The one before is withdrawn, if nobody is known to need it.
+    Finish,
+    /// It is withdrawn, whoever needs it.
+    FinishByForce,
+}
+
+impl Rotate {
+    const ALL: [Self; 3] = [Self::Begin, Self::Finish, Self::FinishByForce];
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Begin => "/trust/rotate",
+            Self::Finish => "/trust/finish",
+            Self::FinishByForce => "/trust/finish-by-force",
+        }
+    }
+}
+
+/// Serves `GET /status`, `POST /join` and `POST` of what is to be done about the authorities (see [`Rotate`]) on `socket`, and leaves word of it in `state`.
 pub(crate) fn serve(socket: &Path, state: &Path, running: Running) -> io::Result<impl Future<Output = ()> + use<>> {
     let listener = ads::bind(socket)?;
     let mut pointer = tempfile::NamedTempFile::new_in(state)?; // 0600
@@ -144,10 +167,18 @@ impl Running {
                 let JoinRequest { workload, ttl_seconds } = serde_json::from_slice(&body).map_err(|error| bad(&error))?;
                 json(&JoinReply { token: self.trust()?.join_token(&workload, Duration::from_secs(ttl_seconds))? })
             }
-            (Method::POST, "/trust/rotate") => json(&self.trust()?.rotate(trust::since_epoch()).await?),
-            (Method::POST, "/trust/finish") => json(&self.trust()?.finish(trust::since_epoch()).await?),
-            (_, "/status" | "/join" | "/trust/rotate" | "/trust/finish") => Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, String::new())),
-            _ => Err(Refusal(StatusCode::NOT_FOUND, String::new())),
+            (method, path) => match Rotate::ALL.into_iter().find(|rotate| rotate.path() == path) {
+                Some(rotate) if method == Method::POST => {
+                    let (trust, now) = (self.trust()?, trust::since_epoch());
+                    json(&match rotate {
+                        Rotate::Begin => trust.rotate(now).await?,
+                        Rotate::Finish => trust.finish(now, false).await?,
+                        Rotate::FinishByForce => trust.finish(now, true).await?,
+                    })
+                }
+                None if !matches!(path, "/status" | "/join") => Err(Refusal(StatusCode::NOT_FOUND, String::new())),
+                _ => Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, String::new())),
+            },
         }
     }
 
@@ -172,10 +203,9 @@ pub async fn join(dir: &Path, request: &JoinRequest) -> io::Result<JoinReply> {
     Ok(serde_json::from_slice(&ask(connect(dir).await?, Method::POST, "/join", body).await?)?)
 }
 
-/// Begins to rotate the authority of the control plane that serves `dir`, or withdraws the one before.
-pub async fn rotate(dir: &Path, finish: bool) -> io::Result<TrustStatus> {
-    let path = if finish { "/trust/finish" } else { "/trust/rotate" };
-    Ok(serde_json::from_slice(&ask(connect(dir).await?, Method::POST, path, Vec::new()).await?)?)
+/// Asks it of the control plane that serves `dir`.
+pub async fn rotate(dir: &Path, rotate: Rotate) -> io::Result<TrustStatus> {
+    Ok(serde_json::from_slice(&ask(connect(dir).await?, Method::POST, rotate.path(), Vec::new()).await?)?)
 }
 
 async fn connect(dir: &Path) -> io::Result<UnixStream> {

@@ -8,7 +8,7 @@ use super::{injection::InjectionArgs, trust::TrustArgs};
 use crate::{
     admin::remote::AdminConfig,
     plane::PlaneError,
-    replica,
+    replica::{self, ReplicaConfig},
     serve::{self, KubernetesConfig, ServeConfig, Source},
 };
 
@@ -19,16 +19,18 @@ pub(super) struct ServeArgs {
     #[arg(required_unless_present_any = ["signed", "kubernetes"])]
     dir: Option<PathBuf>,
     /// Instead of a directory: the custom resources of the cluster that this runs in, or that KUBECONFIG names
-    #[arg(long, conflicts_with_all = ["dir", "signed", "config_key"])]
+    #[arg(long, conflicts_with_all = ["dir", "signed", "config_key"], group = "stateless")]
     kubernetes: bool,
     /// Namespace of the installation, for what the replicas share; default: that of the pod, or ringfence-system
     #[arg(long, requires = "kubernetes")]
     namespace: Option<String>,
-    /// Directory for what is fetched and transferred, which is fetched anew where it is empty; default: one that ends with the process
-    #[arg(long, value_name = "DIR", requires = "kubernetes")]
+    /// Directory for what is fetched and transferred, which is fetched anew where it is empty; default: one that ends with the process. With
+    /// --signed: where `ringfence status` and `join` find this control plane; default: the sockets' directory
+    #[arg(long, value_name = "DIR", requires = "stateless")]
     state_dir: Option<PathBuf>,
     /// Instead of a directory: a file of `ringfence sign`, and whatever takes its place
-    #[arg(long, value_name = "FILE", requires = "config_keys", conflicts_with_all = ["dir", "config_key", "notify", "tls", "admin"])]
+    #[arg(long, value_name = "FILE", requires = "config_keys", conflicts_with_all = ["dir", "config_key", "notify", "admin"])]
+    #[arg(groups = ["stateless", "believed"])]
     signed: Option<PathBuf>,
     /// Public keys in PEM, one of which must have signed it
     #[arg(long, value_name = "FILE", requires = "signed")]
@@ -39,7 +41,7 @@ pub(super) struct ServeArgs {
     /// Directory for a Unix socket <workload>.ads for each workload, which this user alone can open; made with mode 0700 if it is missing
     #[arg(long, group = "listen")]
     sockets: Option<PathBuf>,
-    /// Address for sidecars by mutual TLS, and for those that join
+    /// Address for sidecars by mutual TLS, and for those that join; with --signed it takes --ca-cert
     #[arg(long, group = "listen", value_name = "ADDR")]
     tls: Option<SocketAddr>,
     #[command(flatten)]
@@ -68,9 +70,28 @@ pub(super) struct ServeArgs {
 }
 
 impl ServeArgs {
-    fn source(&self) -> Option<Source> {
-        let kubernetes = || KubernetesConfig { namespace: self.namespace.clone(), state_dir: self.state_dir.clone() };
-        self.dir.clone().map(Source::Directory).or_else(|| self.kubernetes.then(|| Source::Kubernetes(kubernetes())))
+    fn source(&self) -> Source {
+        match &self.dir {
+            Some(dir) => Source::Directory(dir.clone()),
+            None => Source::Kubernetes(KubernetesConfig { namespace: self.namespace.clone(), state_dir: self.state_dir.clone() }),
+        }
+    }
+
+    /// Of what somebody else has signed; `None`: it is none of that.
+    fn replica(&self) -> Result<Option<ReplicaConfig>, Error> {
+        let Some((signed, config_keys)) = self.signed.clone().zip(self.config_keys.clone()) else { return Ok(None) };
+        let tls = match self.tls {
+            Some(address) => Some((address, self.trust.signed().ok_or(Error::NoAuthority)?)),
+            None => None,
+        };
+        Ok(Some(ReplicaConfig {
+            signed,
+            config_keys,
+            sockets: self.sockets.clone(),
+            dangerous_plaintext: self.dangerous_plaintext,
+            tls,
+            state_dir: self.state_dir.clone(),
+        }))
     }
 
     fn admin(&self) -> Option<AdminConfig> {
@@ -82,6 +103,10 @@ impl ServeArgs {
 pub(super) enum Error {
     #[error(transparent)]
     Serve(#[from] PlaneError),
+    #[error(
+        "--signed with --tls needs --ca-cert and --ca-key: an authority whose roots are in the file, by `ringfence sign --authorities`"
+    )]
+    NoAuthority,
     #[error("cannot start: {0}")]
     Runtime(#[from] std::io::Error),
 }
@@ -97,13 +122,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Error> {
         webhook: args.webhook.map(|address| (address, args.injection.settings(args.trust.config().trust_domain))),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let served = async {
-        match (args.source(), &args.signed, &args.config_keys) {
-            (Some(source), ..) => serve::serve(&source, &config).await,
-            (None, Some(file), Some(keys)) => replica::serve(file, keys, &config).await,
-            // Wrong usage, which clap has refused.
-            (None, ..) => Ok(()),
-        }
-    };
-    Ok(runtime.block_on(served)?)
+    match args.replica()? {
+        Some(replica) => runtime.block_on(replica::serve(&replica))?,
+        None => runtime.block_on(serve::serve(&args.source(), &config))?,
+    }
+    Ok(())
 }

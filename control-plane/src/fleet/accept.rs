@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::stream::{self, Stream};
 use parking_lot::Mutex;
-use ringfence_xds::policy::SpiffeId;
+use ringfence_xds::policy::{SpiffeId, TenantId};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -52,7 +52,7 @@ pub(super) struct Connection<I, C> {
     /// When it is ended, whatever happens on it.
     pub(super) until: Option<Pin<Box<Sleep>>>,
     pub(super) _place: OwnedSemaphorePermit,
-    pub(super) _share: Option<Share>,
+    pub(super) _shares: Vec<Share>,
 }
 
 pub(super) fn connections<L: Accept>(listener: L, max: usize) -> impl Stream<Item = io::Result<Connection<L::Io, ()>>> {
@@ -60,7 +60,7 @@ pub(super) fn connections<L: Accept>(listener: L, max: usize) -> impl Stream<Ite
     stream::unfold((listener, places), |(listener, places)| async {
         let place = places.clone().acquire_owned().await.ok()?;
         let io = accept(&listener).await;
-        Some((Ok(Connection { io, caller: (), until: None, _place: place, _share: None }), (listener, places)))
+        Some((Ok(Connection { io, caller: (), until: None, _place: place, _shares: Vec::new() }), (listener, places)))
     })
 }
 
@@ -80,9 +80,14 @@ pub(super) struct Shares(Arc<Mutex<HashMap<Holder, usize>>>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Holder {
-    /// An address, or the /64 network of one (RFC 4291 §2.5.4): its holder has all of that.
-    Address(IpAddr),
-    Id(SpiffeId),
+    /// Who has shown nothing, by address or by the network of one.
+    Stranger(IpAddr),
+    /// An SVID's name at an address: one sidecar, or those of a Workload that hide behind one address.
+    Sidecar(SpiffeId, IpAddr),
+    /// All sidecars of all of its Workloads.
+    Tenant(TenantId),
+    /// All of one name that is no tenant's alone.
+    Name(SpiffeId),
 }
 
 /// Held until it is dropped.
@@ -177,7 +182,7 @@ mod tests {
     fn connection(until: Option<Duration>) -> (Connection<DuplexStream, ()>, DuplexStream) {
         let (io, peer) = duplex(64);
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        (Connection { io, caller: (), until: until.map(|until| Box::pin(sleep(until))), _place: place, _share: None }, peer)
+        (Connection { io, caller: (), until: until.map(|until| Box::pin(sleep(until))), _place: place, _shares: Vec::new() }, peer)
     }
 
     #[tokio::test(start_paused = true)]
@@ -198,7 +203,7 @@ mod tests {
     #[test]
     fn a_holder_has_its_share_and_leaves_nothing() {
         let shares = Shares::default();
-        let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|address| Holder::Address(address.parse().unwrap()));
+        let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|address| Holder::Stranger(address.parse().unwrap()));
         let held: Vec<Share> = (0..3).map(|_| shares.take(a.clone(), 3).unwrap()).collect();
         assert!(shares.take(a.clone(), 3).is_none());
         let other = shares.take(b, 1).unwrap();

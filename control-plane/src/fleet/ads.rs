@@ -70,7 +70,7 @@ pub fn serve_unix(fleet: Arc<Fleet>, workload: &str, path: &Path) -> io::Result<
 
 /// Serves whoever connects by TLS 1.3: the sidecars by their SVIDs, and whoever proves to be one with an SVID.
 pub async fn serve_tls(fleet: Arc<Fleet>, trust: Arc<Trust>, listener: TcpListener) {
-    let connections = tls::connections(listener, trust.credentials());
+    let connections = tls::connections(listener, &trust);
     let authority = CertificateAuthorityServer::new(Issuing::new(trust.clone())).max_decoding_message_size(MAX_ISSUE_BYTES);
     Ads { fleet, callers: Callers::Proven(trust) }.serve(Some(authority), connections).await;
 }

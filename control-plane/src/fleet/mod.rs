@@ -5,7 +5,7 @@ pub mod ads;
 mod tls;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -25,7 +25,7 @@ use crate::{
     say::say,
     signing::{
         Signer,
-        set::{self, SetError},
+        set::{Draft, SetError},
     },
     trust::Peer,
 };
@@ -176,12 +176,29 @@ impl Fleet {
         self.lock().set.iter().cloned().collect()
     }
 
-    /// The same as a file, for those who serve it without the key. An error where nothing is signed.
-    pub fn write_signed(&self, path: &Path) -> Result<(), SetError> {
-        // Nothing is published meanwhile, so that the epoch is that of the set.
-        let signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
-        let signer = signer.as_ref().ok_or(SetError::Unsigned)?;
-        set::write(path, signer.key(), signer.epoch(), &self.resources())
+    /// The workloads that are published.
+    pub(crate) fn workloads(&self) -> BTreeSet<String> {
+        let inner = self.lock();
+        inner.set.iter().filter(|resource| resource.kind == Kind::Workload).map(|resource| resource.name.to_string()).collect()
+    }
+
+    /// At which something was published last; `None`: nothing is signed.
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        self.signer.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Signer::epoch)
+    }
+
+    /// Everything that is published as a file, for those who serve it without the key; yields its epoch. An error where nothing is signed.
+    pub fn write_signed(&self, path: &Path) -> Result<u64, SetError> {
+        // Nothing is published while they are taken, so that the epoch is that of the set; whatever takes longer holds nobody up.
+        let (epoch, resources) = self.with_signer(|signer| Ok((signer.epoch(), self.resources())))?;
+        let draft = Draft::of(epoch, &resources)?;
+        let seal = self.with_signer(|signer| draft.seal(signer.key()))?;
+        draft.write(path, &seal)?;
+        Ok(epoch)
+    }
+
+    fn with_signer<T>(&self, then: impl FnOnce(&Signer) -> Result<T, SetError>) -> Result<T, SetError> {
+        then(self.signer.lock().unwrap_or_else(PoisonError::into_inner).as_ref().ok_or(SetError::Unsigned)?)
     }
 
     fn put(&self, delta: Delta) {
@@ -274,11 +291,20 @@ impl Fleet {
         member(&self.lock().set, workload)
     }
 
+    /// By the number of the stream. For questions that take signatures to answer, and are asked without the lock.
+    fn peers(&self) -> Vec<(u64, Arc<Peer>)> {
+        let peer = |(id, connected): (&u64, &Connected)| Some((*id, connected.peer.clone()?));
+        self.lock().streams.iter().filter_map(peer).collect()
+    }
+
+    /// Streams whose peer is such.
+    pub(crate) fn count_peers(&self, is_such: impl Fn(&Peer) -> bool) -> usize {
+        self.peers().iter().filter(|(_, peer)| is_such(peer)).count()
+    }
+
     /// Ends the streams of the peers that are not `live` any more.
     pub(crate) fn retain_peers(&self, live: impl Fn(&Peer) -> bool) {
-        let peers = |(id, connected): (&u64, &Connected)| Some((*id, connected.peer.clone()?));
-        let peers: Vec<(u64, Arc<Peer>)> = self.lock().streams.iter().filter_map(peers).collect();
-        // Without the lock: it may take signatures to tell.
+        let peers = self.peers();
         let disowned: Vec<u64> = peers.into_iter().filter(|(_, peer)| !live(peer)).map(|(id, _)| id).collect();
         let mut inner = self.lock();
         for id in disowned {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::stream::{self, Stream};
+use ringfence_xds::policy::spiffe::Member;
 use rustix::net::sockopt;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -18,16 +19,22 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::accept::{self, Connection, Holder, Share, Shares};
-use crate::trust::{Caller, Credentials};
+use crate::trust::{Caller, Credentials, Peer, Trust};
 
 /// Sidecars, and those that they take over from.
 const MAX_CONNECTIONS: usize = 16_384;
-/// Of one SVID's name.
-const MAX_OF_ONE: usize = 16;
+/// Of one SVID's name at one address: a sidecar's, and those of whoever shares the address with it.
+const MAX_OF_ONE: usize = 64;
+/// Of a tenant, however many sidecars it has: a quarter of what all share.
+const MAX_OF_TENANT: usize = MAX_CONNECTIONS / 4;
 /// Handshakes at a time; more wait in the kernel's queue.
 const MAX_HANDSHAKES: usize = 256;
 /// Connections that have not shown an SVID, of one address: a pod has one, and cannot take all the handshakes that there are.
 const MAX_UNPROVEN_OF_ONE: usize = 64;
+/// What of an IPv6 address tells a stranger from another: a host has the /64 that it is in (RFC 4291 §2.5.4) …
+const HOST_BITS: u32 = 64;
+/// … but in Kubernetes that is a node's, and a pod has one address of it.
+const POD_BITS: u32 = 128;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long a caller without an SVID may take to ask for one.
 const UNPROVEN: Duration = Duration::from_secs(30);
@@ -43,18 +50,19 @@ type TlsConnection = Connection<TlsStream<TcpStream>, Caller>;
 
 struct Listening {
     listener: TcpListener,
+    /// Of an IPv6 address, what is one stranger's.
+    ipv6_bits: u32,
     credentials: watch::Receiver<Arc<Credentials>>,
     places: Arc<Semaphore>,
     shares: Shares,
     handshakes: JoinSet<Option<TlsConnection>>,
 }
 
-pub(super) fn connections(
-    listener: TcpListener,
-    credentials: watch::Receiver<Arc<Credentials>>,
-) -> impl Stream<Item = io::Result<TlsConnection>> {
+pub(super) fn connections(listener: TcpListener, trust: &Trust) -> impl Stream<Item = io::Result<TlsConnection>> + use<> {
     let (shares, handshakes) = Default::default();
-    let listening = Listening { listener, credentials, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), shares, handshakes };
+    let (ipv6_bits, credentials) = (if trust.is_in_kubernetes() { POD_BITS } else { HOST_BITS }, trust.credentials());
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let listening = Listening { listener, ipv6_bits, credentials, places, shares, handshakes };
     stream::unfold(listening, |mut listening| async {
         let connection = listening.next().await?;
         Some((Ok(connection), listening))
@@ -83,38 +91,55 @@ impl Listening {
     }
 
     fn begin(&mut self, place: OwnedSemaphorePermit, io: TcpStream) {
-        let Ok(address) = address(&io) else { return };
-        let Ok(share) = self.unproven(address) else { return };
+        let Ok(peer) = io.peer_addr() else { return };
+        let address = peer.ip().to_canonical();
+        let stranger = stranger(address, self.ipv6_bits);
+        let Ok(unproven) = self.unproven(stranger) else { return };
         let credentials = self.credentials.borrow().clone();
         let shares = self.shares.clone();
         self.handshakes.spawn(async move {
             keep_alive(&io).ok()?;
             let acceptor = TlsAcceptor::from(credentials.server.clone());
             let io = timeout(HANDSHAKE, acceptor.accept(io)).await.ok()?.ok()?;
-            let caller = Caller::of(io.get_ref().1.peer_certificates(), address, &credentials)?;
-            let (until, share) = match caller.peer() {
-                Some(peer) => (None, Some(shares.take(Holder::Id(peer.id().clone()), MAX_OF_ONE)?)),
-                None => (Some(Box::pin(tokio::time::sleep(UNPROVEN))), share),
+            let caller = Caller::of(io.get_ref().1.peer_certificates(), stranger, &credentials)?;
+            let (until, shares) = match caller.peer() {
+                Some(peer) => {
+                    let held: Option<Vec<Share>> =
+                        held_by(peer, address).into_iter().map(|(holder, max)| shares.take(holder, max)).collect();
+                    (None, held?)
+                }
+                None => (Some(Box::pin(tokio::time::sleep(UNPROVEN))), unproven.into_iter().collect()),
             };
-            Some(Connection { io, caller, until, _place: place, _share: share })
+            Some(Connection { io, caller, until, _place: place, _shares: shares })
         });
     }
 
     /// An address's share of the connections that have shown nothing; an error where it has it already.
-    fn unproven(&self, address: Option<IpAddr>) -> Result<Option<Share>, io::Error> {
-        let Some(address) = address else { return Ok(None) };
-        self.shares.take(Holder::Address(address), MAX_UNPROVEN_OF_ONE).map(Some).ok_or_else(|| io::ErrorKind::QuotaExceeded.into())
+    fn unproven(&self, stranger: Option<IpAddr>) -> Result<Option<Share>, io::Error> {
+        let Some(address) = stranger else { return Ok(None) };
+        self.shares.take(Holder::Stranger(address), MAX_UNPROVEN_OF_ONE).map(Some).ok_or_else(|| io::ErrorKind::QuotaExceeded.into())
     }
 }
 
-/// The peer's, of IPv6 its /64 network; none on loopback, where all share one.
-fn address(io: &TcpStream) -> io::Result<Option<IpAddr>> {
-    let address = match io.peer_addr()?.ip().to_canonical() {
-        address if address.is_loopback() => return Ok(None),
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+/// Of whose shares a connection is that `peer` has opened from `address`, and how large they are.
+fn held_by(peer: &Peer, address: IpAddr) -> [(Holder, usize); 2] {
+    let all = match peer.member() {
+        Some(Member::Workload { tenant: Some(tenant), .. }) => Holder::Tenant(tenant.clone()),
+        _ => Holder::Name(peer.id().clone()),
     };
-    Ok(Some(address))
+    [(Holder::Sidecar(peer.id().clone(), address), MAX_OF_ONE), (all, MAX_OF_TENANT)]
+}
+
+/// By what one stranger is told from another: of IPv6, the first bits; nothing on loopback, where all share one address.
+fn stranger(address: IpAddr, ipv6_bits: u32) -> Option<IpAddr> {
+    match address {
+        _ if address.is_loopback() => None,
+        IpAddr::V4(_) => Some(address),
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - ipv6_bits).unwrap_or_default();
+            Some(Ipv6Addr::from_bits(address.to_bits() & mask).into())
+        }
+    }
 }
 
 /// The kernel's, which costs no memory here.
@@ -125,4 +150,39 @@ fn keep_alive(io: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepcnt(io, KEEPALIVE_PROBES)?;
     sockopt::set_tcp_user_timeout(io, UNACKNOWLEDGED_MS)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_is_an_address_or_what_a_host_has() {
+        for (address, bits, wanted) in [
+            ("192.0.2.1", HOST_BITS, Some("192.0.2.1")),
+            ("2001:db8::1:2:3:4", HOST_BITS, Some("2001:db8::")),
+            ("2001:db8::1:2:3:4", POD_BITS, Some("2001:db8::1:2:3:4")),
+            ("127.0.0.1", HOST_BITS, None),
+            ("::1", POD_BITS, None),
+        ] {
+            let found = stranger(address.parse().unwrap(), bits);
+            assert_eq!(found, wanted.map(|wanted| wanted.parse().unwrap()), "{address}/{bits}");
+        }
+    }
+
+    #[test]
+    fn a_sidecar_has_its_share_and_a_tenant_that_of_all_its_sidecars() {
+        let [here, there]: [IpAddr; 2] = ["192.0.2.1", "192.0.2.2"].map(|address| address.parse().unwrap());
+        let id = |path: &str| format!("spiffe://ringfence.internal{path}").parse().unwrap();
+        let peer = |path: &str| Peer::valid(id(path), Duration::ZERO..Duration::MAX);
+        let holders = |path: &str, address| held_by(&peer(path), address).map(|(holder, _)| holder);
+        let (api, web) = ("/tenant/acme/workload/api", "/tenant/acme/workload/web");
+        let ([own, tenant], [elsewhere, same]) = (holders(api, here), holders(api, there));
+        assert!(own != elsewhere && tenant == same, "a Workload's pods are told apart");
+        let [other, same] = holders(web, here);
+        assert!(own != other && tenant == same, "a tenant's Workloads count together");
+        assert!(tenant != holders("/tenant/globex/workload/api", here)[1], "tenants do not");
+        let shared = holders("/shared/workload/gateway", here);
+        assert!(shared[1] != holders("/shared/workload/other", here)[1]);
+    }
 }

@@ -1,6 +1,6 @@
 //! A Secret of the installation that all replicas share: whoever is first makes it, whoever is faster changes it, and the others follow.
 
-use std::{collections::BTreeMap, future::ready, time::Duration};
+use std::{collections::BTreeMap, fmt, future::ready, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -36,8 +36,16 @@ pub struct SharedSecret {
 }
 
 /// A Secret as it was read or written: what it is replaced by is written only if nothing came between.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Versioned(Secret);
+
+/// Nothing of what is kept in it.
+impl fmt::Debug for Versioned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let metadata = &self.0.metadata;
+        f.debug_struct("Versioned").field("name", &metadata.name).field("version", &metadata.resource_version).finish_non_exhaustive()
+    }
+}
 
 impl Versioned {
     pub fn get(&self, key: &str) -> Option<&[u8]> {
@@ -103,4 +111,20 @@ impl SharedSecret {
 
 fn params() -> PostParams {
     PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_secret_holds_is_not_shown() {
+        let mut secret =
+            Versioned(Secret { metadata: ObjectMeta { name: Some("trust".into()), ..ObjectMeta::default() }, ..Secret::default() });
+        secret.set("key", b"PRIVATE".to_vec());
+        secret.annotate("note", "PRIVATE".into());
+        let shown = format!("{secret:?}");
+        let bytes = format!("{:?}", b"PRIVATE");
+        assert!(shown.contains("trust") && !shown.contains("PRIVATE") && !shown.contains(&bytes[1..bytes.len() - 1]), "{shown}");
+    }
 }

@@ -58,6 +58,12 @@ fn keep(path: &Path, bytes: &[u8], new: bool) -> io::Result<()> {
     kept.map(drop).map_err(|error| error.error)
 }
 
+/// Of a private key in a file of the operator's, what its seals are checked by.
+pub fn public_keys(path: &Path) -> Result<ConfigKeys, SigningError> {
+    let pem = read(path)?.public_pem();
+    ConfigKeys::from_pem(pem.as_bytes()).map_err(|error| SigningError::Key { path: path.into(), error })
+}
+
 /// The public keys in a file.
 pub fn config_keys(path: &Path) -> Result<ConfigKeys, SigningError> {
     let pem = fs::read(path).map_err(|error| SigningError::File { path: path.into(), error })?;

@@ -27,7 +27,17 @@ use ringfence_xds::{
 use crate::{compile::Delta, kubernetes::secret::SecretError};
 use epoch::Epochs;
 
-pub use key::{PUBLIC_KEY, config_keys, publish};
+pub use key::{PUBLIC_KEY, config_keys, public_keys, publish};
+
+/// Where a control plane with the state directory `state` leaves its public key.
+pub(crate) fn public_key(state: &Path) -> PathBuf {
+    state.join(DIR).join(PUBLIC_KEY)
+}
+
+/// The epoch at which something was signed last with the state directory `state`; 0: not known.
+pub(crate) fn last_epoch(state: &Path) -> u64 {
+    Epochs::open(Some(&state.join(DIR))).last()
+}
 
 /// Below the state directory.
 pub const DIR: &str = "trust";

@@ -68,35 +68,55 @@ impl SignedSet {
     }
 }
 
-/// Replaces the file, which its owner alone may read; a crash leaves the old one or the new one.
-pub fn write(path: &Path, key: &SigningKey, epoch: u64, resources: &[Resource]) -> Result<(), SetError> {
-    let at = |error| SetError::File { path: path.into(), error };
-    let bytes = encode(key, epoch, resources)?;
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(at)?;
-    file.write_all(&bytes).map_err(at)?;
-    file.as_file().sync_all().map_err(at)?;
-    file.persist(path).map_err(|error| at(error.error))?;
-    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(at)
+/// A set on its way into a file: made of many resources, and sealed by whoever holds the key in no time.
+#[derive(Debug)]
+pub struct Draft {
+    pub epoch: u64,
+    body: Vec<u8>,
+    digest: Digest,
 }
 
-pub(super) fn encode(key: &SigningKey, epoch: u64, resources: &[Resource]) -> Result<Vec<u8>, SetError> {
-    let stored = |resource: &Resource| proto::StoredResource {
-        type_url: resource.kind.type_url().into(),
-        name: resource.name.to_string(),
-        version: resource.version.to_string(),
-        body: resource.bytes.clone(),
-        seal: resource.seal.as_ref().map(|seal| seal.to_bytes()).unwrap_or_default(),
-    };
-    let mut resources: Vec<proto::StoredResource> = resources.iter().map(stored).collect();
-    resources.sort_by(|a, b| (&a.type_url, &a.name).cmp(&(&b.type_url, &b.name)));
-    let set = proto::SignedSet { resources };
-    if set.encoded_len() as u64 + 1024 > MAX_BYTES {
-        return Err(SetError::TooLarge);
+impl Draft {
+    pub fn of(epoch: u64, resources: &[Resource]) -> Result<Self, SetError> {
+        let stored = |resource: &Resource| proto::StoredResource {
+            type_url: resource.kind.type_url().into(),
+            name: resource.name.to_string(),
+            version: resource.version.to_string(),
+            body: resource.bytes.clone(),
+            seal: resource.seal.as_ref().map(|seal| seal.to_bytes()).unwrap_or_default(),
+        };
+        let mut resources: Vec<proto::StoredResource> = resources.iter().map(stored).collect();
+        resources.sort_by(|a, b| (&a.type_url, &a.name).cmp(&(&b.type_url, &b.name)));
+        let set = proto::SignedSet { resources };
+        if set.encoded_len() as u64 + 1024 > MAX_BYTES {
+            return Err(SetError::TooLarge);
+        }
+        let body = set.encode_to_vec();
+        Ok(Self { epoch, digest: Digest::of(&body), body })
     }
-    let body = set.encode_to_vec();
-    let seal = key.sign(TYPE_URL, "", epoch, &Digest::of(&body))?;
-    Ok([MAGIC.as_slice(), &seal.to_bytes(), &body].concat())
+
+    pub fn seal(&self, key: &SigningKey) -> Result<Seal, SetError> {
+        Ok(key.sign(TYPE_URL, "", self.epoch, &self.digest)?)
+    }
+
+    /// Replaces the file, which its owner alone may read; a crash leaves the old one or the new one.
+    pub fn write(&self, path: &Path, seal: &Seal) -> Result<(), SetError> {
+        let at = |error| SetError::File { path: path.into(), error };
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(dir).map_err(at)?;
+        for part in [MAGIC.as_slice(), &seal.to_bytes(), &self.body] {
+            file.write_all(part).map_err(at)?;
+        }
+        file.as_file().sync_all().map_err(at)?;
+        file.persist(path).map_err(|error| at(error.error))?;
+        fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(at)
+    }
+}
+
+#[cfg(test)]
+pub(super) fn encode(key: &SigningKey, epoch: u64, resources: &[Resource]) -> Result<Vec<u8>, SetError> {
+    let draft = Draft::of(epoch, resources)?;
+    Ok([MAGIC.as_slice(), &draft.seal(key)?.to_bytes(), &draft.body].concat())
 }
 
 pub(super) fn decode(bytes: Bytes, keys: &ConfigKeys, before: &SignedSet) -> Result<SignedSet, String> {

@@ -12,7 +12,7 @@ use ringfence_xds::resource::{Kind as ResourceKind, Resource};
 use super::{directory::Directory, kube::Cluster};
 use crate::{
     compile::{Compiled, Compiler, Delta, references},
-    spec::{Fault, Object, ObjectKey, Parsed},
+    spec::{Fault, Kind, Object, ObjectKey, Parsed},
 };
 
 /// Steps back from an edit, object by object, before it is given up as a whole.
@@ -92,6 +92,19 @@ impl Catalog {
     /// The resources in force.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
         self.in_force.values().flat_map(|(_, resources)| resources.iter())
+    }
+
+    /// Nothing is in force any more: the next load begins anew.
+    pub(crate) fn clear(&mut self) {
+        self.in_force.clear();
+    }
+
+    /// Whether the objects of a kind may be older here than what is written.
+    pub(crate) fn is_behind(&self, kind: Kind) -> bool {
+        match &self.source {
+            Source::Directory(_) => false,
+            Source::Cluster(cluster) => cluster.is_behind(kind),
+        }
     }
 
     /// Returns when something was edited, and its writers are done. May be dropped at any time.

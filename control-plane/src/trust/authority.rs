@@ -1,6 +1,6 @@
 //! An authority: a key that vouches for identities, and the certificate that says so.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::Range, time::Duration};
 
 use aws_lc_rs::rand;
 use rcgen::{
@@ -14,7 +14,7 @@ use ringfence_xds::{
 use rustls_pki_types::CertificateDer;
 
 /// How far back validity begins: clocks differ.
-const BACKDATED: Duration = Duration::from_secs(60);
+pub(super) const BACKDATED: Duration = Duration::from_secs(60);
 /// Of an authority that is made here. It is to be rotated long before.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
 /// The last second of the year 9999, beyond which a certificate can name no time (RFC 5280 §4.1.2.5).
@@ -83,13 +83,12 @@ impl Authority {
         self.issuer.key().serialize_pem()
     }
 
-    /// An X.509-SVID (SPIFFE X.509-SVID §§ 2-4), and the chain behind it.
+    /// An X.509-SVID (SPIFFE X.509-SVID §§ 2-4), and the chain behind it. `validity`: since the Unix epoch, as the sidecars' clocks may have it.
     pub(super) fn certify(
         &self,
         id: &SpiffeId,
         key: &impl PublicKeyData,
-        now: Duration,
-        ttl: Duration,
+        validity: Range<Duration>,
     ) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
         let mut params = CertificateParams::default();
         // Nobody is named but by the URI, which is critical then.
@@ -100,7 +99,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(SerialNumber::from_slice(&serial()?));
-        set_validity(&mut params, now, (now + ttl).min(self.not_after));
+        set_validity(&mut params, validity.start, validity.end.min(self.not_after));
         let certificate = params.signed_by(key, &self.issuer).map_err(AuthorityError::Certify)?;
         Ok([certificate.der().clone()].into_iter().chain(self.chain.iter().cloned()).collect())
     }

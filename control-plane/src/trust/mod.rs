@@ -4,17 +4,21 @@
 
 mod attempts;
 mod authority;
+mod credentials;
 mod csr;
+mod error;
 mod given;
 mod issue;
 mod peer;
 mod review;
 mod rotation;
 mod shared;
+mod signed;
 mod state;
 mod tokens;
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -23,15 +27,13 @@ use std::{
 use futures_util::StreamExt;
 use kube::Client;
 use parking_lot::Mutex;
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use rcgen::PublicKeyData;
 use ringfence_xds::{
     generated::resource as proto,
     policy::{SpiffeId, TrustBundle, TrustDomain, spiffe::Member as SpiffeMember},
     resource::{Resource, TRUST_BUNDLE},
-    trust::{Svid, server_config, verify},
 };
-use rustls::{ServerConfig, crypto::aws_lc_rs::sign::any_supported_type, sign::CertifiedKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -43,16 +45,20 @@ use crate::{
 };
 use authority::{Authority, AuthorityError};
 use review::Reviewer;
-use rotation::{Member, Rotation};
+use rotation::{Anchor, Rotation};
 use shared::Shared;
 use state::StateDir;
 use tokens::JoinTokens;
 
+pub(crate) use credentials::Credentials;
 pub use csr::{CsrError, public_key};
-pub use given::GivenCa;
+pub use error::TrustError;
+pub use given::{GivenCa, Intermediate};
 pub(crate) use issue::Issuing;
 pub(crate) use peer::{Caller, Peer};
 pub use rotation::{Phase, RotationError};
+pub(crate) use signed::bundle_among;
+pub use signed::{Authorities, SignedTrustConfig};
 pub use state::StateError;
 pub(crate) use state::bundle_pem;
 pub use tokens::{DEFAULT_TTL as DEFAULT_JOIN_TTL, MAX_TTL as MAX_JOIN_TTL, TokenError};
@@ -68,7 +74,6 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOK_WHILE_ANNOUNCING: Duration = Duration::from_secs(1);
 /// How often a replica that starts begins anew because another did at the same time.
 const MAX_RACES: usize = 16;
-const ALPN: &[&[u8]] = &[b"h2"];
 
 /// What an operator decides of identities.
 #[derive(Clone, Debug)]
@@ -78,41 +83,6 @@ pub struct TrustConfig {
     pub svid_ttl: Duration,
     /// The operator's own authority.
     pub given: Option<GivenCa>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum TrustError {
-    #[error(transparent)]
-    State(#[from] StateError),
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
-    #[error(transparent)]
-    Rotation(#[from] RotationError),
-    #[error("the state is of trust domain {0}: give --trust-domain {0}")]
-    OtherDomain(TrustDomain),
-    #[error("the authorities of the state are the operator's own: give --ca-cert, --ca-key and --ca-roots")]
-    NotGiven,
-    #[error("the certificate authority's certificate, key and roots do not go together: {0}")]
-    NotVouchedFor(rustls::Error),
-    #[error("there is no authority that certifies")]
-    NoIssuer,
-    #[error("replicas that start with one state do not come to an end with each other")]
-    Restless,
-    #[error("there is no Workload named {0:?}")]
-    NoWorkload(String),
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
-}
-
-/// Whom the control plane believes, and who it is itself; replaced whole.
-#[derive(Debug)]
-pub(crate) struct Credentials {
-    pub(crate) bundle: Arc<TrustBundle>,
-    pub(crate) server: Arc<ServerConfig>,
-    /// Since the Unix epoch: when the control plane's own certificate is half through.
-    renew_at: Duration,
 }
 
 /// `ringfence status`: the bundle and its authorities.
@@ -147,6 +117,8 @@ enum Kept {
     Dir(StateDir),
     /// By all replicas.
     Shared(Box<Shared>),
+    /// By whoever signs the bundle, who publishes it too: see `signed`.
+    Elsewhere,
 }
 
 impl Kept {
@@ -154,6 +126,7 @@ impl Kept {
         match self {
             Self::Dir(dir) => dir.save(rotation),
             Self::Shared(shared) => shared.save(rotation).await,
+            Self::Elsewhere => Ok(()),
         }
     }
 }
@@ -165,7 +138,7 @@ impl Trust {
         let rotation = opened(config, dir.load()?, now)?;
         let credentials = Credentials::new(&rotation, config.svid_ttl, now)?;
         dir.save(&rotation)?;
-        Ok(Self::new(Kept::Dir(dir), None, config, fleet, rotation, credentials))
+        Ok(Self::new(Kept::Dir(dir), None, config.svid_ttl, fleet, rotation, credentials))
     }
 
     /// The same with a Secret, which other replicas have open too; and in Kubernetes sidecars prove by their pods who they are.
@@ -184,7 +157,8 @@ impl Trust {
             let credentials = Credentials::new(&rotation, config.svid_ttl, now)?;
             match shared.save(&rotation).await {
                 Ok(()) => {
-                    return Ok(Self::new(Kept::Shared(shared.into()), Some(Reviewer::new(client)), config, fleet, rotation, credentials));
+                    let kept = Kept::Shared(shared.into());
+                    return Ok(Self::new(kept, Some(Reviewer::new(client)), config.svid_ttl, fleet, rotation, credentials));
                 }
                 Err(StateError::Secret(SecretError::Raced { .. })) => {}
                 Err(error) => return Err(error.into()),
@@ -196,31 +170,43 @@ impl Trust {
     fn new(
         kept: Kept,
         reviewer: Option<Reviewer>,
-        config: &TrustConfig,
+        ttl: Duration,
         fleet: Arc<Fleet>,
         rotation: Rotation,
         credentials: Credentials,
     ) -> Arc<Self> {
-        publish(&fleet, &credentials.bundle);
-        Arc::new(Self {
+        let trust = Self {
             kept,
             given: rotation.given.clone(),
-            ttl: config.svid_ttl,
+            ttl,
             fleet,
             tokens: JoinTokens::default(),
             reviewer,
             changing: tokio::sync::Mutex::default(),
             rotation: Mutex::new(rotation),
             credentials: watch::Sender::new(Arc::new(credentials)),
-        })
+        };
+        trust.publish(&trust.credentials.borrow().bundle);
+        Arc::new(trust)
+    }
+
+    fn publish(&self, bundle: &TrustBundle) {
+        if !matches!(self.kept, Kept::Elsewhere) {
+            self.fleet.publish(Delta { upserts: vec![Resource::new(TRUST_BUNDLE, &proto(bundle))], removed: Vec::new() });
+        }
     }
 
     /// PEM: the present authorities, for sidecars that have none yet. `None`: they are not kept in files.
     pub(crate) fn bundle_file(&self) -> Option<PathBuf> {
         match &self.kept {
             Kept::Dir(dir) => Some(dir.bundle()),
-            Kept::Shared(_) => None,
+            Kept::Shared(_) | Kept::Elsewhere => None,
         }
+    }
+
+    /// Whether sidecars prove by their pods who they are.
+    pub(crate) fn is_in_kubernetes(&self) -> bool {
+        self.reviewer.is_some()
     }
 
     pub(crate) fn trust_domain(&self) -> TrustDomain {
@@ -249,9 +235,22 @@ impl Trust {
         Ok(self.status())
     }
 
-    /// Withdraws the authority that is retiring, before the last of its certificates has expired.
-    pub async fn finish(&self, now: Duration) -> Result<TrustStatus, TrustError> {
-        self.change(now, |rotation| Ok(rotation.finish()?)).await?;
+    /// Withdraws the authority that is retiring, before the last of its certificates has expired. Unless by `force`: only where everybody is
+    /// known to have one of the new authority, as far as they are connected here.
+    pub async fn finish(&self, now: Duration, force: bool) -> Result<TrustStatus, TrustError> {
+        self.change(now, |rotation| {
+            rotation.finish()?;
+            if force {
+                return Ok(());
+            }
+            let bundle = rotation.bundle();
+            match self.fleet.count_peers(|peer| !peer.is_vouched_for_by(&bundle, now)) {
+                0 if matches!(self.kept, Kept::Shared(_)) => Err(TrustError::OthersUnknown),
+                0 => Ok(()),
+                sidecars => Err(TrustError::StillShown { sidecars }),
+            }
+        })
+        .await?;
         Ok(self.status())
     }
 
@@ -260,7 +259,7 @@ impl Trust {
         TrustStatus {
             trust_domain: rotation.trust_domain.to_string(),
             sequence: rotation.sequence,
-            authorities: rotation.members.iter().map(|member| member.phase).collect(),
+            authorities: rotation.anchors.iter().map(|anchor| anchor.phase).collect(),
         }
     }
 
@@ -297,6 +296,7 @@ impl Trust {
             return Ok(shared.save(&rotation).await?);
         };
         next.given.clone_from(&self.given);
+        self.rotation.lock().gives_way_to(&next)?;
         if !next.is_same(&self.rotation.lock()) {
             let credentials = Credentials::new(&next, self.ttl, now)?;
             self.take_up(next, credentials, now);
@@ -347,6 +347,9 @@ impl Trust {
 
     /// Written down before it is so; unchanged where that fails.
     async fn change(&self, now: Duration, edit: impl FnOnce(&mut Rotation) -> Result<(), TrustError>) -> Result<(), TrustError> {
+        if matches!(self.kept, Kept::Elsewhere) {
+            return Err(TrustError::Elsewhere);
+        }
         let _one = self.changing.lock().await;
         let mut next = self.rotation.lock().clone();
         edit(&mut next)?;
@@ -359,14 +362,19 @@ impl Trust {
     fn take_up(&self, next: Rotation, credentials: Credentials, now: Duration) {
         let mut rotation = self.rotation.lock();
         *rotation = next;
-        publish(&self.fleet, &credentials.bundle);
+        self.publish(&credentials.bundle);
         self.credentials.send_replace(Arc::new(credentials));
         drop(rotation);
         self.end_streams(now);
     }
 
     /// An SVID for `member`, whose `key` it is; its intermediates behind it.
-    fn certify(&self, member: &SpiffeMember, key: &impl PublicKeyData, now: Duration) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    fn certify(
+        &self,
+        member: &SpiffeMember,
+        key: &impl PublicKeyData,
+        validity: Range<Duration>,
+    ) -> Result<Vec<CertificateDer<'static>>, TrustError> {
         let (issuer, domain) = {
             let rotation = self.rotation.lock();
             (rotation.issuer().cloned().ok_or(TrustError::NoIssuer)?, rotation.trust_domain.clone())
@@ -375,37 +383,7 @@ impl Trust {
             SpiffeMember::ControlPlane => SpiffeId::control_plane(&domain),
             SpiffeMember::Workload { tenant, workload } => SpiffeId::workload(&domain, tenant.as_ref(), workload),
         };
-        Ok(issuer.certify(&id, key, now, self.ttl)?)
-    }
-}
-
-#[cfg(test)]
-impl Trust {
-    /// Whatever our authority might certify, good or not.
-    pub(crate) fn svid(&self, id: &SpiffeId, now: Duration, ttl: Duration) -> Svid {
-        let issuer = self.rotation.lock().issuer().cloned().unwrap();
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let chain = issuer.certify(id, &key, now, ttl).unwrap();
-        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let key = Arc::new(CertifiedKey::new(chain, any_supported_type(&private).unwrap()));
-        Svid { id: id.clone(), key, not_before: now, not_after: now + ttl }
-    }
-}
-
-impl Credentials {
-    /// With a new key of the control plane's own, which is in memory alone.
-    fn new(rotation: &Rotation, ttl: Duration, now: Duration) -> Result<Self, TrustError> {
-        let bundle = rotation.bundle();
-        let id = SpiffeId::control_plane(&bundle.trust_domain);
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Certify)?;
-        let chain = rotation.own_issuer().ok_or(TrustError::NoIssuer)?.certify(&id, &key, now, ttl)?;
-        // What sidecars will say of it is known here already.
-        verify(&bundle, &chain, UnixTime::since_unix_epoch(now)).map_err(TrustError::NotVouchedFor)?;
-        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let certified = CertifiedKey::new(chain, any_supported_type(&private)?);
-        let svid = Svid { id, key: Arc::new(certified), not_before: now, not_after: now + ttl };
-        let server = Arc::new(server_config(&bundle, &svid, false, ALPN)?);
-        Ok(Self { bundle: Arc::new(bundle), server, renew_at: now + ttl / 2 })
+        Ok(issuer.certify(&id, key, validity)?)
     }
 }
 
@@ -430,7 +408,7 @@ fn opened(config: &TrustConfig, kept: Option<Rotation>, now: Duration) -> Result
     }
     let mut rotation = match (&config.given, kept) {
         (Some(given), kept) => given.take_over(config, kept, now)?,
-        (None, Some(kept)) if kept.members.iter().any(|member| member.authority.is_none()) => return Err(TrustError::NotGiven),
+        (None, Some(kept)) if kept.anchors.iter().any(|anchor| anchor.authority.is_none()) => return Err(TrustError::NotGiven),
         (None, Some(kept)) => kept,
         (None, None) => first(config, now)?,
     };
@@ -441,9 +419,9 @@ fn opened(config: &TrustConfig, kept: Option<Rotation>, now: Duration) -> Result
 
 fn first(config: &TrustConfig, now: Duration) -> Result<Rotation, TrustError> {
     let (authority, certificate) = Authority::generate(&config.trust_domain, now)?;
-    let members = vec![Member { certificate, authority: Some(authority.into()), phase: Phase::Issuing }];
+    let anchors = vec![Anchor { certificate, authority: Some(authority.into()), phase: Phase::Issuing }];
     let (trust_domain, longest_ttl) = (config.trust_domain.clone(), config.svid_ttl);
-    Ok(Rotation { trust_domain, sequence: 1, members, given: None, longest_ttl })
+    Ok(Rotation { trust_domain, sequence: 1, anchors, given: None, longest_ttl })
 }
 
 fn proto(bundle: &TrustBundle) -> proto::TrustBundle {
@@ -452,10 +430,6 @@ fn proto(bundle: &TrustBundle) -> proto::TrustBundle {
         sequence: bundle.sequence,
         authorities: bundle.authorities.iter().map(|authority| authority.to_vec().into()).collect(),
     }
-}
-
-fn publish(fleet: &Fleet, bundle: &TrustBundle) {
-    fleet.publish(Delta { upserts: vec![Resource::new(TRUST_BUNDLE, &proto(bundle))], removed: Vec::new() });
 }
 
 /// Where a control plane with the state directory `state` keeps its keys.

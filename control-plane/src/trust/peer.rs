@@ -2,6 +2,7 @@
 
 use std::{
     net::IpAddr,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -20,6 +21,9 @@ use super::Credentials;
 /// Certificates that may be asked for on one connection: one is needed, and each costs a signature.
 const MAX_ATTEMPTS: u32 = 8;
 
+/// An address, and the name of the SVID that was shown from there.
+pub(super) type Asker = (IpAddr, Option<SpiffeId>);
+
 /// Whoever opened a connection, as long as that lasts.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller(Arc<Inner>);
@@ -37,8 +41,8 @@ pub(crate) struct Peer {
     id: SpiffeId,
     member: Option<Member>,
     chain: Vec<CertificateDer<'static>>,
-    /// Since the Unix epoch.
-    not_after: Duration,
+    /// Of its certificate; since the Unix epoch.
+    validity: Range<Duration>,
     /// The sequence of the bundle that vouched for it last.
     vouched: AtomicU64,
 }
@@ -54,7 +58,7 @@ impl Caller {
                     member: id.member(),
                     id,
                     chain: chain.unwrap_or_default().to_vec(),
-                    not_after: validity(end_entity).ok()?.end,
+                    validity: validity(end_entity).ok()?,
                     vouched: AtomicU64::new(credentials.bundle.sequence),
                 }))
             }
@@ -67,8 +71,10 @@ impl Caller {
         self.0.peer.as_ref()
     }
 
-    pub(super) fn address(&self) -> Option<IpAddr> {
-        self.0.address
+    /// Whose share of all attempts one of this caller's is: of those behind one address, each who has an SVID has its own. `None`: on
+    /// loopback all share one.
+    pub(super) fn asker(&self) -> Option<Asker> {
+        self.0.address.map(|address| (address, self.peer().map(|peer| peer.id.clone())))
     }
 
     /// Whether one more certificate may be asked for on this connection; counts it.
@@ -82,8 +88,13 @@ impl Peer {
         &self.id
     }
 
-    pub(super) fn member(&self) -> Option<&Member> {
+    pub(crate) fn member(&self) -> Option<&Member> {
         self.member.as_ref()
+    }
+
+    /// When its certificate begins to be valid; since the Unix epoch.
+    pub(super) fn not_before(&self) -> Duration {
+        self.validity.start
     }
 
     /// Whether it stands for whom the workload's SVID names at present.
@@ -98,16 +109,28 @@ impl Peer {
 
     /// Whether its certificate is valid at `now`, and `bundle` vouches for it.
     pub(super) fn is_live(&self, bundle: &TrustBundle, now: Duration) -> bool {
-        if now >= self.not_after {
+        if now >= self.validity.end {
             return false;
         }
         if self.vouched.load(Ordering::Relaxed) == bundle.sequence {
             return true;
         }
-        let vouched = verify(bundle, &self.chain, UnixTime::since_unix_epoch(now)).is_ok();
+        let vouched = self.is_vouched_for_by(bundle, now);
         if vouched {
             self.vouched.store(bundle.sequence, Ordering::Relaxed);
         }
         vouched
+    }
+
+    pub(super) fn is_vouched_for_by(&self, bundle: &TrustBundle, now: Duration) -> bool {
+        verify(bundle, &self.chain, UnixTime::since_unix_epoch(now)).is_ok()
+    }
+}
+
+#[cfg(test)]
+impl Peer {
+    /// Of a certificate that nobody has looked at.
+    pub(crate) fn valid(id: SpiffeId, validity: Range<Duration>) -> Self {
+        Self { member: id.member(), id, chain: Vec::new(), validity, vouched: AtomicU64::new(0) }
     }
 }

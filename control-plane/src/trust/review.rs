@@ -36,8 +36,10 @@ use crate::{
 
 /// At a time; more wait. Each is four requests to the API server.
 const MAX_REVIEWS: usize = 32;
-/// A sidecar waits 10 s.
-const TIMEOUT: Duration = Duration::from_secs(8);
+/// A sidecar waits 10 s: this long for a place …
+const QUEUE: Duration = Duration::from_secs(3);
+/// … and as long as this for the API server, however long it waited before: that others are many says nothing of the server.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two lines for the operator.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Of what the API server says of a token.
@@ -88,6 +90,20 @@ pub(super) enum ReviewError {
     Api(#[from] kube::Error),
     #[error("the API server did not answer within {} s", TIMEOUT.as_secs())]
     Slow,
+    #[error("more than {MAX_REVIEWS} wait for the API server")]
+    Busy,
+}
+
+impl ReviewError {
+    /// Whether the API server is out of reach, or not itself. What it refuses to be asked, or what fails here, is no word of that.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Slow => true,
+            Self::Api(kube::Error::Api(status)) => status.code >= 500,
+            Self::Api(error) => matches!(error, kube::Error::HyperError(_) | kube::Error::Service(_)),
+            Self::Refused(_) | Self::Busy => false,
+        }
+    }
 }
 
 /// A service account, `namespace/name`.
@@ -152,16 +168,17 @@ impl Reviewer {
 
     /// Whose sidecar shows `token`. `fleet`: knows the Workloads. What stands against it is told to the operator.
     pub(super) async fn review(&self, token: &str, fleet: &Fleet) -> Result<Member, ReviewError> {
-        let reviewed = timeout(TIMEOUT, async {
+        let reviewed = match timeout(QUEUE, self.places.acquire()).await {
+            Ok(Ok(_place)) => timeout(TIMEOUT, self.ask(token, fleet)).await.unwrap_or(Err(ReviewError::Slow)),
             // It is never closed.
-            let _place = self.places.acquire().await.map_err(|_| ReviewError::Slow)?;
-            self.ask(token, fleet).await
-        });
-        let reviewed = reviewed.await.unwrap_or(Err(ReviewError::Slow));
+            Ok(Err(_)) | Err(_) => Err(ReviewError::Busy),
+        };
         match &reviewed {
             Ok(_) => {}
-            Err(error @ ReviewError::Refused(_)) => self.refusals.lock().tell(format_args!("no identity is issued: {error}")),
-            Err(error) => self.failures.lock().tell(format_args!("identities are renewed unseen, and no new ones issued: {error}")),
+            Err(error) if error.is_outage() => {
+                self.failures.lock().tell(format_args!("identities are renewed unseen, and no new ones issued: {error}"));
+            }
+            Err(error) => self.refusals.lock().tell(format_args!("no identity is issued: {error}")),
         }
         reviewed
     }

@@ -30,7 +30,7 @@ pub enum Phase {
 
 /// One of the bundle's.
 #[derive(Clone, Debug)]
-pub(super) struct Member {
+pub(super) struct Anchor {
     pub(super) certificate: CertificateDer<'static>,
     /// None of the operator's own: its key is elsewhere.
     pub(super) authority: Option<Arc<Authority>>,
@@ -48,6 +48,8 @@ pub enum RotationError {
     NothingRetires,
     #[error("the authorities are the operator's own: start with other --ca-cert, --ca-key and --ca-roots")]
     Given,
+    #[error("bundle {found} is before {in_force}, which is in force: bring back what is later")]
+    Earlier { found: u64, in_force: u64 },
     #[error(transparent)]
     Authority(#[from] AuthorityError),
 }
@@ -57,8 +59,8 @@ pub enum RotationError {
 pub(super) struct Rotation {
     pub(super) trust_domain: TrustDomain,
     pub(super) sequence: u64,
-    pub(super) members: Vec<Member>,
-    /// The operator's intermediate, where the members are the operator's roots.
+    pub(super) anchors: Vec<Anchor>,
+    /// The operator's intermediate, where the anchors are the operator's roots.
     pub(super) given: Option<Arc<Authority>>,
     /// What was issued at any time lives no longer than this.
     pub(super) longest_ttl: Duration,
@@ -66,31 +68,39 @@ pub(super) struct Rotation {
 
 impl Rotation {
     pub(super) fn bundle(&self) -> TrustBundle {
-        let authorities = self.members.iter().map(|member| Arc::from(&*member.certificate)).collect();
+        let authorities = self.anchors.iter().map(|anchor| Arc::from(&*anchor.certificate)).collect();
         TrustBundle { trust_domain: self.trust_domain.clone(), sequence: self.sequence, authorities }
     }
 
     /// Certifies workloads.
     pub(super) fn issuer(&self) -> Option<&Arc<Authority>> {
-        let issuing = || self.members.iter().rfind(|member| member.phase == Phase::Issuing);
+        let issuing = || self.anchors.iter().rfind(|anchor| anchor.phase == Phase::Issuing);
         self.given.as_ref().or_else(|| issuing()?.authority.as_ref())
     }
 
     /// Certifies the control plane: who has no other bundle than the one before still finds it.
     pub(super) fn own_issuer(&self) -> Option<&Arc<Authority>> {
-        let believed = |member: &&Member| member.authority.is_some() && !matches!(member.phase, Phase::Announced { .. });
-        self.members.iter().find(believed).and_then(|member| member.authority.as_ref()).or(self.given.as_ref())
+        let believed = |anchor: &&Anchor| anchor.authority.is_some() && !matches!(anchor.phase, Phase::Announced { .. });
+        self.anchors.iter().find(believed).and_then(|anchor| anchor.authority.as_ref()).or(self.given.as_ref())
     }
 
     pub(super) fn is_announcing(&self) -> bool {
-        self.members.iter().any(|member| matches!(member.phase, Phase::Announced { .. }))
+        self.anchors.iter().any(|anchor| matches!(anchor.phase, Phase::Announced { .. }))
     }
 
     /// Whether it says nothing else than `other`.
     pub(super) fn is_same(&self, other: &Rotation) -> bool {
-        let members =
-            |rotation: &Self| rotation.members.iter().map(|member| (member.certificate.clone(), member.phase)).collect::<Vec<_>>();
-        (self.sequence, self.longest_ttl) == (other.sequence, other.longest_ttl) && members(self) == members(other)
+        let anchors =
+            |rotation: &Self| rotation.anchors.iter().map(|anchor| (anchor.certificate.clone(), anchor.phase)).collect::<Vec<_>>();
+        (self.sequence, self.longest_ttl) == (other.sequence, other.longest_ttl) && anchors(self) == anchors(other)
+    }
+
+    /// Whether `next`, which was found where this was kept, may take its place: sidecars would not believe an earlier bundle.
+    pub(super) fn gives_way_to(&self, next: &Rotation) -> Result<(), RotationError> {
+        match next.sequence < self.sequence {
+            true => Err(RotationError::Earlier { found: next.sequence, in_force: self.sequence }),
+            false => Ok(()),
+        }
     }
 
     /// A new authority joins the bundle.
@@ -98,12 +108,12 @@ impl Rotation {
         if self.given.is_some() {
             return Err(RotationError::Given);
         }
-        if self.members.iter().any(|member| member.phase != Phase::Issuing) {
+        if self.anchors.iter().any(|anchor| anchor.phase != Phase::Issuing) {
             return Err(RotationError::UnderWay);
         }
         let (authority, certificate) = Authority::generate(&self.trust_domain, now)?;
         let phase = Phase::Announced { since: now.as_secs() };
-        self.members.push(Member { certificate, authority: Some(authority.into()), phase });
+        self.anchors.push(Anchor { certificate, authority: Some(authority.into()), phase });
         self.sequence += 1;
         Ok(())
     }
@@ -112,11 +122,11 @@ impl Rotation {
     pub(super) fn advance(&mut self, now: Duration, acknowledged: bool) -> bool {
         let is_over = |since: u64| now.saturating_sub(Duration::from_secs(since)) >= OVERLAP_AT_LATEST;
         let begins = |phase: Phase| matches!(phase, Phase::Announced { since } if acknowledged || is_over(since));
-        let overlap_begins = self.members.iter().any(|member| begins(member.phase));
+        let overlap_begins = self.anchors.iter().any(|anchor| begins(anchor.phase));
         if overlap_begins {
             let until = (now + self.longest_ttl + MARGIN).as_secs();
-            for member in &mut self.members {
-                member.phase = match member.phase {
+            for anchor in &mut self.anchors {
+                anchor.phase = match anchor.phase {
                     Phase::Announced { .. } => Phase::Issuing,
                     Phase::Issuing => Phase::Retiring { until },
                     retiring @ Phase::Retiring { .. } => retiring,
@@ -136,9 +146,9 @@ impl Rotation {
     }
 
     fn withdraw(&mut self, is_due: impl Fn(u64) -> bool) -> bool {
-        let before = self.members.len();
-        self.members.retain(|member| !matches!(member.phase, Phase::Retiring { until } if is_due(until)));
-        let changed = self.members.len() < before;
+        let before = self.anchors.len();
+        self.anchors.retain(|anchor| !matches!(anchor.phase, Phase::Retiring { until } if is_due(until)));
+        let changed = self.anchors.len() < before;
         self.sequence += u64::from(changed);
         changed
     }
@@ -155,16 +165,16 @@ mod tests {
     fn first() -> Rotation {
         let trust_domain: TrustDomain = "ringfence.internal".parse().unwrap();
         let (authority, certificate) = Authority::generate(&trust_domain, NOW).unwrap();
-        let members = vec![Member { certificate, authority: Some(authority.into()), phase: Phase::Issuing }];
-        Rotation { trust_domain, sequence: 1, members, given: None, longest_ttl: TTL }
+        let anchors = vec![Anchor { certificate, authority: Some(authority.into()), phase: Phase::Issuing }];
+        Rotation { trust_domain, sequence: 1, anchors, given: None, longest_ttl: TTL }
     }
 
     fn is(rotation: &Rotation, sequence: u64, phases: &[Phase], issuer: usize, own: usize) {
-        let found: Vec<Phase> = rotation.members.iter().map(|member| member.phase).collect();
+        let found: Vec<Phase> = rotation.anchors.iter().map(|anchor| anchor.phase).collect();
         assert_eq!((rotation.sequence, &*found), (sequence, phases));
         let at = |authority: Option<&Arc<Authority>>| {
-            let is = |member: &Member| Arc::ptr_eq(member.authority.as_ref().unwrap(), authority.unwrap());
-            rotation.members.iter().position(is)
+            let is = |anchor: &Anchor| Arc::ptr_eq(anchor.authority.as_ref().unwrap(), authority.unwrap());
+            rotation.anchors.iter().position(is)
         };
         assert_eq!((at(rotation.issuer()), at(rotation.own_issuer())), (Some(issuer), Some(own)));
         assert_eq!(rotation.bundle().authorities.len(), phases.len());
@@ -191,6 +201,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_backup_brings_back_is_not_taken_up() {
+        let before = first();
+        let mut rotation = before.clone();
+        rotation.begin(NOW).unwrap();
+        assert!(before.gives_way_to(&rotation).is_ok());
+        assert!(matches!(rotation.gives_way_to(&before), Err(RotationError::Earlier { found: 1, in_force: 2 })));
+        let mut overlapping = rotation.clone();
+        overlapping.advance(NOW, true);
+        assert!(rotation.gives_way_to(&overlapping).is_ok(), "of the same bundle, what another replica has come to");
+    }
+
+    #[test]
     fn who_does_not_acknowledge_is_waited_for_until_a_bound() {
         let mut rotation = first();
         rotation.begin(NOW).unwrap();
@@ -198,9 +220,9 @@ mod tests {
         assert!(!rotation.advance(NOW - TTL, false));
         assert!(!rotation.advance(NOW + OVERLAP_AT_LATEST - SECOND, false));
         assert!(rotation.advance(NOW + OVERLAP_AT_LATEST, false));
-        let old = rotation.members[0].certificate.clone();
+        let old = rotation.anchors[0].certificate.clone();
         rotation.finish().unwrap();
         is(&rotation, 3, &[Phase::Issuing], 0, 0);
-        assert_ne!(rotation.members[0].certificate, old);
+        assert_ne!(rotation.anchors[0].certificate, old);
     }
 }

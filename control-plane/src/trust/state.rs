@@ -18,7 +18,7 @@ use crate::{kubernetes::secret::SecretError, pem::pem};
 
 use super::{
     authority::Authority,
-    rotation::{Member, Phase, Rotation},
+    rotation::{Anchor, Phase, Rotation},
 };
 
 /// The authorities, and their keys.
@@ -126,16 +126,16 @@ impl StateDir {
 }
 
 pub(super) fn encode(rotation: &Rotation) -> serde_json::Result<Vec<u8>> {
-    let authority = |member: &Member| WrittenAuthority {
-        certificate: pem("CERTIFICATE", &member.certificate),
-        key: member.authority.as_ref().map(|authority| authority.key_pem()),
-        phase: member.phase,
+    let authority = |anchor: &Anchor| WrittenAuthority {
+        certificate: pem("CERTIFICATE", &anchor.certificate),
+        key: anchor.authority.as_ref().map(|authority| authority.key_pem()),
+        phase: anchor.phase,
     };
     serde_json::to_vec_pretty(&Written {
         trust_domain: rotation.trust_domain.to_string(),
         sequence: rotation.sequence,
         longest_ttl: rotation.longest_ttl.as_secs(),
-        authorities: rotation.members.iter().map(authority).collect(),
+        authorities: rotation.anchors.iter().map(authority).collect(),
     })
 }
 
@@ -143,19 +143,19 @@ pub(super) fn encode(rotation: &Rotation) -> serde_json::Result<Vec<u8>> {
 pub(super) fn decode(text: &[u8]) -> Result<Rotation, String> {
     let written: Written = serde_json::from_slice(text).map_err(|error| format!("is damaged: {error}"))?;
     let trust_domain = written.trust_domain.parse().map_err(|error| format!("trustDomain: {error}"))?;
-    let member = |(i, authority): (usize, WrittenAuthority)| {
+    let anchor = |(i, authority): (usize, WrittenAuthority)| {
         let bad = |error: &dyn std::fmt::Display| format!("authorities[{i}]: {error}");
         let certificate = CertificateDer::from_pem_slice(authority.certificate.as_bytes()).map_err(|error| bad(&error))?;
         let read = |key: String| Authority::read(&certificate, &key, Vec::new());
         let held = authority.key.map(read).transpose().map_err(|error| bad(&error))?;
-        Ok(Member { certificate, authority: held.map(Arc::new), phase: authority.phase })
+        Ok(Anchor { certificate, authority: held.map(Arc::new), phase: authority.phase })
     };
-    let members = written.authorities.into_iter().enumerate().map(member).collect::<Result<Vec<_>, String>>()?;
-    if members.is_empty() {
+    let anchors = written.authorities.into_iter().enumerate().map(anchor).collect::<Result<Vec<_>, String>>()?;
+    if anchors.is_empty() {
         return Err("is damaged: it has no authorities".into());
     }
     let longest_ttl = Duration::from_secs(written.longest_ttl);
-    Ok(Rotation { trust_domain, sequence: written.sequence, members, given: None, longest_ttl })
+    Ok(Rotation { trust_domain, sequence: written.sequence, anchors, given: None, longest_ttl })
 }
 
 /// The authorities of a bundle, for whoever is given them in a file.

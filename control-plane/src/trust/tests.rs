@@ -4,8 +4,13 @@ use std::{
     sync::Arc,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, PKCS_ED25519};
-use ringfence_xds::generated::resource::Workload;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+use ringfence_xds::{
+    generated::resource::Workload,
+    trust::{Svid, verify},
+};
+use rustls::{crypto::aws_lc_rs::sign::any_supported_type, sign::CertifiedKey};
+use rustls_pki_types::{PrivateKeyDer, UnixTime};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate, pem::Pem};
 
 use super::*;
@@ -50,9 +55,19 @@ impl Kept {
 }
 
 impl Trust {
+    /// Whatever our authority might certify, good or not.
+    pub(crate) fn svid(&self, id: &SpiffeId, now: Duration, ttl: Duration) -> Svid {
+        let issuer = self.rotation.lock().issuer().cloned().unwrap();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let chain = issuer.certify(id, &key, now..now + ttl).unwrap();
+        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let key = Arc::new(CertifiedKey::new(chain, any_supported_type(&private).unwrap()));
+        Svid { id: id.clone(), key, not_before: now, not_after: now + ttl }
+    }
+
     fn chain_for(&self, workload: &str, now: Duration) -> Vec<CertificateDer<'static>> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        self.certify(&self.fleet.member(workload).unwrap(), &key, now).unwrap()
+        self.certify(&self.fleet.member(workload).unwrap(), &key, now..now + HOUR).unwrap()
     }
 
     fn bundle(&self) -> TrustBundle {
@@ -78,7 +93,7 @@ fn a_certificate_says_who_it_is_and_nothing_more() {
         ("shared", &PKCS_ED25519, "spiffe://ringfence.internal/shared/workload/shared"),
     ] {
         let key = KeyPair::generate_for(algorithm).unwrap();
-        let chain = trust.certify(&trust.fleet.member(workload).unwrap(), &key, NOW).unwrap();
+        let chain = trust.certify(&trust.fleet.member(workload).unwrap(), &key, NOW..NOW + HOUR).unwrap();
         assert_eq!(chain.len(), 1);
         let bundle = trust.bundle();
         let (_, authority) = parse_x509_certificate(&bundle.authorities[0]).unwrap();
@@ -301,7 +316,8 @@ impl Operator {
 
     fn config(&self) -> TrustConfig {
         let file = |name: &str| self.dir.path().join(name);
-        let given = GivenCa { certificate: file("ca.pem"), key: file("ca.key"), roots: file("roots.pem") };
+        let intermediate = Intermediate { certificate: file("ca.pem"), key: file("ca.key") };
+        let given = GivenCa { intermediate, roots: file("roots.pem") };
         TrustConfig { given: Some(given), ..config() }
     }
 }
@@ -350,14 +366,79 @@ fn an_operators_files_that_do_not_go_together_are_refused() {
     fs::copy(operator.dir.path().join("ca.key"), &open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
     for (what, wanted, error) in [
-        ("another's key", "do not go together", mix(&|given| given.key = theirs.key.clone())),
+        ("another's key", "do not go together", mix(&|given| given.intermediate.key = theirs.intermediate.key.clone())),
         ("another's roots", "do not go together", mix(&|given| given.roots = theirs.roots.clone())),
-        ("a key that others may read", "chmod go-rwx", mix(&|given| given.key = open.clone())),
-        ("no key", "is missing", mix(&|given| given.key = "nowhere".into())),
-        ("no certificate", "No such file", mix(&|given| given.certificate = "nowhere".into())),
-        ("a key for a certificate", "no certificate in PEM", mix(&|given| given.certificate = given.key.clone())),
-        ("a certificate for a key", "chmod go-rwx", mix(&|given| given.key = given.roots.clone())),
+        ("a key that others may read", "chmod go-rwx", mix(&|given| given.intermediate.key = open.clone())),
+        ("no key", "is missing", mix(&|given| given.intermediate.key = "nowhere".into())),
+        ("no certificate", "No such file", mix(&|given| given.intermediate.certificate = "nowhere".into())),
+        ("a key for a certificate", "no certificate in PEM", mix(&|given| given.intermediate.certificate = given.intermediate.key.clone())),
+        ("a certificate for a key", "chmod go-rwx", mix(&|given| given.intermediate.key = given.roots.clone())),
     ] {
         assert!(error.contains(wanted), "{what}: {error}");
     }
+}
+
+fn told(bundle: &TrustBundle) -> (u64, usize) {
+    (bundle.sequence, bundle.authorities.len())
+}
+
+#[test]
+fn signed_authorities_have_the_sequence_of_their_set_or_a_later_one() {
+    let (operator, other) = (Operator::new(), Operator::new());
+    let file = operator.dir.path().join("authorities.pem");
+    let authorities = Authorities { trust_domain: "ringfence.internal".parse().unwrap(), file: file.clone() };
+    let read = |before: Option<&TrustBundle>, now| bundle_among([&authorities.read(before, now).unwrap()]).unwrap();
+    let put = |roots: &[&Operator]| {
+        let text: Vec<String> = roots.iter().map(|of| fs::read_to_string(of.dir.path().join("roots.pem")).unwrap()).collect();
+        fs::write(&file, text.concat()).unwrap();
+    };
+    put(&[&operator]);
+    let first = read(None, NOW);
+    assert_eq!(told(&first), (NOW.as_secs(), 1));
+    assert_eq!(read(Some(&first), NOW + HOUR), first, "nothing new is nothing new");
+    put(&[&operator, &other]);
+    let second = read(Some(&first), NOW - HOUR);
+    assert_eq!(told(&second), (NOW.as_secs() + 1, 2), "later, whatever the clock says");
+    assert_eq!(told(&read(None, NOW + HOUR)), (NOW.as_secs() + 3600, 2), "also where the set is lost");
+    fs::write(&file, "").unwrap();
+    assert!(authorities.read(Some(&second), NOW).unwrap_err().to_string().contains("authorities.pem: has no certificate"));
+}
+
+#[tokio::test]
+async fn who_certifies_under_a_signed_bundle_does_not_change_it() {
+    let (operator, other) = (Operator::new(), Operator::new());
+    let bundle = |sequence, roots: &[&Operator]| TrustBundle {
+        trust_domain: "ringfence.internal".parse().unwrap(),
+        sequence,
+        authorities: roots.iter().map(|of| Arc::from(&*of.root)).collect(),
+    };
+    let config = |of: &Operator| SignedTrustConfig {
+        trust_domain: "ringfence.internal".parse().unwrap(),
+        svid_ttl: HOUR,
+        intermediate: of.config().given.unwrap().intermediate,
+    };
+    let under = |bundle: &TrustBundle, config: &SignedTrustConfig| Trust::under(bundle, config, fleet(), NOW);
+    let first = bundle(7, &[&operator]);
+    assert!(matches!(under(&first, &config(&other)), Err(TrustError::NotVouchedFor(_))));
+    let elsewhere = SignedTrustConfig { trust_domain: "example.org".parse().unwrap(), ..config(&operator) };
+    assert!(matches!(under(&first, &elsewhere), Err(TrustError::OtherDomain(_))));
+
+    let trust = under(&first, &config(&operator)).unwrap();
+    assert!(
+        trust.fleet.resources().iter().all(|resource| resource.kind != ringfence_xds::resource::Kind::TrustBundle),
+        "it is not its own"
+    );
+    assert!(trust.vouches(&trust.chain_for("api", NOW), NOW) && trust.bundle() == first);
+    assert!(matches!(trust.rotate(NOW).await, Err(TrustError::Elsewhere)));
+    assert!(matches!(trust.finish(NOW, true).await, Err(TrustError::Elsewhere)));
+    trust.step(NOW + HOUR).await.unwrap();
+    assert_eq!(trust.bundle(), first);
+
+    assert!(trust.prepare(&first, NOW).unwrap().is_none());
+    assert!(matches!(trust.prepare(&bundle(8, &[&other]), NOW), Err(TrustError::NotVouchedFor(_))), "it could not go on");
+    let both = bundle(8, &[&operator, &other]);
+    let prepared = trust.prepare(&both, NOW).unwrap().unwrap();
+    assert_eq!(trust.bundle(), first);
+    trust.go_on(prepared, NOW);
+    assert!(trust.bundle() == both && trust.vouches(&trust.chain_for("api", NOW), NOW));
 }

@@ -23,6 +23,7 @@ use tokio::{
 
 use super::{
     Current,
+    keys::KeyFile,
     last_good::{LastGood, Stored},
     learn::{Learnt, Question},
     stream::StreamEvent,
@@ -66,6 +67,8 @@ impl Used {
 pub struct Apply {
     pub workload: String,
     pub client: Client,
+    /// None: whoever speaks on the stream is believed.
+    pub config_keys: Option<KeyFile>,
     pub current: Arc<Current>,
     pub listeners: Listeners,
     pub last_good: Option<LastGood>,
@@ -96,6 +99,9 @@ pub struct Learning {
     waiting: HashMap<String, Vec<oneshot::Sender<Learnt>>>,
     keys_asked: HashMap<IssuerName, Instant>,
     retry: Option<Retry>,
+    /// Refused, for no key in the file has signed them; and when to look whether one in it has by now.
+    strangers: BTreeSet<(Kind, String)>,
+    look: Option<Retry>,
     /// Whether what is held makes a policy.
     complete: bool,
     /// When to store again what could not be.
@@ -163,6 +169,7 @@ impl Apply {
                 // An idle sidecar that has learnt nobody does not wake up.
                 _ = sweep.tick(), if !self.learning.learnt.is_empty() => self.forget_idle(),
                 () = due(self.learning.retry.map(|retry| retry.at)) => self.retry(),
+                () = due(self.learning.look.map(|look| look.at)) => self.look_for_keys(),
                 () = due(self.learning.unstored) => {
                     self.learning.unstored = Some(store_again());
                     is_good = self.learning.complete;
@@ -217,7 +224,9 @@ impl Apply {
     }
 
     fn on_response(&mut self, response: DeltaDiscoveryResponse) -> bool {
+        self.read_keys_again();
         let mut update = self.client.receive(response);
+        self.note_strangers(&update);
         for upsert in &update.upserts {
             // A listener that cannot be bound is a fault of its Workload, told to the author like any other.
             if let Decoded::Workload(policy) = &upsert.decoded {
@@ -352,6 +361,37 @@ impl Apply {
         if let Some(request) = self.client.refresh(Kind::Workload, &self.workload) {
             self.send(request);
         }
+    }
+
+    /// Keys that the file has come to hold count for what comes, and for what was refused for the lack of them.
+    fn read_keys_again(&mut self) {
+        let Some(keys) = self.config_keys.as_mut().and_then(KeyFile::read_again) else { return };
+        self.client.trust(keys);
+        self.learning.look = None;
+        for (kind, name) in std::mem::take(&mut self.learning.strangers) {
+            if let Some(request) = self.client.refresh(kind, &name) {
+                self.send(request);
+            }
+        }
+    }
+
+    fn look_for_keys(&mut self) {
+        self.learning.look = Some(Retry::after(self.learning.look));
+        self.read_keys_again();
+    }
+
+    /// Nobody tells that the file is another by now, and nobody sends again what was refused: while there is such, it is looked for.
+    fn note_strangers(&mut self, update: &Update) {
+        let Some(kind) = update.kind() else { return };
+        let strangers = &mut self.learning.strangers;
+        for upsert in &update.upserts {
+            strangers.remove(&(kind, upsert.resource.name.to_string()));
+        }
+        for name in &update.removed {
+            strangers.remove(&(kind, name.clone()));
+        }
+        strangers.extend(update.strangers.iter().map(|name| (kind, name.clone())));
+        self.learning.look = if strangers.is_empty() { None } else { self.learning.look.or_else(|| Some(Retry::after(None))) };
     }
 
     fn on_question(&mut self, question: Question) {

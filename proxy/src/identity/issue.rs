@@ -166,7 +166,6 @@ impl Issuance {
             Code::Unauthenticated => IssueError::Refused { shown: if svid.is_some() { "the SVID" } else { "what was shown" } },
             _ => IssueError::Status(dial::describe(&status)),
         })?;
-        // Its bundle is left alone: bundles come with the policy, where their signature and their sequence are looked at.
         let chain: Vec<_> = answer.into_inner().chain.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect();
         let key = PrivatePkcs8KeyDer::from(key);
         // Under the bundle of now: it may have changed meanwhile.

@@ -145,7 +145,7 @@ impl CertificateAuthority for Ca {
     async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
         let peer = request.extensions().get::<Option<SpiffeId>>().cloned().flatten();
         let chain = (self.0)(peer, request.into_inner())?;
-        Ok(Response::new(IssueResponse { chain: chain.iter().map(|der| der.to_vec().into()).collect(), bundle: None }))
+        Ok(Response::new(IssueResponse { chain: chain.iter().map(|der| der.to_vec().into()).collect() }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The service through TLS: who gets in, who joins, and what ends a stream.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use futures_util::FutureExt;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -11,6 +11,7 @@ use ringfence_xds::{
 };
 use rustls::{crypto::aws_lc_rs::sign::any_supported_type, pki_types::ServerName, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use super::*;
@@ -57,13 +58,19 @@ impl Secured {
 
     /// A connection that has sent something and got something: with TLS 1.3 a client learns only then that it is not welcome.
     async fn connect(&self, svid: Option<&Svid>) -> Result<Channel, String> {
+        self.connect_from(Ipv4Addr::LOCALHOST, svid).await
+    }
+
+    async fn connect_from(&self, own: Ipv4Addr, svid: Option<&Svid>) -> Result<Channel, String> {
         let expected = Expected::Id(SpiffeId::control_plane(&DOMAIN.parse().unwrap()));
         let config = Arc::new(client_config(&self.bundle(), svid, expected, &[b"h2"]).unwrap());
         let address = self.address;
         let open = move |_: Uri| {
             let connector = TlsConnector::from(config.clone());
             async move {
-                let io = TcpStream::connect(address).await?;
+                let socket = TcpSocket::new_v4()?;
+                socket.bind((own, 0).into())?;
+                let io = socket.connect(address).await?;
                 io.set_nodelay(true)?;
                 let name = ServerName::from(address.ip());
                 connector.connect(name, io).await.map(TokioIo::new)
@@ -124,7 +131,6 @@ async fn a_sidecar_joins_is_told_its_policy_and_renews() {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let stranger = served.connect(None).await.unwrap();
         let response = issue(&stranger, request_of(&key, Some(Proof::JoinToken(served.token(workload))))).await.unwrap();
-        assert_eq!(response.bundle.as_ref().unwrap().sequence, 1);
         let svid = svid_of(&key, &response);
         assert_eq!(svid.id, id(path));
         let (channel, mut sidecar) = served.sidecar(&svid, request(workload, Kind::Tenant, &["acme"])).await.unwrap();
@@ -296,7 +302,10 @@ async fn an_authority_is_rotated_under_live_streams() {
     let config = Arc::new(client_config(&believed_before, Some(&old), expected, &[b"h2"]).unwrap());
     let io = TcpStream::connect(served.address).await.unwrap();
     TlsConnector::from(config).connect(ServerName::from(served.address.ip()), io).await.unwrap();
-    served.trust.finish(now).await.unwrap();
+    let refused = served.trust.finish(now, false).await.unwrap_err().to_string();
+    assert!(refused.starts_with("1 connected sidecar has a certificate of the old authority"), "{refused}");
+    assert_eq!(served.trust.status().sequence, 2);
+    served.trust.finish(now, true).await.unwrap();
     let third = before.response().await;
     // The bundle without its authority may reach it, or not; then it ends.
     let status = match third {
@@ -311,11 +320,22 @@ async fn an_authority_is_rotated_under_live_streams() {
 }
 
 #[tokio::test]
-async fn connections_of_one_svid_are_bounded_and_cost_the_others_nothing() {
+async fn an_authority_that_nobody_shows_any_more_is_withdrawn_without_force() {
+    let served = Secured::new().await;
+    let now = since_epoch();
+    served.trust.rotate(now).await.unwrap();
+    served.trust.step(now).await.unwrap();
+    let (_channel, mut renewed) = served.sidecar(&served.svid(API), request("api", Kind::Tenant, &["acme"])).await.unwrap();
+    assert_eq!(renewed.told().await, [("acme".into(), 1)]);
+    assert_eq!(served.trust.finish(now, false).await.unwrap().sequence, 3);
+}
+
+#[tokio::test]
+async fn connections_of_one_sidecar_are_bounded_and_cost_the_others_nothing() {
     let served = Secured::new().await;
     let svid = served.svid(API);
     let mut open = Vec::new();
-    for _ in 0..16 {
+    for _ in 0..64 {
         open.push(served.sidecar(&svid, request("api", Kind::Tenant, &["acme"])).await.unwrap());
     }
     assert!(served.sidecar(&svid, request("api", Kind::Tenant, &["acme"])).await.is_err());
@@ -323,4 +343,25 @@ async fn connections_of_one_svid_are_bounded_and_cost_the_others_nothing() {
     served.sidecar(&other, request("other", Kind::Tenant, &["globex"])).await.unwrap();
     // A renewed SVID of the same name has no places of its own.
     assert!(served.sidecar(&served.svid(API), request("api", Kind::Tenant, &["acme"])).await.is_err());
+}
+
+#[tokio::test]
+async fn the_pods_of_one_workload_are_told_apart() {
+    let served = Secured::new().await;
+    let svid = served.svid(API);
+    let mut pods = Vec::new();
+    for pod in 1..=40 {
+        let address = Ipv4Addr::new(127, 0, 2, pod);
+        // Each as often as a sidecar connects while another takes over from it.
+        for turn in 0..2 {
+            let channel = served.connect_from(address, Some(&svid)).await.unwrap();
+            let mut sidecar = open(&channel, request(&format!("api/{pod}-{turn}"), Kind::Tenant, &["acme"])).await.unwrap();
+            assert_eq!(sidecar.told().await, [("acme".into(), 1)], "{pod}");
+            pods.push((channel, sidecar));
+        }
+    }
+    served.fleet.publish(upserts(vec![tenant("acme", 2)]));
+    for (_channel, sidecar) in &mut pods {
+        assert_eq!(sidecar.told().await, [("acme".into(), 2)]);
+    }
 }

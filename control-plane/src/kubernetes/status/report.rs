@@ -40,6 +40,10 @@ const BEAT_EVERY: Duration = Duration::from_secs(5);
 const STALE_AFTER: Duration = Duration::from_secs(16);
 /// Refusals of one object that a replica reports.
 const MAX_REJECTIONS: usize = 4;
+/// Of what a sidecar says of one: its tenant writes that.
+const MAX_MESSAGE_CHARS: usize = 256;
+/// What all refusals of a report may come to: a ConfigMap holds 1 MiB, and the numbers of some thousand objects are to have room in it.
+const MAX_REJECTION_BYTES: usize = 256 * 1024;
 
 /// Of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +76,7 @@ fn entry_name(key: &ObjectKey) -> String {
 /// The report of this replica.
 pub(super) fn of(entries: &BTreeMap<ObjectKey, Entry>, acknowledged: &HashMap<(ResourceKind, String), Acknowledgement>) -> Report {
     let mut report = Report::new();
+    let mut room = MAX_REJECTION_BYTES;
     for (key, entry) in entries {
         let kind = ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == key.kind.as_str());
         let found = kind.and_then(|kind| acknowledged.get(&(kind, key.name.to_string())));
@@ -80,9 +85,15 @@ pub(super) fn of(entries: &BTreeMap<ObjectKey, Entry>, acknowledged: &HashMap<(R
         let rejection = |(workload, path, message): &(String, String, String)| Rejection {
             workload: workload.clone(),
             path: if path.is_empty() { String::new() } else { format!("spec.{path}") },
-            message: message.clone(),
+            message: message.chars().take(MAX_MESSAGE_CHARS).collect(),
         };
-        let rejections = found.rejections.iter().take(MAX_REJECTIONS).map(rejection).collect();
+        let mut rejections: Vec<Rejection> = found.rejections.iter().take(MAX_REJECTIONS).map(rejection).collect();
+        // What has no room is told in the log alone.
+        rejections.retain(|Rejection { workload, path, message }| {
+            let left = room.checked_sub(workload.len() + path.len() + message.len());
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
         let Acknowledgement { concerned, enforcing, .. } = *found;
         report.insert(entry_name(key), Acknowledged { uid: entry.uid.clone(), generation, concerned, enforcing, rejections });
     }
@@ -234,5 +245,36 @@ impl All<'_> {
     pub(super) fn of(&self, key: &ObjectKey, uid: &str) -> Vec<Acknowledged> {
         let name = entry_name(key);
         self.0.iter().filter_map(|report| report.get(&name)).filter(|found| found.uid == uid).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{spec::Kind, store::kube::ledger::Verdict};
+
+    #[test]
+    fn what_sidecars_say_leaves_room_for_what_they_enforce() {
+        const OBJECTS: usize = 2000;
+        let (mut entries, mut acknowledged) = (BTreeMap::new(), HashMap::new());
+        for i in 0..OBJECTS {
+            let name = format!("tenant-{i:04}");
+            let (uid, generation) = (name.clone(), 1);
+            let verdict =
+                Verdict { uid: uid.clone(), generation, is_in_force: true, is_fed: false, faults: Vec::new(), last_accepted: None };
+            let entry = Entry { uid, generation, status: Default::default(), verdict: Some(verdict), unfed: None };
+            entries.insert(ObjectKey { kind: Kind::Tenant, name: name.as_str().into() }, entry);
+            let said = ("w".repeat(63), "x".repeat(100), "é".repeat(1000));
+            let rejections = vec![said; 2];
+            acknowledged.insert((ResourceKind::Tenant, name), Acknowledgement { concerned: 3, enforcing: 2, rejections });
+        }
+        let report = of(&entries, &acknowledged);
+        assert_eq!(report.len(), OBJECTS);
+        assert!(report.values().all(|object| (object.concerned, object.enforcing) == (3, 2)));
+        let bytes: usize = report.iter().map(|(name, object)| name.len() + serde_json::to_string(object).unwrap().len()).sum();
+        assert!(bytes < 900_000, "{bytes}");
+        let told = &report["Tenant.tenant-0000"].rejections;
+        assert!(told.len() == 2 && told[0].message.chars().count() == MAX_MESSAGE_CHARS);
+        assert!(report["Tenant.tenant-1999"].rejections.is_empty());
     }
 }

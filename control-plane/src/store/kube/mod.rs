@@ -123,12 +123,18 @@ impl Cluster {
     pub async fn edited(&mut self) {
         loop {
             let due = self.edit.map(|(first, last)| (last + QUIET).min(first + AT_LEAST_EVERY));
-            let told = match due {
+            let whole = self.broken.values().min().map(|since| *since + SILENT_FOR);
+            let told = match due.into_iter().chain(whole).min() {
                 None => self.told.next().await,
-                Some(due) => match timeout_at(due, self.told.next()).await {
+                Some(until) => match timeout_at(until, self.told.next()).await {
                     Ok(told) => told,
                     // Lists that have not come to their end take nothing away, so that they need not be waited for.
-                    Err(_) => return self.edit = None,
+                    Err(_) if due == Some(until) => return self.edit = None,
+                    Err(_) => {
+                        self.broken.retain(|_, since| since.elapsed() < SILENT_FOR);
+                        self.touch();
+                        continue;
+                    }
                 },
             };
             match told {
@@ -167,9 +173,19 @@ impl Cluster {
             Event::Delete(object) => name_of(&object).is_some_and(|name| self.remove(&ObjectKey { kind, name })),
         };
         if changed {
-            let now = Instant::now();
-            self.edit = Some((self.edit.map_or(now, |(first, _)| first), now));
+            self.touch();
         }
+    }
+
+    /// There is something to take up.
+    fn touch(&mut self) {
+        let now = Instant::now();
+        self.edit = Some((self.edit.map_or(now, |(first, _)| first), now));
+    }
+
+    /// Whether objects of the kind may be older here than what is written: its watch broke, and is not known to be whole again.
+    pub(crate) fn is_behind(&self, kind: Kind) -> bool {
+        self.broken.contains_key(&kind)
     }
 
     /// Whether what is written is another than before.
@@ -202,7 +218,7 @@ impl Cluster {
             }
             other => other.to_string(),
         };
-        let is_known = self.broken.values().any(|since| since.elapsed() < SILENT_FOR);
+        let is_known = !self.broken.is_empty();
         self.broken.insert(kind, Instant::now());
         if !is_known {
             let stays = if self.listed.len() < Kind::ALL.len() { "nothing is served before that" } else { "what is in force stays" };
@@ -211,7 +227,12 @@ impl Cluster {
     }
 
     fn on_mended(&mut self, kind: Kind) {
-        if self.broken.remove(&kind).is_some() && self.broken.is_empty() {
+        if self.broken.remove(&kind).is_none() {
+            return;
+        }
+        // What was set aside meanwhile.
+        self.touch();
+        if self.broken.is_empty() {
             say("ringfence: the API server answers again");
         }
     }
@@ -220,7 +241,10 @@ impl Cluster {
     pub(crate) fn read(&mut self) -> Written {
         let mut written = Written::default();
         for (key, held) in &mut self.held {
-            held.refresh(key, &self.state_dir);
+            // An old object that is made anew of what was transferred would come back under a later seal.
+            if !self.broken.contains_key(&key.kind) {
+                held.refresh(key, &self.state_dir);
+            }
             written.add(held.parsed());
         }
         written

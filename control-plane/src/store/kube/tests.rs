@@ -2,9 +2,10 @@
 
 use futures_util::FutureExt;
 use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::store::Catalog;
+use crate::{feed::transfer::Kept, store::Catalog};
 
 /// `Kind/name`, its UID and generation, its spec and its status.
 fn resource(key: &str, (uid, generation): (&str, i64), spec: Json, status: Json) -> (Kind, DynamicObject) {
@@ -192,4 +193,59 @@ fn no_file_of_the_control_planes_own_is_read() {
         let told = faults.iter().any(|fault| fault.path == path && fault.message.contains(message));
         assert!(told, "{path}: {faults:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_whose_watch_broke_is_behind_until_it_is_whole() {
+    let broken = || (Kind::Issuer, Err(watcher::Error::NoResourceVersion));
+    let edit = || apply(tenant("acme", ("a", 1), "1/s"));
+    let begin = |told: Vec<Told>| {
+        let mut catalog = catalog(list([issuer()]).into_iter().chain(told).collect()).0;
+        catalog.load().unwrap();
+        catalog
+    };
+    // Another kind's edits are taken up meanwhile; whoever waits for this one is told when it is whole, though nothing of it was edited.
+    let mut silent = begin(vec![broken(), edit()]);
+    next(&mut silent).await;
+    assert!(silent.is_behind(Kind::Issuer) && !silent.is_behind(Kind::Tenant));
+    let begun = Instant::now();
+    next(&mut silent).await;
+    assert!(!silent.is_behind(Kind::Issuer) && begun.elapsed() < SILENT_FOR + QUIET * 2);
+
+    let mut listed = begin([broken()].into_iter().chain(list([issuer()])).collect());
+    next(&mut listed).await;
+    assert!(!listed.is_behind(Kind::Issuer));
+    let mut told = begin(vec![broken(), apply(issuer())]);
+    next(&mut told).await;
+    assert!(!told.is_behind(Kind::Issuer));
+    assert!(tokio::time::timeout(SILENT_FOR * 2, told.edited()).await.is_err(), "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_transferred_is_taken_up_with_an_object_that_is_whole() {
+    let state = tempfile::tempdir().unwrap();
+    let zone =
+        resource("PolicyZone/malware", ("z", 1), json!({ "transfer": { "primary": "192.0.2.53:53", "zone": "rpz.example" } }), Json::Null);
+    let mut told = list([issuer(), zone]);
+    told.push((Kind::PolicyZone, Err(watcher::Error::NoResourceVersion)));
+    told.push(apply(tenant("acme", ("a", 1), "1/s")));
+    let mut cluster = Cluster::of(stream::iter(told).chain(stream::pending()).boxed(), state.path());
+    cluster.listed().await;
+    let mut catalog = Catalog::of_cluster(cluster);
+    let malware = ObjectKey { kind: Kind::PolicyZone, name: "malware".into() };
+    catalog.load().unwrap();
+    let before = catalog.object(&malware).cloned();
+    let is_same = |catalog: &Catalog| match (&before, catalog.object(&malware)) {
+        (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+        (None, None) => true,
+        _ => false,
+    };
+    let kept = Kept::new(state.path(), "malware");
+    std::fs::create_dir_all(kept.path().parent().unwrap()).unwrap();
+    let soa = [&b"ringfence-zone-1\x03rpz\x07example\0\0\x06\0\0\0\x3c\0\x16"[..], &[0; 22]].concat();
+    std::fs::write(kept.path(), [&soa[..], &Sha256::digest(&soa)].concat()).unwrap();
+    next(&mut catalog).await;
+    assert!(catalog.is_behind(Kind::PolicyZone) && is_same(&catalog), "it may be an old one, and would be signed anew");
+    next(&mut catalog).await;
+    assert!(!is_same(&catalog));
 }

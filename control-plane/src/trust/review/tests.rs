@@ -136,3 +136,25 @@ fn the_tenant_is_the_namespaces_and_the_workload_the_pods() {
         assert!(matches!(&refusal, Refusal::Label { label: of, .. } if *of == label), "{refusal}");
     }
 }
+
+#[test]
+fn only_what_says_that_the_server_is_away_is_an_outage() {
+    let answered =
+        |code: u16| ReviewError::Api(kube::Error::Api(kube::core::Status { code, ..kube::core::Status::failure("no", "No") }.boxed()));
+    let unreachable = ReviewError::Api(kube::Error::Service(std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into()));
+    let unreadable = ReviewError::Api(kube::Error::SerdeError(serde_json::from_str::<u8>("x").unwrap_err()));
+    for (what, error, wanted) in [
+        ("no connection", unreachable, true),
+        ("no answer", ReviewError::Slow, true),
+        ("its own fault", answered(500), true),
+        ("overloaded behind a balancer", answered(503), true),
+        ("a request that it does not take", answered(400), false),
+        ("a right that was taken away", answered(403), false),
+        ("too many requests", answered(429), false),
+        ("an answer that makes no sense", unreadable, false),
+        ("our own queue", ReviewError::Busy, false),
+        ("a refusal", ReviewError::Refused(Refusal::NoToken), false),
+    ] {
+        assert_eq!(error.is_outage(), wanted, "{what}");
+    }
+}

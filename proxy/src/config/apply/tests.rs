@@ -1,5 +1,7 @@
 //! The control side of a sidecar, driven from both ends: a scripted control plane, and data threads that ask.
 
+use std::fs;
+
 use ringfence_policy::rpz::{Zone, text};
 use ringfence_xds::{
     generated::{
@@ -7,6 +9,7 @@ use ringfence_xds::{
         resource as proto,
     },
     resource::{PLATFORM, Resource},
+    seal::SigningKey,
     zone::Digest,
 };
 use tempfile::TempDir;
@@ -47,6 +50,7 @@ impl Sidecar {
         let mut apply = Apply {
             workload: "api".into(),
             client: Client::new("api"),
+            config_keys: None,
             current: Arc::default(),
             listeners: Listeners::new(vec![data], Duration::from_secs(1), Default::default(), "absent".into()),
             last_good: Some(LastGood::new(state.path(), "api").unwrap()),
@@ -87,6 +91,7 @@ impl Sidecar {
         let wire = |resource: Resource| WireResource {
             name: resource.name.to_string(),
             version: resource.version.to_string(),
+            seal: resource.seal.map(|seal| seal.to_bytes()).unwrap_or_default(),
             resource: Some(prost_types::Any { type_url: resource.kind.type_url().into(), value: resource.bytes.into() }),
             ..WireResource::default()
         };
@@ -515,4 +520,47 @@ fn it_counts_as_connected_once_the_control_plane_has_answered() {
     assert_eq!(connected(&sidecar), 1);
     sidecar.apply.on_stream(StreamEvent::Disconnected("gone".into()));
     assert_eq!(connected(&sidecar), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configuration_key_takes_over_while_it_runs() {
+    let [old, new] = [(); 2].map(|()| SigningKey::generate().unwrap().0);
+    let mut sidecar = Sidecar::new();
+    let file = sidecar.state.path().join("keys.pem");
+    fs::write(&file, old.public_pem()).unwrap();
+    let keys = KeyFile::open(&file).unwrap();
+    sidecar.apply.client.trust(keys.keys().clone());
+    sidecar.apply.config_keys = Some(keys);
+    let held = |sidecar: &Sidecar| sidecar.apply.client.held().filter(|held| held.kind == Kind::Tenant).map(|held| held.epoch()).next();
+    sidecar.give(old.seal(Resource::new(PLATFORM, &proto::Platform::default()), 1).unwrap());
+    sidecar.give(old.seal(workload("127.0.0.1:0", "acme"), 1).unwrap());
+    sidecar.give(old.seal(tenant("acme"), 1).unwrap());
+    sidecar.asked();
+
+    // The new one signs before the file knows it: once that does, what was refused is asked for again.
+    let by_the_new = new.seal(tenant("acme"), 2).unwrap();
+    sidecar.give(by_the_new.clone());
+    assert_eq!(held(&sidecar), Some(Some(1)));
+    assert!(sidecar.asked()[0].contains("none of the configuration keys"));
+    let mut due = Vec::new();
+    for _ in 0..3 {
+        due.push(sidecar.apply.learning.look.unwrap().wait);
+        sidecar.apply.look_for_keys();
+        assert_eq!(sidecar.asked(), [""; 0], "nothing has changed");
+    }
+    assert_eq!(due, [1, 2, 4].map(Duration::from_secs));
+    fs::write(&file, [old.public_pem(), new.public_pem()].concat()).unwrap();
+    sidecar.apply.look_for_keys();
+    assert_eq!(sidecar.asked(), ["Tenant +acme"]);
+    sidecar.give(by_the_new);
+    assert_eq!(held(&sidecar), Some(Some(2)));
+    assert!(sidecar.apply.learning.look.is_none(), "an idle sidecar does not wake up");
+
+    // The old one ends: what comes next is judged without it.
+    fs::write(&file, new.public_pem()).unwrap();
+    sidecar.give(old.seal(tenant("acme"), 3).unwrap());
+    assert_eq!(held(&sidecar), Some(Some(2)));
+    fs::write(&file, old.public_pem()).unwrap();
+    sidecar.give(old.seal(tenant("acme"), 4).unwrap());
+    assert_eq!(held(&sidecar), Some(Some(4)), "it is read before each response");
 }

@@ -165,6 +165,29 @@ fn a_new_key_takes_over_from_the_old() {
 }
 
 #[test]
+fn keys_are_replaced_and_whoever_was_a_stranger_may_be_known_then() {
+    let (next, _) = SigningKey::generate().unwrap();
+    let mut client = client();
+    client.want(Kind::Tenant, set(&["acme"]));
+    client.connected();
+    told(&mut client, &[acme(1, 5)], &[]);
+    let renewed = next.seal(tenant("acme", 2), 6).unwrap();
+    let forged = Resource { seal: renewed.seal.clone(), ..acme(3, 7) };
+    let mut receive = |client: &mut Client, resource: &Resource| {
+        let update = client.receive(tenants("x", std::slice::from_ref(resource), &[]));
+        let found = (update.strangers.clone(), update.rejections.len());
+        client.finish(update);
+        found
+    };
+    assert_eq!(receive(&mut client, &renewed), (vec!["acme".to_owned()], 1));
+    client.trust(Arc::new(ConfigKeys::from_pem(next.public_pem().as_bytes()).unwrap()));
+    assert_eq!(receive(&mut client, &forged), (Vec::new(), 1), "no other key makes it good");
+    assert_eq!(receive(&mut client, &renewed), (Vec::new(), 0));
+    assert_eq!(receive(&mut client, &acme(4, 9)), (vec!["acme".to_owned()], 1), "the key before counts no more");
+    assert_eq!(client.held().cloned().collect::<Vec<_>>(), [renewed]);
+}
+
+#[test]
 fn without_its_platform_a_sidecar_goes_on_with_the_old_or_has_none() {
     let workload = Resource::new("api", &proto::Workload { tenants: vec!["acme".into()], ..Default::default() });
     let assembled = |client: &Client| assemble::assemble("api", client, 1, None).is_some();

@@ -13,6 +13,7 @@ use crate::kubernetes::{
     secret::{SecretError, SharedSecret},
     trust::{self, TrustText},
 };
+use crate::trust::MAX_SVID_TTL;
 
 const SYSTEM: &str = "ringfence-system";
 
@@ -155,8 +156,12 @@ async fn a_pods_token_is_its_sidecars_proof_and_nothing_else_is() {
     // While the API server is away, who has an SVID goes on with it, and who has none waits.
     let token = api.token("acme", &ours, Some(&named)).await;
     let svid = replica.prove(None, Some(token.clone())).await.unwrap();
+    let began = |svid: &Svid| ringfence_xds::trust::validity(&svid.key.cert[0]).unwrap().start;
+    let long_ago = replica.served.trust.svid(&svid.id, since_epoch() - MAX_SVID_TTL, 2 * MAX_SVID_TTL);
     api.stop();
-    assert_eq!(replica.prove(Some(&svid), Some(token.clone())).await.unwrap().id, svid.id);
+    let unseen = replica.prove(Some(&svid), Some(token.clone())).await.unwrap();
+    assert_eq!((&unseen.id, began(&unseen)), (&svid.id, began(&svid)), "its pod was not looked at since");
+    assert_eq!(replica.prove(Some(&long_ago), Some(token.clone())).await.unwrap_err().code(), Code::Unavailable, "not for ever");
     assert_eq!(replica.prove(None, Some(token.clone())).await.unwrap_err().code(), Code::Unavailable);
     api.resume().await;
     assert!(replica.prove(None, Some(token)).await.is_ok());
@@ -211,7 +216,9 @@ async fn replicas_vouch_by_one_authority_through_its_rotation() {
     comes("the overlap", || phases(&first) == phases(&second) && matches!(phases(&first)[..], [Phase::Retiring { .. }, Phase::Issuing]))
         .await;
     let renewed = second.prove(Some(&svid), Some(token)).await.unwrap();
-    second.served.trust.finish(now).await.unwrap();
+    let refused = second.served.trust.finish(now, false).await.unwrap_err().to_string();
+    assert!(refused.starts_with("the sidecars of other replicas are not known here"), "{refused}");
+    second.served.trust.finish(now, true).await.unwrap();
     comes("the end of the old one", || first.sequence() == 3).await;
     first.served.sidecar(&renewed, request("acme", Kind::Tenant, &["acme"])).await.unwrap();
     assert!(first.served.sidecar(&svid, request("acme", Kind::Tenant, &["acme"])).await.is_err());
