@@ -1,6 +1,6 @@
 //! Both ends of the route for tests: a sidecar without policy, and raw peers.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use ringfence_policy::{
     Snapshot,
@@ -20,7 +20,7 @@ use crate::{
     config::{Current, learn::Learner},
     context::Contexts,
     data::Shared,
-    hop::{Timeouts, Upstream},
+    hop::Timeouts,
     inbound::{Enforce, Inbound, Transport, listener},
     limiter::{Bounds, Limiter},
     listeners::{Drain, ListenerKey, Role, Stop, accept},
@@ -42,9 +42,7 @@ impl Sidecar {
         let timeouts = Timeouts::default();
         let key = ListenerKey { listen: "127.0.0.1:0".parse().unwrap(), role: Role::Inbound, nth: 0 };
         let enforce = Rc::new(Enforce::new(public(key, upstream)));
-        let upstream_address = upstream;
-        let upstream = Rc::new(Upstream::new(upstream, timeouts.connect));
-        let mut inbound = Inbound { key, upstream, upstream_address, transport: Transport::Tcp, forward_token: false, timeouts, enforce };
+        let mut inbound = Inbound { key, transport: Transport::Tcp, workload: RefCell::default(), timeouts, enforce };
         change(&mut inbound);
         let listener = accept::bind(key.listen, false).unwrap();
         let address = listener.local_addr().unwrap();
