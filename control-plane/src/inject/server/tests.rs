@@ -1,3 +1,5 @@
+use std::convert::Infallible;
+
 use kube::client::Body as ApiBody;
 use serde_json::json;
 use tower::service_fn;

@@ -17,14 +17,11 @@ use tokio::{
 pub(super) use crate::hop::peers::{Origin, Peer, run};
 
 use crate::{
-    config::{Current, learn::Learner},
-    context::Contexts,
+    config::Current,
     data::Shared,
     hop::Timeouts,
     inbound::{Enforce, Inbound, Transport, listener},
-    limiter::{Bounds, Limiter},
     listeners::{Drain, ListenerKey, Role, Stop, accept},
-    telemetry::trace::Tracing,
 };
 
 pub(super) struct Sidecar {
@@ -92,18 +89,5 @@ pub(super) fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
     };
     let current = Arc::new(Current::default());
     current.swap(snapshot.into());
-    Shared {
-        current,
-        used: Default::default(),
-        limiter: Arc::new(Limiter::new(std::time::Instant::now(), Bounds::default())),
-        learner: Learner::new().0,
-        access_log: None,
-        metrics: Default::default(),
-        tracing: Tracing::off(),
-        svid: watch::channel(None).1,
-        own: Default::default(),
-        ids: Default::default(),
-        contexts: Contexts::new().unwrap().into(),
-        bindings: Default::default(),
-    }
+    Shared { current, ..Shared::untold() }
 }
