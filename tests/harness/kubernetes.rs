@@ -56,7 +56,7 @@ pub struct KubeApi {
     port: u16,
     admin: User,
     _etcd: Process,
-    _controllers: Process,
+    _controllers: Option<Process>,
     /// None while it is stopped.
     apiserver: Option<Process>,
     /// Bound, and never listening: nobody else is given the port, and the API server shares it.
@@ -91,17 +91,10 @@ impl KubeApi {
         write_keys(dir.path(), services(port)[1]);
         let url = format!("https://127.0.0.1:{port}");
         let admin = User::certified(dir.path(), &url, "admin", Some(MASTERS));
-        let mut api = Self {
-            _etcd: start_etcd(dir.path()),
-            _controllers: start_controllers(dir.path(), &admin),
-            apiserver: None,
-            url,
-            port,
-            admin,
-            _port: socket,
-            dir,
-        };
+        let mut api = Self { _etcd: start_etcd(dir.path()), _controllers: None, apiserver: None, url, port, admin, _port: socket, dir };
         api.resume();
+        // They give up on an API server that takes longer than ten seconds to start.
+        api._controllers = Some(start_controllers(api.dir.path(), &api.admin));
         Some(api)
     }
 

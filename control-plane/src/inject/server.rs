@@ -1,6 +1,7 @@
-//! The webhook: AdmissionReviews over HTTPS, `POST /inject`. Nothing is remembered from one to the next, so a dry run is as any other.
+//! The webhook: AdmissionReviews over HTTPS, `POST /inject`; and `GET /healthz`. Nothing is remembered from one to the next, so a dry run is as
+//! any other.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{fs, io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -18,6 +19,7 @@ use super::{
     certificates::{self, Shown},
     namespaces::Namespaces,
     review::{self, Asked},
+    settings::RESOLVER_PORT,
 };
 use crate::{
     https::{self, Limits},
@@ -25,8 +27,11 @@ use crate::{
 };
 
 pub(super) const PATH: &str = "/inject";
+/// For the kubelet: whether reviews are answered without asking the API server first.
+const HEALTH_PATH: &str = "/healthz";
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 const LIMITS: Limits = Limits { connections: 32, head_bytes: 16 * 1024 };
-/// Parsed at a time: of many empty objects some hundred octets each are held for three of text, more than once.
+/// Pods that are parsed at a time: of many empty objects some hundred octets each are held for three of text, more than once.
 const MAX_PARSED: usize = 2;
 /// Etcd stores objects of up to 1.5 MiB, and a review holds one.
 pub(super) const MAX_REVIEW_BYTES: usize = 2 * 1024 * 1024;
@@ -47,6 +52,8 @@ pub enum WebhookError {
     Setting(#[from] SettingError),
     #[error("injection: control plane {address}: cannot be looked up: {error}")]
     ControlPlane { address: String, error: io::Error },
+    #[error("injection: {RESOLV_CONF}: {0}: name the cluster's DNS server")]
+    Resolvers(String),
     #[error("webhook: cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
     #[error("webhook: {0}")]
@@ -62,6 +69,9 @@ pub async fn serve(
     let Webhook { listen, mut settings, namespace } = webhook;
     if settings.capture == Capture::Explicit {
         settings.control_plane = address(settings.control_plane).await?;
+    }
+    if settings.resolvers.is_empty() {
+        settings.resolvers = own_resolvers()?;
     }
     settings.check()?;
     let shown = Arc::new(Shown::default());
@@ -79,6 +89,15 @@ pub async fn serve(
         tokio::join!(serving, watching, keeping);
     };
     Ok((bound, all))
+}
+
+/// What the kubelet has told this pod, as it tells any other: the cluster's DNS.
+fn own_resolvers() -> Result<Vec<SocketAddr>, WebhookError> {
+    let text = fs::read(RESOLV_CONF).map_err(|error| WebhookError::Resolvers(error.to_string()))?;
+    let config = resolv_conf::Config::parse(text).map_err(|error| WebhookError::Resolvers(error.to_string()))?;
+    let found = config.nameservers.iter().map(|server| SocketAddr::new(server.into(), RESOLVER_PORT));
+    // What is this machine's alone is no pod's: outside of a cluster there may be none.
+    Ok(found.filter(|server| !server.ip().is_loopback()).collect())
 }
 
 /// A Service keeps its address for as long as it lives.
@@ -103,8 +122,12 @@ impl State {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if request.uri().path() != PATH {
-            return text(StatusCode::NOT_FOUND, "there is /inject");
+        match request.uri().path() {
+            PATH => {}
+            // Nobody gets here before there is a certificate.
+            HEALTH_PATH if self.namespaces.are_known() => return text(StatusCode::OK, "ok"),
+            HEALTH_PATH => return text(StatusCode::SERVICE_UNAVAILABLE, "the API server has not told yet which namespaces are whose"),
+            _ => return text(StatusCode::NOT_FOUND, "there are /inject and /healthz"),
         }
         if *request.method() != Method::POST {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "POST an AdmissionReview");
@@ -116,11 +139,15 @@ impl State {
             Err(error) if error.is::<LengthLimitError>() => return text(StatusCode::PAYLOAD_TOO_LARGE, "larger than any review of a pod"),
             Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
         };
-        let Ok(_parsing) = self.parsing.acquire().await else { return text(StatusCode::SERVICE_UNAVAILABLE, "ending") };
         match review::read(&body) {
             Asked::Create(create) => {
-                let tenant = self.namespaces.tenant(&create.namespace).await;
-                json(&create.answer(tenant.as_deref().map_err(String::as_str), &self.settings))
+                let tenant = match self.namespaces.tenant(&create.namespace).await {
+                    Ok(tenant) => tenant,
+                    Err(why) => return json(&create.refused(&why)),
+                };
+                // Not while the API server is asked.
+                let Ok(_parsing) = self.parsing.acquire().await else { return text(StatusCode::SERVICE_UNAVAILABLE, "ending") };
+                json(&create.answer(&tenant, &self.settings))
             }
             Asked::Answered(answer) => json(&answer),
             Asked::Junk(why) => text(StatusCode::BAD_REQUEST, why),

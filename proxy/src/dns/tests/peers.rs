@@ -194,6 +194,13 @@ impl Rig {
         rig
     }
 
+    /// As a bootstrap that names `resolvers`.
+    pub(super) fn resolving_by(mut self, resolvers: &[SocketAddr]) -> Self {
+        self.shared.resolvers = resolvers.into();
+        self.dns = Rc::new(Dns::new(self.shared.clone()));
+        self
+    }
+
     /// Puts other upstreams in force.
     pub(super) fn push(&self, upstreams: Option<Vec<DnsUpstream>>) {
         self.pushed.borrow_mut().upstreams = upstreams;
