@@ -23,6 +23,7 @@ pub mod cli;
 pub mod demo;
 pub mod quickstart;
 
+mod https;
 mod pem;
 mod say;
 #[cfg(test)]

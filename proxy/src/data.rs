@@ -38,6 +38,28 @@ pub struct Shared {
     pub svid: CurrentSvid,
 }
 
+#[cfg(test)]
+impl Shared {
+    /// Of a process that was told nothing: without policy, identity and access log.
+    pub(crate) fn untold() -> Self {
+        Self {
+            current: Default::default(),
+            used: Default::default(),
+            limiter: Arc::new(Limiter::new(std::time::Instant::now(), crate::limiter::Bounds::default())),
+            learner: Learner::new().0,
+            access_log: None,
+            metrics: Default::default(),
+            tracing: Tracing::off(),
+            ids: Default::default(),
+            contexts: Arc::new(Contexts::new().expect("random octets")),
+            bindings: Default::default(),
+            resolvers: Default::default(),
+            own: Default::default(),
+            svid: tokio::sync::watch::channel(None).1,
+        }
+    }
+}
+
 /// Runs until the control side has hung up and every listener has drained.
 pub fn run(runtime: &LocalRuntime, shared: Shared, mut commands: mpsc::UnboundedReceiver<Serve>) {
     let enforce = Rc::new(Enforce::new(shared.clone()));

@@ -92,7 +92,8 @@ pub struct Serve {
     pub drain: Drain,
 }
 
-/// What connections of a listener hold for as long as they last. The rest of its policy is read from the snapshot at each request.
+/// What connections of a listener hold from their first octet on. The rest of its policy, the workload's address among it, is read from the
+/// snapshot at each request.
 #[derive(Clone, PartialEq)]
 pub enum Route {
     Inbound(InboundRoute),
@@ -102,10 +103,8 @@ pub enum Route {
 
 #[derive(Clone, PartialEq)]
 pub struct InboundRoute {
-    pub upstream: SocketAddr,
     pub tls: Option<TlsIdentity>,
     pub mtls: bool,
-    pub forward_token: bool,
 }
 
 /// One address that is listened on: `listen` as configured and the address in fact.
@@ -249,18 +248,18 @@ impl Listeners {
     /// Serves the listeners of `workload`, whose policy is in force now, and drains all others.
     pub fn commit(&mut self, workload: &WorkloadPolicy) {
         let keys: HashSet<ListenerKey> = wanted(workload).map(|(_, key, _)| key).collect();
-        let stop = Stop::within(Instant::now() + self.drain_for);
+        let cut = Instant::now() + self.drain_for;
         self.bound.retain(|key, listener| {
             let keep = keys.contains(key);
             if !keep {
-                listener.stop(stop);
+                listener.stop(Stop::within(cut));
             }
             keep
         });
         let mut told = Vec::new();
         for (_, key, wanted) in wanted(workload) {
             let Some(listener) = self.bound.get_mut(&key) else { continue };
-            if let Err(error) = listener.serve(key, wanted, &self.threads, stop) {
+            if let Err(error) = listener.serve(key, wanted, &self.threads, cut) {
                 notice(format_args!("cannot serve {}: {error}", key.listen));
             }
             told.extend(listener.sockets.iter().map(|sockets| BoundAddress {
@@ -325,7 +324,7 @@ impl Listener {
         }
     }
 
-    fn serve(&mut self, key: ListenerKey, wanted: Wanted<'_>, threads: &[mpsc::UnboundedSender<Serve>], stop: Stop) -> io::Result<()> {
+    fn serve(&mut self, key: ListenerKey, wanted: Wanted<'_>, threads: &[mpsc::UnboundedSender<Serve>], cut: Instant) -> io::Result<()> {
         let route = self.route(wanted)?;
         if self.serving.as_ref().is_some_and(|serving| serving.route == route) {
             return Ok(());
@@ -344,7 +343,7 @@ impl Listener {
             // A data thread ends only after the control side.
             let _ = thread.send(Serve { key, socket, udp, route: route.clone(), drain: Drain::new(draining.clone()) });
         }
-        self.stop(stop);
+        self.stop(Stop::succeeded(cut));
         self.serving = Some(Serving { route, drain });
         Ok(())
     }
@@ -357,8 +356,7 @@ impl Listener {
                     (Some(_), Some(identity)) => Some(identity.clone()),
                     (Some(_), None) => return Err(io::Error::other("its certificate was never read; it stays as it was")),
                 };
-                let InboundPolicy { upstream, mtls, forward_token, .. } = *policy;
-                Ok(Route::Inbound(InboundRoute { upstream, tls, mtls, forward_token }))
+                Ok(Route::Inbound(InboundRoute { tls, mtls: policy.mtls }))
             }
             Wanted::Outbound(policy) => Ok(Route::Outbound { capture: policy.capture }),
             Wanted::Dns { .. } => Ok(Route::Dns),

@@ -1,7 +1,9 @@
 //! A process under test: its output line by line, its end.
 
 use std::{
+    fs::Permissions,
     io::{BufRead, BufReader, Read},
+    os::unix::fs::PermissionsExt,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
@@ -9,6 +11,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use crate::{eventually, procfs, wait::DEADLINE};
 
@@ -20,6 +23,8 @@ const POLITE: Duration = Duration::from_secs(2);
 pub struct Process {
     child: Child,
     output: Arc<Output>,
+    /// What a process that is killed leaves among temporary files goes with this.
+    _temporary: Option<TempDir>,
 }
 
 #[derive(Debug, Default)]
@@ -37,20 +42,23 @@ struct Lines {
 
 impl Process {
     pub fn start(command: &mut Command) -> Self {
-        Self::spawn(command.stdin(Stdio::null()))
+        // Whoever else it becomes may write there too.
+        let temporary = tempfile::Builder::new().permissions(Permissions::from_mode(0o1777)).tempdir().expect("a temporary directory");
+        command.env("TMPDIR", temporary.path());
+        Self::spawn(command.stdin(Stdio::null()), Some(temporary))
     }
 
-    /// The same; its standard input ends with this process.
+    /// One that clears away after itself when its standard input ends, which is with this process.
     pub fn start_fed(command: &mut Command) -> Self {
-        Self::spawn(command.stdin(Stdio::piped()))
+        Self::spawn(command.stdin(Stdio::piped()), None)
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    fn spawn(command: &mut Command, temporary: Option<TempDir>) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let output = Arc::new(Output::default());
         output.read(child.stdout.take().expect("piped"));
         output.read(child.stderr.take().expect("piped"));
-        Self { child, output }
+        Self { child, output, _temporary: temporary }
     }
 
     pub fn pid(&self) -> u32 {

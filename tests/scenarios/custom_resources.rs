@@ -11,11 +11,15 @@ const NAMESPACE: &str = "ringfence-system";
 /// An API server that knows the kinds.
 fn with_kinds() -> Option<KubeApi> {
     let api = KubeApi::start()?;
-    let crds = ringfence(["crds"]);
-    api.admin().apply(&String::from_utf8(crds.stdout).unwrap());
-    api.admin().ok(["wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=ringfence", "--timeout=120s"]);
+    install_kinds(api.admin());
     api.admin().ok(["create", "namespace", NAMESPACE]);
     Some(api)
+}
+
+fn install_kinds(admin: &User) {
+    let crds = ringfence(["crds"]);
+    admin.apply(&String::from_utf8(crds.stdout).unwrap());
+    admin.ok(["wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=ringfence", "--timeout=120s"]);
 }
 
 fn issuer(site: &Site) -> String {
@@ -58,8 +62,9 @@ fn rate(sidecar: &Sidecar) -> String {
 
 #[test]
 fn a_schema_tells_what_it_can() {
-    let Some(api) = with_kinds() else { return };
+    let Some(api) = KubeApi::shared() else { return };
     let admin = api.admin();
+    install_kinds(admin);
     let cases = [
         (
             "Issuer",

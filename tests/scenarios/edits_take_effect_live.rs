@@ -204,6 +204,8 @@ fn an_upstream_changes_under_an_open_listener() {
     let site = Site::acme(old.address);
     let up = Up::start(&site.dir());
     let (address, token) = (up.address("acme-api"), site.token("acme"));
+    // Open from before the first request, and nothing asked on them until after the edit.
+    let unused: Vec<Raw> = (0..20).map(|_| Raw::connect(address)).collect();
     assert_eq!(get(address, "/old").bearer(&token).send().status, 200);
     site.workload("acme-api", "tenant: acme", new.address);
     eventually("requests reach the new workload", || {
@@ -212,4 +214,9 @@ fn an_upstream_changes_under_an_open_listener() {
         (new.count("/either") > 0).then_some(())
     });
     assert_eq!(up.address("acme-api"), address);
+    for mut connection in unused {
+        connection.send(format!("GET /unused HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"));
+        assert!(connection.response().starts_with("HTTP/1.1 200 "));
+    }
+    assert_eq!((old.count("/unused"), new.count("/unused")), (0, 20));
 }

@@ -5,12 +5,11 @@
 
 use std::{
     collections::BTreeSet,
-    convert::Infallible,
     io,
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
@@ -20,34 +19,20 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
 use ringfence_xds::policy::identify::IssuerPolicy;
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
-    server::NoServerSessionStorage,
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
 use serde::Serialize;
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
     Running, Status, metrics,
     roles::{self, Endpoint, Extent, Operator},
 };
+use crate::https::{self, Limits};
 
-/// Served at a time; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 64;
-/// From the first octet of the handshake to the last of the answer.
-const WITHIN: Duration = Duration::from_secs(10);
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request's head: a token has at most 16 KiB.
-const MAX_HEAD_BYTES: usize = 32 * 1024;
-/// Until the process may have descriptors again.
-const PAUSE: Duration = Duration::from_millis(100);
+const LIMITS: Limits = Limits { connections: 64, head_bytes: 32 * 1024 };
 
 /// Where the admin listener is, and what it shows.
 #[derive(Clone, Debug)]
@@ -94,39 +79,12 @@ pub(crate) struct Listed {
 
 /// Binds, and serves until the task is dropped.
 pub(crate) async fn serve(config: &AdminConfig, state: State) -> Result<(SocketAddr, impl Future<Output = ()> + use<>), AdminError> {
-    let acceptor = TlsAcceptor::from(Arc::new(tls(config)?));
-    let listen = |error| AdminError::Listen { address: config.listen, error };
-    let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-    let bound = listener.local_addr().map_err(listen)?;
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let serving = async move {
-        while let Ok(permit) = room.clone().acquire_owned().await {
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            };
-            let (acceptor, state) = (acceptor.clone(), state.clone());
-            tokio::spawn(async move {
-                let conversation = async {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(|request: Request<Incoming>| {
-                        let reply = state.answer(&request);
-                        async move { Ok::<_, Infallible>(reply) }
-                    });
-                    let mut server = http1::Builder::new();
-                    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_BYTES).keep_alive(false);
-                    // A connection's failure concerns its client alone.
-                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
-                };
-                let _ = timeout(WITHIN, conversation).await;
-                drop(permit);
-            });
-        }
-    };
-    Ok((bound, serving))
+    let answer = move |request: Request<Incoming>| std::future::ready(state.answer(&request));
+    let serving = https::serve(config.listen, tls(config)?, LIMITS, answer).await;
+    serving.map_err(|error| AdminError::Listen { address: config.listen, error })
 }
 
-fn tls(config: &AdminConfig) -> Result<ServerConfig, AdminError> {
+fn tls(config: &AdminConfig) -> Result<TlsAcceptor, AdminError> {
     let AdminConfig { certificate, key, .. } = config;
     let file = |file: &PathBuf, expected| {
         let file = file.clone();
@@ -136,16 +94,7 @@ fn tls(config: &AdminConfig) -> Result<ServerConfig, AdminError> {
     let chain = chain.map_err(file(certificate, "a certificate chain"))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(file(key, "a private key"))?;
     let pair = |source| AdminError::Pair { certificate: certificate.clone(), key: key.clone(), source };
-    let mut tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(pair)?
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(pair)?;
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    tls.session_storage = Arc::new(NoServerSessionStorage {});
-    tls.send_tls13_tickets = 0;
-    Ok(tls)
+    https::tls(|tls| tls.with_single_cert(chain, private)).map_err(pair)
 }
 
 impl State {

@@ -1,27 +1,18 @@
 //! The webhook: AdmissionReviews over HTTPS, `POST /inject`; and `GET /healthz`. Nothing is remembered from one to the next, so a dry run is as
 //! any other.
 
-use std::{convert::Infallible, fs, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::{Body, Incoming},
+    body::Body,
     header::{ALLOW, CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
 use kube::Client;
-use rustls::{ServerConfig, server::NoServerSessionStorage};
 use serde_json::Value;
-use tokio::{
-    net::{TcpListener, TcpStream, lookup_host},
-    sync::Semaphore,
-    time::timeout,
-};
-use tokio_rustls::TlsAcceptor;
+use tokio::{net::lookup_host, sync::Semaphore};
 
 use super::{
     Capture, SettingError, Settings,
@@ -30,24 +21,20 @@ use super::{
     review::{self, Asked},
     settings::RESOLVER_PORT,
 };
-use crate::kubernetes::lease::Leader;
+use crate::{
+    https::{self, Limits},
+    kubernetes::lease::Leader,
+};
 
 pub(super) const PATH: &str = "/inject";
 /// For the kubelet: whether reviews are answered without asking the API server first.
 const HEALTH_PATH: &str = "/healthz";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Served at a time; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 32;
+const LIMITS: Limits = Limits { connections: 32, head_bytes: 16 * 1024 };
 /// Pods that are parsed at a time: of many empty objects some hundred octets each are held for three of text, more than once.
 const MAX_PARSED: usize = 2;
 /// Etcd stores objects of up to 1.5 MiB, and a review holds one.
 pub(super) const MAX_REVIEW_BYTES: usize = 2 * 1024 * 1024;
-/// From the first octet of the handshake to the last of the answer. The API server gives up after 10 s, or what the chart says.
-const WITHIN: Duration = Duration::from_secs(10);
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// Until the process may have descriptors again.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is served, and where.
 #[derive(Clone, Debug)]
@@ -88,17 +75,20 @@ pub async fn serve(
     }
     settings.check()?;
     let shown = Arc::new(Shown::default());
-    let acceptor = TlsAcceptor::from(Arc::new(tls(shown.clone())?));
-    let fault = |error| WebhookError::Listen { address: listen, error };
-    let listener = TcpListener::bind(listen).await.map_err(fault)?;
-    let bound = listener.local_addr().map_err(fault)?;
+    let acceptor = https::tls(|tls| Ok(tls.with_cert_resolver(shown.clone())))?;
     let (namespaces, watching) = Namespaces::watch(client.clone());
     let state = Arc::new(State { settings, namespaces, parsing: Semaphore::new(MAX_PARSED) });
-    let keeping = certificates::keep(client, namespace, leader, shown);
-    let serving = async move {
-        tokio::join!(accept(listener, acceptor, state), watching, keeping);
+    let answer = move |request| {
+        let state = state.clone();
+        async move { state.answer(request).await }
     };
-    Ok((bound, serving))
+    let serving = https::serve(listen, acceptor, LIMITS, answer).await;
+    let (bound, serving) = serving.map_err(|error| WebhookError::Listen { address: listen, error })?;
+    let keeping = certificates::keep(client, namespace, leader, shown);
+    let all = async move {
+        tokio::join!(serving, watching, keeping);
+    };
+    Ok((bound, all))
 }
 
 /// What the kubelet has told this pod, as it tells any other: the cluster's DNS.
@@ -117,43 +107,6 @@ async fn address(control_plane: String) -> Result<String, WebhookError> {
         Err(error) => Err(error),
     };
     found.map(|address| address.to_string()).map_err(|error| WebhookError::ControlPlane { address: control_plane, error })
-}
-
-/// TLS 1.2 and 1.3.
-fn tls(shown: Arc<Shown>) -> Result<ServerConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(shown);
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    tls.session_storage = Arc::new(NoServerSessionStorage {});
-    tls.send_tls13_tickets = 0;
-    Ok(tls)
-}
-
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    while let Ok(permit) = room.clone().acquire_owned().await {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        };
-        let (acceptor, state) = (acceptor.clone(), state.clone());
-        tokio::spawn(async move {
-            // A connection's failure concerns its client alone.
-            let _ = timeout(WITHIN, converse(stream, &acceptor, &state)).await;
-            drop(permit);
-        });
-    }
-}
-
-async fn converse(stream: TcpStream, acceptor: &TlsAcceptor, state: &State) {
-    let Ok(stream) = acceptor.accept(stream).await else { return };
-    let service = service_fn(|request: Request<Incoming>| async { Ok::<_, Infallible>(state.answer(request).await) });
-    let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_BYTES).keep_alive(false);
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
 struct State {

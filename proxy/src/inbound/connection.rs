@@ -39,7 +39,7 @@ impl Downstream {
     pub(super) fn new(inbound: Rc<Inbound>, address: SocketAddr, peer: Option<Rc<Peer>>) -> io::Result<Self> {
         let address = HeaderValue::try_from(address.ip().to_canonical().to_string()).map_err(io::Error::other)?;
         let is_tls = !matches!(inbound.transport, Transport::Tcp);
-        let origin = Origin { peer: address, is_tls, forward_token: inbound.forward_token };
+        let origin = Origin { peer: address, is_tls };
         Ok(Self {
             inbound,
             origin,

@@ -6,7 +6,7 @@ use http::{HeaderMap, Request, Response, Version, header};
 use hyper::body::Incoming;
 use ringfence_policy::Deny;
 
-use super::{authorize::Authorized, connection::Downstream, exchange::Exchange, headers};
+use super::{Decided, connection::Downstream, exchange::Exchange, headers};
 use crate::hop::{
     body::{Content, RequestBody},
     send::{self, Answer, Failed, To},
@@ -15,11 +15,12 @@ use crate::hop::{
 /// `is_upgrade`: the guard found a complete WebSocket handshake in this request.
 pub(super) async fn forward(
     request: Request<Incoming>,
-    authorized: &Authorized,
+    decided: &Decided,
     is_upgrade: bool,
     downstream: &Downstream,
     exchange: &mut Exchange,
 ) -> Result<Response<Content>, Deny> {
+    let Decided { authorized, upstream, forward_token } = decided;
     let (mut parts, incoming) = request.into_parts();
     let is_http2 = parts.version == Version::HTTP_2;
     let is_grpc = is_http2 && is_grpc(&parts.headers);
@@ -27,14 +28,14 @@ pub(super) async fn forward(
     parts.extensions.clear();
     let contexts = &downstream.inbound.enforce.shared.contexts;
     let context = authorized.context_for().and_then(|tenant| contexts.mint(tenant, exchange.unix_seconds()));
-    headers::prepare_request(&mut parts.headers, is_http2, authorized.identity(context.as_ref()), &downstream.origin);
+    headers::prepare_request(&mut parts.headers, is_http2, authorized.identity(context.as_ref()), &downstream.origin, *forward_token);
     exchange.inject_trace(&mut parts.headers);
     let timeouts = &downstream.inbound.timeouts;
     let body = RequestBody::new(incoming, &downstream.activity, timeouts.stall);
     if let Some(octets) = body.progress().octets() {
         exchange.count_in(octets);
     }
-    let to = To { upstream: &downstream.inbound.upstream, tenant: authorized.tenant(), signals: &downstream.signals, timeouts, peer: None };
+    let to = To { upstream, tenant: authorized.tenant(), signals: &downstream.signals, timeouts, peer: None };
     if is_grpc {
         // Boxed, so that the ordinary request does not carry its state about.
         return timed(Box::pin(send::http2(parts, body, to)), exchange).await;

@@ -43,24 +43,29 @@ pub(super) struct Identity<'a> {
     pub(super) context: Option<&'a HeaderValue>,
 }
 
-/// What the listener and the connection add to every request.
+/// What the connection adds to every request.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     /// The peer's address.
     pub(super) peer: HeaderValue,
     pub(super) is_tls: bool,
-    pub(super) forward_token: bool,
 }
 
-/// Prepares a request's fields for the workload.
-pub(super) fn prepare_request(headers: &mut HeaderMap, is_http2: bool, identity: Option<Identity<'_>>, origin: &Origin) {
+/// Prepares a request's fields for the workload. `forward_token`: it sees the caller's `Authorization`.
+pub(super) fn prepare_request(
+    headers: &mut HeaderMap,
+    is_http2: bool,
+    identity: Option<Identity<'_>>,
+    origin: &Origin,
+    forward_token: bool,
+) {
     let wants_trailers = headers.get_all(header::TE).iter().any(|value| has_option(value, "trailers"));
     remove_hop_by_hop(headers);
     remove_all(headers, |name| {
         is_reserved(name)
             || is_disguised_framing(name)
             || matches!(*name, header::EXPECT | header::PROXY_AUTHORIZATION)
-            || (*name == header::AUTHORIZATION && !origin.forward_token)
+            || (*name == header::AUTHORIZATION && !forward_token)
             || name == "baggage"
             || name == "http2-settings"
     });

@@ -40,7 +40,7 @@ mod forward;
 mod mutual;
 mod upgrade;
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc};
 
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
@@ -59,11 +59,9 @@ use crate::{
 /// One inbound listener, as one thread has it.
 pub struct Inbound {
     key: ListenerKey,
-    upstream: Rc<Upstream>,
-    upstream_address: SocketAddr,
     transport: Transport,
-    /// Whether the workload sees the caller's `Authorization`.
-    forward_token: bool,
+    /// The workload where the last request found it, with this thread's connections to it.
+    workload: RefCell<Option<(SocketAddr, Rc<Upstream>)>>,
     timeouts: Timeouts,
     enforce: Rc<Enforce>,
 }
@@ -103,14 +101,19 @@ impl Enforce {
 
 impl Inbound {
     pub fn new(key: ListenerKey, route: &InboundRoute, timeouts: Timeouts, enforce: Rc<Enforce>) -> Self {
-        Self {
-            key,
-            upstream: Rc::new(Upstream::new(route.upstream, timeouts.connect)),
-            upstream_address: route.upstream,
-            transport: Transport::of(route),
-            forward_token: route.forward_token,
-            timeouts,
-            enforce,
+        Self { key, transport: Transport::of(route), workload: RefCell::default(), timeouts, enforce }
+    }
+
+    /// The workload at `address`. What is under way to where it was before goes on there.
+    fn upstream(&self, address: SocketAddr) -> Rc<Upstream> {
+        let mut workload = self.workload.borrow_mut();
+        match &*workload {
+            Some((known, upstream)) if *known == address => upstream.clone(),
+            _ => {
+                let upstream = Rc::new(Upstream::new(address, self.timeouts.connect));
+                *workload = Some((address, upstream.clone()));
+                upstream
+            }
         }
     }
 }
@@ -182,12 +185,20 @@ async fn route(
     if request.version() == Version::HTTP_2 {
         check::check_http2(&request)?;
     }
-    let authorized = decide(&request, downstream, exchange).await?;
-    Ok(forward::forward(request, &authorized, is_upgrade, downstream, exchange).await?)
+    let decided = decide(&request, downstream, exchange).await?;
+    Ok(forward::forward(request, &decided, is_upgrade, downstream, exchange).await?)
+}
+
+/// What policy says of a request that may reach the workload.
+struct Decided {
+    authorized: Authorized,
+    upstream: Rc<Upstream>,
+    /// Whether the workload sees the caller's `Authorization`.
+    forward_token: bool,
 }
 
 /// Whether the request may reach the workload, under one policy from beginning to end.
-async fn decide(request: &Request<Incoming>, downstream: &Downstream, exchange: &mut Exchange) -> Result<Authorized, Refusal> {
+async fn decide(request: &Request<Incoming>, downstream: &Downstream, exchange: &mut Exchange) -> Result<Decided, Refusal> {
     let absent = |detail| Deny::new(Reason::ConfigAbsent, detail);
     let Downstream { inbound, peer, .. } = downstream;
     let Enforce { shared, identify, .. } = &*inbound.enforce;
@@ -200,11 +211,9 @@ async fn decide(request: &Request<Incoming>, downstream: &Downstream, exchange: 
     }
     let path = NormalPath::new(request.uri().path()).map_err(|why| Deny::new(Reason::RequestMalformed, why))?;
     let method = request.method().as_str();
-    // On a connection from before an edit the workload may be another than the one that these patterns were written for.
-    if inbound.upstream_address == listener.upstream
-        && let Some(authorized) = authorize::public(&path, listener)
-    {
-        return Ok(authorized);
+    let decided = |authorized| Decided { authorized, upstream: inbound.upstream(listener.upstream), forward_token: listener.forward_token };
+    if let Some(authorized) = authorize::public(&path, listener) {
+        return Ok(decided(authorized));
     }
     let identified = identify.identify(request.headers(), &snapshot, exchange.unix_seconds()).await?;
     exchange.identified(&identified);
@@ -213,7 +222,7 @@ async fn decide(request: &Request<Incoming>, downstream: &Downstream, exchange: 
     }
     let admitted = limit::limit(&identified, method, &path, &shared.limiter, exchange.started())?;
     exchange.admitted(admitted.guard, admitted.shadow);
-    Ok(authorize::authorize(identified, method, &path)?)
+    Ok(decided(authorize::authorize(identified, method, &path)?))
 }
 
 #[cfg(test)]

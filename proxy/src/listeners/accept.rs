@@ -46,8 +46,8 @@ impl Stop {
         Self { cut, has_successor: false }
     }
 
-    /// Another process accepts in our place, so that nobody has to be turned away: who holds a connection may ask once more, and is told
-    /// then to come on another.
+    /// Another process, or another route of the same listener, accepts in our place, so that nobody has to be turned away: who holds a
+    /// connection may ask once more, and is told then to come on another.
     pub fn succeeded(cut: Instant) -> Self {
         Self { cut, has_successor: true }
     }

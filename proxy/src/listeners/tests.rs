@@ -27,9 +27,9 @@ fn with(inbound: Vec<InboundPolicy>) -> WorkloadPolicy {
     }
 }
 
-/// Listeners by address, and whether each forwards tokens.
+/// Listeners by address, and whether each takes peers alone.
 fn workload(listeners: &[(SocketAddr, bool)]) -> WorkloadPolicy {
-    with(listeners.iter().map(|(listen, forward_token)| InboundPolicy { forward_token: *forward_token, ..plain(*listen) }).collect())
+    with(listeners.iter().map(|(listen, mtls)| InboundPolicy { mtls: *mtls, ..plain(*listen) }).collect())
 }
 
 fn any_port() -> SocketAddr {
@@ -91,6 +91,34 @@ fn each_thread_gets_a_socket_of_the_same_address_and_a_change_keeps_it() {
 
     listeners.commit(&workload(&[]));
     assert!(listeners.bound.is_empty() && listeners.bound().lock().is_empty());
+}
+
+#[test]
+fn only_what_connections_hold_replaces_a_listener_and_that_turns_nobody_away() {
+    let (mut listeners, mut threads) = listeners(1);
+    let mut commit = |inbound: Vec<InboundPolicy>| -> Vec<Drain> {
+        let policy = with(inbound);
+        assert_eq!(listeners.prepare(&policy), []);
+        listeners.commit(&policy);
+        std::iter::from_fn(|| threads[0].try_recv().ok()).map(|serve| serve.drain).collect()
+    };
+    let before = plain(any_port());
+    let [mut first] = commit(vec![before.clone()]).try_into().unwrap();
+    let read_at_each_request = InboundPolicy {
+        upstream: "127.0.0.1:10".parse().unwrap(),
+        public: vec!["/**".parse().unwrap()],
+        forward_token: true,
+        ..before.clone()
+    };
+    assert!(commit(vec![read_at_each_request]).is_empty() && first.begun().now_or_never().is_none());
+
+    let [mut second] = commit(vec![tls(any_port())]).try_into().unwrap();
+    assert!(first.begun().now_or_never().is_some() && first.turns_away().now_or_never().is_none());
+    let [mut third] = commit(vec![InboundPolicy { mtls: true, ..before }]).try_into().unwrap();
+    assert!(second.begun().now_or_never().is_some() && second.turns_away().now_or_never().is_none());
+
+    commit(vec![]);
+    assert!(third.turns_away().now_or_never().is_some(), "nobody listens there any more");
 }
 
 fn outbound(listen: SocketAddr, capture: Capture) -> WorkloadPolicy {

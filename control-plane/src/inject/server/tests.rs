@@ -1,6 +1,9 @@
+use std::{convert::Infallible, time::Duration};
+
 use futures_util::FutureExt;
 use kube::client::Body as ApiBody;
 use serde_json::json;
+use tokio::time::timeout;
 use tower::service_fn;
 
 use super::*;

@@ -29,12 +29,9 @@ use tokio::{
 };
 
 use crate::{
-    config::{Current, learn::Learner},
-    context::Contexts,
+    config::Current,
     data::Shared,
     dns::{Dns, Step, answer::Transport, exchange::Exchange, listener},
-    limiter::{Bounds, Limiter},
-    telemetry::trace::Tracing,
 };
 
 /// A test that takes longer hangs.
@@ -185,21 +182,7 @@ struct Pushed {
 
 impl Rig {
     pub(super) fn new(upstreams: Vec<DnsUpstream>) -> Self {
-        let shared = Shared {
-            current: Default::default(),
-            used: Default::default(),
-            limiter: Arc::new(Limiter::new(Instant::now(), Bounds::default())),
-            learner: Learner::new().0,
-            access_log: None,
-            metrics: Default::default(),
-            tracing: Tracing::off(),
-            svid: tokio::sync::watch::channel(None).1,
-            resolvers: Arc::default(),
-            own: Default::default(),
-            ids: Default::default(),
-            bindings: Default::default(),
-            contexts: Contexts::new().unwrap().into(),
-        };
+        let shared = Shared::untold();
         let rig = Self {
             dns: Rc::new(Dns::new(shared.clone())),
             shared,

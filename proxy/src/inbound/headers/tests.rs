@@ -1,7 +1,7 @@
 use super::*;
 use crate::hop::headers::{prepare_response, prepare_trailers};
 
-const ORIGIN: Origin = Origin { peer: HeaderValue::from_static("192.0.2.7"), is_tls: false, forward_token: false };
+const ORIGIN: Origin = Origin { peer: HeaderValue::from_static("192.0.2.7"), is_tls: false };
 const ACME: Identity<'static> = Identity { tenant: "acme", subject: Some("user-1"), context: None };
 
 fn map(fields: &[(&str, &str)]) -> HeaderMap {
@@ -11,7 +11,7 @@ fn map(fields: &[(&str, &str)]) -> HeaderMap {
 
 fn prepared(fields: &[(&str, &str)]) -> HeaderMap {
     let mut headers = map(fields);
-    prepare_request(&mut headers, false, Some(ACME), &ORIGIN);
+    prepare_request(&mut headers, false, Some(ACME), &ORIGIN, false);
     headers
 }
 
@@ -64,7 +64,7 @@ fn cookies_of_http2_are_one_field() {
         (false, &["a=1", "b=2"], &["a=1", "b=2"]),
     ] {
         let mut headers: HeaderMap = cookies.iter().map(|cookie| (header::COOKIE, cookie.parse().unwrap())).collect();
-        prepare_request(&mut headers, is_http2, None, &ORIGIN);
+        prepare_request(&mut headers, is_http2, None, &ORIGIN, false);
         assert_eq!(all(&headers, "cookie"), expected);
     }
 }
@@ -74,7 +74,7 @@ fn a_context_is_ours_alone() {
     let context = HeaderValue::from_static("minted");
     for (minted, expected) in [(Some(&context), &["minted"][..]), (None, &[])] {
         let mut headers = map(&[("x-ringfence-context", "forged"), ("x_ringfence_context", "forged")]);
-        prepare_request(&mut headers, false, Some(Identity { context: minted, ..ACME }), &ORIGIN);
+        prepare_request(&mut headers, false, Some(Identity { context: minted, ..ACME }), &ORIGIN, false);
         assert_eq!(all(&headers, "x-ringfence-context"), expected);
         assert!(headers.values().all(|value| value != "forged"));
     }
@@ -83,7 +83,7 @@ fn a_context_is_ours_alone() {
 #[test]
 fn without_an_identity_none_is_announced() {
     let mut headers = map(&[("x-ringfence-tenant", "globex")]);
-    prepare_request(&mut headers, false, None, &ORIGIN);
+    prepare_request(&mut headers, false, None, &ORIGIN, false);
     assert!(!headers.contains_key("x-ringfence-tenant") && !headers.contains_key("x-ringfence-subject"));
 }
 
@@ -92,7 +92,7 @@ fn subjects_are_made_safe() {
     for (subject, expected) in [("user-1", "user-1"), ("a b%c", "a%20b%25c"), ("zoë", "zo%C3%AB"), ("a\r\nx: y", "a%0D%0Ax:%20y"), ("", "")]
     {
         let mut headers = HeaderMap::new();
-        prepare_request(&mut headers, false, Some(Identity { tenant: "acme", subject: Some(subject), context: None }), &ORIGIN);
+        prepare_request(&mut headers, false, Some(Identity { tenant: "acme", subject: Some(subject), context: None }), &ORIGIN, false);
         assert_eq!(all(&headers, "x-ringfence-subject"), [expected]);
     }
 }
@@ -136,9 +136,8 @@ fn connection_cannot_take_away_what_matters() {
 
 #[test]
 fn the_token_is_forwarded_only_where_the_listener_says_so() {
-    let origin = Origin { forward_token: true, ..ORIGIN };
     let mut headers = map(&[("authorization", "Bearer x"), ("connection", "authorization")]);
-    prepare_request(&mut headers, false, Some(ACME), &origin);
+    prepare_request(&mut headers, false, Some(ACME), &ORIGIN, true);
     assert_eq!(all(&headers, "authorization"), ["Bearer x"]);
 }
 

@@ -1,9 +1,11 @@
 //! What happens when one side is late, gone, or asked to stop.
 
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
-use super::peers::{Origin, Sidecar, run};
-use crate::{hop::Upstream, inbound::Inbound};
+use tokio::time::Instant;
+
+use super::peers::{Origin, Sidecar, public, run};
+use crate::listeners::Stop;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -27,17 +29,29 @@ fn an_upstream_that_is_down_is_told() {
 }
 
 #[test]
-fn what_is_public_at_one_workload_is_not_at_another() {
+fn an_open_connection_follows_its_workload() {
     run(async {
-        let (_origin, address) = Origin::bind().await;
-        let before = "127.0.0.1:1".parse().unwrap();
-        let change = |inbound: &mut Inbound| {
-            inbound.upstream = Rc::new(Upstream::new(before, LATE));
-            inbound.upstream_address = before;
-        };
-        let mut client = Sidecar::with(address, change).client().await;
+        let ((origin, address), (moved, moved_to)) = (Origin::bind().await, Origin::bind().await);
+        let mut listener = None;
+        let sidecar = Sidecar::with(address, |inbound| listener = Some((inbound.key, inbound.enforce.shared.current.clone())));
+        let (key, current) = listener.unwrap();
+        let (mut client, mut busy) = (sidecar.client().await, sidecar.client().await);
         client.send(GET).await;
-        assert!(client.head().await.starts_with("http/1.1 401 "));
+        let mut workload = origin.accept().await;
+        workload.head().await;
+        workload.send(OK).await;
+        client.until("\r\n\r\nok").await;
+        busy.send(GET).await;
+        workload.head().await;
+
+        current.swap(public(key, moved_to).current.pin().unwrap());
+        client.send(GET).await;
+        let mut successor = moved.accept().await;
+        successor.head().await;
+        successor.send(OK).await;
+        assert!(client.until("\r\n\r\nok").await.starts_with("HTTP/1.1 200 "));
+        workload.send(OK).await;
+        assert!(busy.until("\r\n\r\nok").await.starts_with("HTTP/1.1 200 "), "what was under way ends where it was");
     });
 }
 
@@ -192,6 +206,31 @@ fn draining_lets_requests_end_and_idle_connections_go() {
         let answer = busy.rest().await.to_lowercase();
         assert!(answer.starts_with("http/1.1 200 ") && answer.contains("connection: close") && answer.ends_with("ok"), "{answer}");
         drop((busy, idle));
+        sidecar.served.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn who_holds_a_connection_may_ask_once_more_where_another_listens_by_now() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let sidecar = Sidecar::start(address);
+        // Accepted in this order: once the second is served, the first is accepted too.
+        let (mut unused, mut used) = (sidecar.client().await, sidecar.client().await);
+        used.send(GET).await;
+        let mut workload = origin.accept().await;
+        workload.head().await;
+        workload.send(OK).await;
+        used.until("\r\n\r\nok").await;
+        sidecar.drain.send(Some(Stop::succeeded(Instant::now() + LATE))).unwrap();
+        for client in [&mut unused, &mut used] {
+            client.send(GET).await;
+            workload.head().await;
+            workload.send(OK).await;
+            let answer = client.rest().await.to_lowercase();
+            assert!(answer.starts_with("http/1.1 200 ") && answer.contains("connection: close") && answer.ends_with("ok"), "{answer}");
+        }
+        drop((unused, used));
         sidecar.served.await.unwrap().unwrap();
     });
 }

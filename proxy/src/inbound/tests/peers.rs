@@ -1,6 +1,6 @@
 //! Both ends of the route for tests: a sidecar without policy, and raw peers.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use ringfence_policy::{
     Snapshot,
@@ -17,14 +17,11 @@ use tokio::{
 pub(super) use crate::hop::peers::{Origin, Peer, run};
 
 use crate::{
-    config::{Current, learn::Learner},
-    context::Contexts,
+    config::Current,
     data::Shared,
-    hop::{Timeouts, Upstream},
+    hop::Timeouts,
     inbound::{Enforce, Inbound, Transport, listener},
-    limiter::{Bounds, Limiter},
     listeners::{Drain, ListenerKey, Role, Stop, accept},
-    telemetry::trace::Tracing,
 };
 
 pub(super) struct Sidecar {
@@ -42,9 +39,7 @@ impl Sidecar {
         let timeouts = Timeouts::default();
         let key = ListenerKey { listen: "127.0.0.1:0".parse().unwrap(), role: Role::Inbound, nth: 0 };
         let enforce = Rc::new(Enforce::new(public(key, upstream)));
-        let upstream_address = upstream;
-        let upstream = Rc::new(Upstream::new(upstream, timeouts.connect));
-        let mut inbound = Inbound { key, upstream, upstream_address, transport: Transport::Tcp, forward_token: false, timeouts, enforce };
+        let mut inbound = Inbound { key, transport: Transport::Tcp, workload: RefCell::default(), timeouts, enforce };
         change(&mut inbound);
         let listener = accept::bind(key.listen, false).unwrap();
         let address = listener.local_addr().unwrap();
@@ -94,19 +89,5 @@ pub(super) fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
     };
     let current = Arc::new(Current::default());
     current.swap(snapshot.into());
-    Shared {
-        current,
-        used: Default::default(),
-        limiter: Arc::new(Limiter::new(std::time::Instant::now(), Bounds::default())),
-        learner: Learner::new().0,
-        access_log: None,
-        metrics: Default::default(),
-        tracing: Tracing::off(),
-        svid: watch::channel(None).1,
-        resolvers: Arc::default(),
-        own: Default::default(),
-        ids: Default::default(),
-        contexts: Contexts::new().unwrap().into(),
-        bindings: Default::default(),
-    }
+    Shared { current, ..Shared::untold() }
 }

@@ -30,15 +30,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::super::{Outbound, connection, own::Own};
+use super::super::{Outbound, connection};
 use crate::{
-    config::{Current, learn::Learner},
-    context::Contexts,
     data::Shared,
     dns::Dns,
-    limiter::{Bounds, Limiter},
     listeners::{Drain, ListenerKey, Role},
-    telemetry::{access_log::AccessLog, access_log::AccessLogWriter, metrics::Metrics, trace::Tracing},
+    telemetry::{access_log::AccessLog, access_log::AccessLogWriter, metrics::Metrics},
 };
 
 /// A test that takes longer hangs.
@@ -97,21 +94,7 @@ impl Sidecar {
         let lines = Lines::default();
         let metrics = Arc::new(Metrics::new());
         let (log, writer) = AccessLog::start(lines.clone(), "test".parse().unwrap(), &metrics).unwrap();
-        let shared = Shared {
-            current: Arc::new(Current::default()),
-            used: Default::default(),
-            limiter: Arc::new(Limiter::new(std::time::Instant::now(), Bounds::default())),
-            learner: Learner::new().0,
-            access_log: Some(log),
-            metrics,
-            tracing: Tracing::off(),
-            ids: Default::default(),
-            svid: watch::channel(None).1,
-            resolvers: Arc::default(),
-            own: Arc::new(Own::default()),
-            contexts: Contexts::new().unwrap().into(),
-            bindings: Default::default(),
-        };
+        let shared = Shared { access_log: Some(log), metrics, ..Shared::untold() };
         let key = ListenerKey { role: Role::Outbound, listen: "127.0.0.1:0".parse().unwrap(), nth: 0 };
         let (_drain, draining) = watch::channel(None);
         let sidecar = Self {

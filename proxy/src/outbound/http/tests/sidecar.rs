@@ -27,15 +27,14 @@ use tokio::{
 };
 
 use crate::{
-    config::{Current, learn::Learner},
+    config::Current,
     context::Contexts,
     data::Shared,
     dns::Dns,
     hop::peers::Peer,
-    limiter::{Bounds, Limiter},
     listeners::{Drain, ListenerKey, Role, Stop},
     outbound::{Origin, Outbound},
-    telemetry::{access_log::AccessLog, trace::Tracing},
+    telemetry::access_log::AccessLog,
 };
 
 /// Answers `NAME.test` with 127.0.0.1, `metadata.test` with 169.254.169.254 and anything else with NXDOMAIN.
@@ -116,21 +115,7 @@ impl Sidecar {
         let current = Arc::new(Current::default());
         let contexts = Arc::new(Contexts::new().unwrap());
         let (svid, current_svid) = watch::channel(None);
-        let shared = Shared {
-            current: current.clone(),
-            used: Default::default(),
-            limiter: Arc::new(Limiter::new(std::time::Instant::now(), Bounds::default())),
-            learner: Learner::new().0,
-            access_log,
-            metrics: Default::default(),
-            tracing: Tracing::off(),
-            ids: Default::default(),
-            contexts: contexts.clone(),
-            resolvers: Arc::default(),
-            bindings: Default::default(),
-            svid: current_svid,
-            own: Default::default(),
-        };
+        let shared = Shared { current: current.clone(), access_log, contexts: contexts.clone(), svid: current_svid, ..Shared::untold() };
         let key = ListenerKey { listen: "127.0.0.1:0".parse().unwrap(), nth: 0, role: Role::Outbound };
         let (stop, stopping) = watch::channel(None);
         let mut sidecar = Self {
