@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -47,19 +50,39 @@ const KEYS_EVERY: Duration = Duration::from_secs(10);
 /// first to the last of these.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(60);
+/// What configuration took for a while goes back to the system once none has come for so long.
+const TRIM_AFTER: Duration = Duration::from_secs(1);
 /// A last known good that could not be stored is stored after this long, if it can be then: a disk may be full for a while.
 const STORE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Tenants that had a request since the last sweep; marked by the data threads of a workload that serves any tenant.
 #[derive(Debug, Default)]
-pub struct Used(Mutex<HashSet<TenantId>>);
+pub struct Used {
+    tenants: Mutex<HashSet<TenantId>>,
+    /// Counted, so that who has marked a tenant need not do so again before the next one.
+    sweeps: AtomicU64,
+}
 
 impl Used {
-    pub fn mark(&self, tenant: &TenantId) {
-        let mut used = self.0.lock();
-        if !used.contains(tenant) {
-            used.insert(tenant.clone());
+    /// The sweep before which the marks of now count.
+    pub fn sweep(&self) -> u64 {
+        self.sweeps.load(Ordering::Relaxed)
+    }
+
+    /// Yields that sweep.
+    pub fn mark(&self, tenant: &TenantId) -> u64 {
+        let mut tenants = self.tenants.lock();
+        if !tenants.contains(tenant) {
+            tenants.insert(tenant.clone());
         }
+        self.sweep()
+    }
+
+    /// Begins anew.
+    pub(crate) fn take(&self) -> HashSet<TenantId> {
+        let mut tenants = self.tenants.lock();
+        self.sweeps.fetch_add(1, Ordering::Relaxed);
+        std::mem::take(&mut *tenants)
     }
 }
 
@@ -405,7 +428,7 @@ impl Apply {
     }
 
     fn forget_idle(&mut self) {
-        let used = std::mem::take(&mut *self.used.0.lock());
+        let used = self.used.take();
         let client = &self.client;
         self.learning.learnt.retain(|name, fresh| {
             let in_use = match client.known(Kind::Binding, name) {
