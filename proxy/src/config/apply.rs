@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    Current,
+    Current, heap,
     last_good::{LastGood, Stored},
     learn::{Learnt, Question},
     stream::StreamEvent,
@@ -123,6 +123,8 @@ pub struct Learning {
     complete: bool,
     /// When to store again what could not be.
     unstored: Option<tokio::time::Instant>,
+    /// When to give memory back.
+    trim: Option<tokio::time::Instant>,
 }
 
 /// When to ask again for a workload that could not be put in force.
@@ -189,6 +191,10 @@ impl Apply {
                 () = due(self.learning.unstored) => {
                     self.learning.unstored = Some(store_again());
                     is_good = self.learning.complete;
+                }
+                () = due(self.learning.trim) => {
+                    self.learning.trim = None;
+                    heap::trim();
                 }
                 checked = self.zones.checked() => is_good = self.on_checked(checked),
                 () = changed(&mut self.believed) => drop(self.swap()),
@@ -349,6 +355,7 @@ impl Apply {
             snapshot.trust = believed.borrow_and_update().clone();
         }
         self.learning.generation = generation;
+        self.learning.trim = Some(tokio::time::Instant::now() + TRIM_AFTER);
         // First the policy, then the doors that it is for.
         let snapshot = Arc::new(snapshot);
         self.current.swap(snapshot.clone());
