@@ -80,7 +80,7 @@ fn workload_of<'a>(name: &str, known: &'a impl Lookup) -> Option<&'a Arc<Workloa
 /// `None`: it has not arrived. `Some(None)`: nobody knows what was meant to hold for all.
 fn platform_of(known: &impl Lookup) -> Option<Option<PlatformPolicy>> {
     Some(match known.known(Kind::Platform, PLATFORM)? {
-        Known::Held(Decoded::Platform(platform)) => Some(platform.clone()),
+        Known::Held(Decoded::Platform(platform)) => Some((**platform).clone()),
         Known::Absent => Some(PlatformPolicy::default()),
         _ => None,
     })

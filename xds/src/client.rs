@@ -42,11 +42,11 @@ pub struct Client {
 
 #[derive(Debug, Default)]
 struct Subscription {
-    wanted: BTreeSet<String>,
+    wanted: Arc<BTreeSet<String>>,
     /// Held with its version, or told absent.
     known: HashMap<String, Entry>,
     /// Names subscribed to on this stream.
-    subscribed: BTreeSet<String>,
+    subscribed: Arc<BTreeSet<String>>,
     /// Whether this stream has carried a request of this kind: only the first may tell initial versions.
     started: bool,
     floors: Floors,
@@ -197,7 +197,7 @@ impl Client {
         self.stream += 1;
         self.introduce = true;
         for subscription in self.kinds.values_mut() {
-            subscription.subscribed.clear();
+            subscription.subscribed = Arc::default();
             subscription.started = false;
         }
         // The workload first: a control plane that has lost everything says so there, and what it says of the rest then touches nothing.
@@ -208,7 +208,7 @@ impl Client {
     /// `connected` says it all again.
     pub fn want(&mut self, kind: Kind, names: BTreeSet<String>) -> Option<DeltaDiscoveryRequest> {
         let subscription = self.subscription(kind);
-        subscription.wanted = names;
+        subscription.wanted = names.into();
         let wanted = &subscription.wanted;
         subscription.known.retain(|name, _| wanted.contains(name));
         subscription.floors.forget_oldest(wanted);
@@ -239,7 +239,7 @@ impl Client {
             Some((name.clone(), resource.version.to_string()))
         };
         let versions = if first { subscribe.iter().filter_map(held).collect() } else { HashMap::new() };
-        subscription.subscribed.clone_from(&subscription.wanted);
+        subscription.subscribed = subscription.wanted.clone();
         Some(DeltaDiscoveryRequest { initial_resource_versions: versions, ..self.request(kind, subscribe, unsubscribe) })
     }
 

@@ -85,7 +85,8 @@ pub enum Decoded {
     /// The chunk's data.
     ZoneChunk(Bytes),
     PolicyZone(Box<HeldZone>),
-    Platform(PlatformPolicy),
+    /// In a box, as the rare large one among thousands of small ones.
+    Platform(Box<PlatformPolicy>),
     Issuer(Arc<IssuerPolicy>),
     Tenant(Arc<TenantPolicy>),
     Binding(TenantId),
@@ -105,7 +106,7 @@ pub fn decode(kind: Kind, name: &str, bytes: &[u8]) -> Result<Decoded, Rejection
         Kind::TrustBundle => read(bytes).and_then(|body| trust_bundle(name, &body)).map(|bundle| Decoded::TrustBundle(bundle.into())),
         Kind::ZoneChunk => read(bytes).and_then(|body| zone_chunk(name, body)).map(Decoded::ZoneChunk),
         Kind::PolicyZone => read(bytes).and_then(|body| policy_zone(name, &body)).map(Decoded::from),
-        Kind::Platform => read(bytes).and_then(|body| platform(name, &body)).map(Decoded::Platform),
+        Kind::Platform => read(bytes).and_then(|body| platform(name, &body)).map(|platform| Decoded::Platform(platform.into())),
         Kind::Issuer => read(bytes).and_then(|body| issuer(name, &body)).map(|policy| Decoded::Issuer(policy.into())),
         Kind::Tenant => read(bytes).and_then(|body| tenant(name, &body)).map(|policy| Decoded::Tenant(policy.into())),
         Kind::Binding => read(bytes).and_then(|body| binding(name, &body)).map(Decoded::Binding),

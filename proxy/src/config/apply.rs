@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -22,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    Current,
+    Current, heap,
     keys::KeyFile,
     last_good::{LastGood, Stored},
     learn::{Learnt, Question},
@@ -48,19 +51,39 @@ const KEYS_EVERY: Duration = Duration::from_secs(10);
 /// first to the last of these.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(60);
+/// What configuration took for a while goes back to the system once none has come for so long.
+const TRIM_AFTER: Duration = Duration::from_secs(1);
 /// A last known good that could not be stored is stored after this long, if it can be then: a disk may be full for a while.
 const STORE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Tenants that had a request since the last sweep; marked by the data threads of a workload that serves any tenant.
 #[derive(Debug, Default)]
-pub struct Used(Mutex<HashSet<TenantId>>);
+pub struct Used {
+    tenants: Mutex<HashSet<TenantId>>,
+    /// Counted, so that who has marked a tenant need not do so again before the next one.
+    sweeps: AtomicU64,
+}
 
 impl Used {
-    pub fn mark(&self, tenant: &TenantId) {
-        let mut used = self.0.lock();
-        if !used.contains(tenant) {
-            used.insert(tenant.clone());
+    /// The sweep before which the marks of now count.
+    pub fn sweep(&self) -> u64 {
+        self.sweeps.load(Ordering::Relaxed)
+    }
+
+    /// Yields that sweep.
+    pub fn mark(&self, tenant: &TenantId) -> u64 {
+        let mut tenants = self.tenants.lock();
+        if !tenants.contains(tenant) {
+            tenants.insert(tenant.clone());
         }
+        self.sweep()
+    }
+
+    /// Begins anew.
+    pub(crate) fn take(&self) -> HashSet<TenantId> {
+        let mut tenants = self.tenants.lock();
+        self.sweeps.fetch_add(1, Ordering::Relaxed);
+        std::mem::take(&mut *tenants)
     }
 }
 
@@ -106,6 +129,8 @@ pub struct Learning {
     complete: bool,
     /// When to store again what could not be.
     unstored: Option<tokio::time::Instant>,
+    /// When to give memory back.
+    trim: Option<tokio::time::Instant>,
 }
 
 /// When to ask again for a workload that could not be put in force.
@@ -173,6 +198,10 @@ impl Apply {
                 () = due(self.learning.unstored) => {
                     self.learning.unstored = Some(store_again());
                     is_good = self.learning.complete;
+                }
+                () = due(self.learning.trim) => {
+                    self.learning.trim = None;
+                    heap::trim();
                 }
                 checked = self.zones.checked() => is_good = self.on_checked(checked),
                 () = changed(&mut self.believed) => drop(self.swap()),
@@ -335,6 +364,7 @@ impl Apply {
             snapshot.trust = believed.borrow_and_update().clone();
         }
         self.learning.generation = generation;
+        self.learning.trim = Some(tokio::time::Instant::now() + TRIM_AFTER);
         // First the policy, then the doors that it is for.
         let snapshot = Arc::new(snapshot);
         self.current.swap(snapshot.clone());
@@ -445,7 +475,7 @@ impl Apply {
     }
 
     fn forget_idle(&mut self) {
-        let used = std::mem::take(&mut *self.used.0.lock());
+        let used = self.used.take();
         let client = &self.client;
         self.learning.learnt.retain(|name, fresh| {
             let in_use = match client.known(Kind::Binding, name) {

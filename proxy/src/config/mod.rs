@@ -9,6 +9,7 @@ pub mod apply;
 pub mod current;
 pub mod dial;
 pub mod dump;
+mod heap;
 pub mod keys;
 pub mod last_good;
 pub mod learn;

@@ -12,11 +12,12 @@ mod idle;
 use std::{
     cell::RefCell,
     collections::HashMap,
+    future::poll_fn,
     io,
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -74,17 +75,21 @@ impl Http1 {
     /// `stream`: nothing was asked on it, or all that was is answered.
     async fn begin(stream: Connected, tenant: Option<TenantId>, may_upgrade: bool) -> hyper::Result<Self> {
         let peer = stream.peer();
-        let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
+        let (sender, mut connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
         if may_upgrade {
             let task = tokio::task::spawn_local(async { drop(connection.with_upgrades().await) });
             return Ok(Self { tenant, peer, sender, task: Some(task), socket: None });
         }
         let (let_go, socket) = oneshot::channel();
-        let task = tokio::task::spawn_local(async {
-            let parts = connection.without_shutdown().await;
-            if let Some(parts) = parts.ok().filter(|parts| parts.read_buf.is_empty()) {
+        // Polled where it is: `without_shutdown` would move it once more, and the task have room for both.
+        let task = tokio::task::spawn_local(async move {
+            let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+            let parts = connection.into_parts();
+            if ended.is_ok() && parts.read_buf.is_empty() {
+                let stream = parts.io.into_inner();
+                stream.forget_reader();
                 // Nobody wants it: it is closed.
-                let _ = let_go.send(parts.io.into_inner());
+                let _ = let_go.send(stream);
             }
         });
         Ok(Self { tenant, peer, sender, task: Some(task), socket: Some(socket) })
@@ -119,6 +124,14 @@ impl Connected {
 
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// tokio holds the waker of the task that last found nothing to read, and with it all of that task's memory, for as long as the
+    /// connection rests.
+    fn forget_reader(&self) {
+        if let Socket::Tcp(stream) = &self.stream {
+            let _ = stream.poll_read_ready(&mut Context::from_waker(Waker::noop()));
+        }
     }
 
     pub(crate) fn into_parts(self) -> (Socket, Option<InFlightGuard>) {

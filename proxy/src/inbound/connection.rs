@@ -57,11 +57,14 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, inbound: Rc<Inbou
     let downstream = || Downstream::new(inbound.clone(), peer, None).map(Rc::new);
     match &inbound.transport {
         Transport::Tcp => sniff(stream, downstream()?, drain).await,
+        // Boxed, here and below: plain HTTP/1 need not carry their state about.
         Transport::Tls(acceptor) => {
-            let stream = timeout(inbound.timeouts.handshake, acceptor.accept(stream)).await??;
-            secured(stream, downstream()?, drain).await
+            let serve = async {
+                let stream = timeout(inbound.timeouts.handshake, acceptor.accept(stream)).await??;
+                secured(stream, downstream()?, drain).await
+            };
+            Box::pin(serve).await
         }
-        // Boxed: the rest need not carry its state about.
         Transport::Mutual => Box::pin(mutual::serve(stream, peer, inbound.clone(), drain)).await,
     }
 }
@@ -78,7 +81,7 @@ pub(super) async fn secured(stream: TlsStream<TcpStream>, downstream: Rc<Downstr
 async fn sniff<S: AsyncRead + AsyncWrite + Unpin + 'static>(mut stream: S, downstream: Rc<Downstream>, mut drain: Drain) -> io::Result<()> {
     let mut initial = Vec::with_capacity(4 * 1024);
     match hop::is_http2(&mut stream, &mut initial, downstream.inbound.timeouts.head, &mut drain).await? {
-        Some(true) => http2(stream, initial, downstream, drain).await,
+        Some(true) => Box::pin(http2(stream, initial, downstream, drain)).await,
         Some(false) => http1(stream, initial, downstream, drain).await,
         None => Ok(()),
     }
@@ -97,7 +100,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     match downstream.tunnel.take() {
         Some(upstream) => {
             let _exchange = downstream.exchange.take();
-            upgrade::splice(ended.stream, &ended.rest, upstream).await
+            Box::pin(upgrade::splice(ended.stream, &ended.rest, upstream)).await
         }
         None => hop::linger(&mut ended.stream, timeouts.linger).await.and(ended.outcome),
     }

@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -54,8 +54,20 @@ pub struct Token {
     pub subject_hash: Option<[u8; 16]>,
     /// The identity generation of the snapshot that it was verified under; under another it is verified anew.
     generation: u64,
+    /// Whose it is, found once and not at each request.
+    settled: RefCell<Option<Settled>>,
     /// The generation and the second in which nobody knew its tenant: in the same it is not asked for again.
     unknown: Cell<Option<(u64, u64)>>,
+}
+
+/// Whose a token is under one policy.
+#[derive(Debug)]
+struct Settled {
+    generation: u64,
+    /// It does not keep what is out of force: the token may never come again.
+    tenant: Weak<TenantPolicy>,
+    /// The sweep before which its tenant was marked as used.
+    marked: u64,
 }
 
 /// What the stage needs beside the request. One per data thread.
@@ -91,21 +103,32 @@ impl Identify {
     pub async fn identify(&self, headers: &HeaderMap, snapshot: &Arc<Snapshot>, now: u64) -> Result<Identified, Deny> {
         let text = identify::bearer(headers.get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()))?;
         let token = self.verify(text, snapshot, now)?;
-        let tenant = match snapshot.tenant_of(&token.claims)? {
-            TenantAnswer::Known(tenant) => tenant.clone(),
-            TenantAnswer::Unlearnt { .. } if token.unknown.get() == Some((snapshot.generation, now)) => return Err(unknown()),
+        if let Some(settled) = token.settled.borrow().as_ref()
+            && settled.generation == snapshot.generation
+            && settled.marked == self.used.sweep()
+            && let Some(tenant) = settled.tenant.upgrade()
+        {
+            return Ok(Identified { tenant, token: token.clone(), snapshot: snapshot.clone() });
+        }
+        match snapshot.tenant_of(&token.claims)? {
+            TenantAnswer::Known(tenant) => Ok(self.settle(token.clone(), tenant.clone(), snapshot.clone())),
+            TenantAnswer::Unlearnt { .. } if token.unknown.get() == Some((snapshot.generation, now)) => Err(unknown()),
             TenantAnswer::Unlearnt { .. } => {
                 let learnt = self.learn(text, &token, now).await;
                 if learnt.as_ref().is_err_and(|deny| deny.reason == Reason::TenantUnknown) {
                     token.unknown.set(Some((snapshot.generation, now)));
                 }
-                return learnt;
+                learnt
             }
-        };
-        if matches!(snapshot.workload.tenants, ServedTenants::Any) {
-            self.used.mark(&tenant.id);
         }
-        Ok(Identified { tenant, token, snapshot: snapshot.clone() })
+    }
+
+    /// Remembers whose token it is, as long as that policy is in force and the tenant counts as used.
+    fn settle(&self, token: Rc<Token>, tenant: Arc<TenantPolicy>, snapshot: Arc<Snapshot>) -> Identified {
+        let is_learnt = matches!(snapshot.workload.tenants, ServedTenants::Any);
+        let marked = if is_learnt { self.used.mark(&tenant.id) } else { self.used.sweep() };
+        token.settled.replace(Some(Settled { generation: snapshot.generation, tenant: Arc::downgrade(&tenant), marked }));
+        Identified { tenant, token, snapshot }
     }
 
     fn verify(&self, text: &str, snapshot: &Snapshot, now: u64) -> Result<Rc<Token>, Deny> {
@@ -123,7 +146,13 @@ impl Identify {
         match identify::verify(text, snapshot.issuers.iter().map(|issuer| &**issuer), now) {
             Ok(claims) => {
                 let subject_hash = claims.subject().map(|subject| subject_hash(claims.issuer().as_str(), subject));
-                let token = Rc::new(Token { claims, subject_hash, generation: snapshot.identity_generation, unknown: Cell::new(None) });
+                let token = Rc::new(Token {
+                    claims,
+                    subject_hash,
+                    generation: snapshot.identity_generation,
+                    settled: RefCell::default(),
+                    unknown: Cell::new(None),
+                });
                 self.tokens.borrow_mut().insert(text.into(), token.clone());
                 Ok(token)
             }
@@ -164,8 +193,7 @@ impl Identify {
         let token = self.verify(text, &snapshot, now)?;
         let TenantAnswer::Known(tenant) = snapshot.tenant_of(&token.claims)? else { return Err(unknown()) };
         let tenant = tenant.clone();
-        self.used.mark(&tenant.id);
-        Ok(Identified { tenant, token, snapshot })
+        Ok(self.settle(token, tenant, snapshot))
     }
 }
 

@@ -63,7 +63,7 @@ impl Limiter {
             policy.connection_rate.unwrap_or(Rate { count: const { NonZeroU32::new(DEFAULT_CONNECTION_RATE).unwrap() }, per: Per::Second });
         let max = policy.max_connections.unwrap_or(DEFAULT_CONNECTIONS);
         let now = self.nanos(now);
-        self.tenant(tenant, now).connections.open(max, &Gcra::new(Quota { rate, burst: rate.count }), now).map_err(|field| {
+        self.tenant(tenant, now).outwards().connections.open(max, &Gcra::new(Quota { rate, burst: rate.count }), now).map_err(|field| {
             let detail = format!("at most {max} connections at once and {rate} new ones");
             Deny::new(Reason::EgressConnectionsLimited, detail).by(&RuleRef::new(format!("Tenant/{tenant}: {field}")))
         })
@@ -73,7 +73,7 @@ impl Limiter {
 impl Limiter {
     /// The tenant's turn to look a name up. To be kept until it is found.
     pub async fn lookup(&self, tenant: &TenantId, now: Instant) -> Option<OwnedSemaphorePermit> {
-        let lookups = self.tenant(tenant, self.nanos(now)).connections.lookups.clone();
+        let lookups = self.tenant(tenant, self.nanos(now)).outwards().connections.lookups.clone();
         // Never closed.
         lookups.acquire_owned().await.ok()
     }

@@ -82,7 +82,7 @@ impl Limiter {
             return Ok(None);
         }
         let now = self.nanos(now);
-        self.asker(tenants, now).names.lock().charge(&charges, now)
+        self.asker(tenants, now).outwards().names.lock().charge(&charges, now)
     }
 
     /// Counts that upstreams are asked for a name. One that is refused stays as new as it was.
@@ -92,7 +92,7 @@ impl Limiter {
         }
         let now = self.nanos(now);
         let asker = self.asker(tenants, now);
-        let names = &mut *asker.names.lock();
+        let names = &mut *asker.outwards().names.lock();
         let name = self.hash_key.hash(question.identity()) as u64;
         let charges = self.charges(budget.to_ask(question, !names.recent.holds(name)), question);
         let outcome = names.charge(&charges, now)?;
@@ -108,7 +108,7 @@ impl Limiter {
         }
         let now = self.nanos(now);
         let asker = self.asker(tenants, now);
-        let names = &mut *asker.names.lock();
+        let names = &mut *asker.outwards().names.lock();
         let outcome = names.charge(&self.charges(budget.to_tell(0), question), now)?;
         if let Some(heir) = &names.heir {
             heir.tell(&charges);
@@ -197,7 +197,7 @@ mod tests {
 
         fn held(&self) -> (usize, usize) {
             let asker = self.limiter.asker(&self.tenants, 0);
-            let names = asker.names.lock();
+            let names = asker.outwards().names.lock();
             (names.recent.young.len() + names.recent.old.len(), names.buckets.iter().map(Bucket::len).sum())
         }
     }

@@ -135,7 +135,7 @@ impl Limiter {
     pub fn keep(&self) {
         for (_, tenant) in self.tenants_from_now_on(None) {
             tenant.requests.lock().heir = None;
-            tenant.names.lock().heir = None;
+            tenant.outwards().names.lock().heir = None;
         }
     }
 
@@ -157,7 +157,7 @@ impl Limiter {
             Some(id) => self.tenant(&id.parse().map_err(|_| MalformedState)?, now),
             None => self.nobodys.clone(),
         };
-        let (mut names, mut requests) = (tenant.names.lock(), tenant.requests.lock());
+        let (mut names, mut requests) = (tenant.outwards().names.lock(), tenant.requests.lock());
         let (buckets, heir, bounds) = if charged.is_of_names {
             let names = &mut *names;
             (&mut names.buckets, &names.heir, &names::BOUNDS)
@@ -184,11 +184,14 @@ impl Limiter {
 impl Tenant {
     fn bequeath(&self, id: Option<TenantId>, heir: &SyncSender<Charged>, now: u64) -> TenantState {
         let heir = Heir::of(id.as_ref(), heir.clone());
-        let mut state =
-            TenantState { tenant: id.map(|id| id.to_string()), connections: self.connections.remaining(now), ..TenantState::default() };
+        let mut state = TenantState {
+            tenant: id.map(|id| id.to_string()),
+            connections: self.outwards().connections.remaining(now),
+            ..TenantState::default()
+        };
         let of = |buckets: &[Bucket]| buckets.iter().filter(|bucket| !bucket.is_fresh(now)).map(|bucket| bucket.state(now)).collect();
         {
-            let mut names = self.names.lock();
+            let mut names = self.outwards().names.lock();
             state.names = of(&names.buckets);
             state.young = names.recent.young.iter().copied().collect();
             state.old = names.recent.old.iter().copied().collect();
@@ -211,11 +214,11 @@ impl Tenant {
             states.iter().map(bucket).collect()
         };
         self.requests.lock().buckets = restored(&state.requests, bounds)?;
-        let mut names = self.names.lock();
+        let mut names = self.outwards().names.lock();
         names.buckets = restored(&state.names, &names::BOUNDS)?;
         names.recent.young = state.young.iter().copied().take(GENERATION).collect();
         names.recent.old = state.old.iter().copied().take(GENERATION).collect();
-        self.connections.restore(state.connections, now);
+        self.outwards().connections.restore(state.connections, now);
         Some(())
     }
 }

@@ -1,6 +1,6 @@
 //! What one tenant has used of its limits.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, sync::OnceLock};
 
 use parking_lot::Mutex;
 use ringfence_policy::{
@@ -44,9 +44,9 @@ pub(super) type UsedUp<'a, L> = SmallVec<[(&'a L, u64); 4]>;
 #[derive(Default)]
 pub(super) struct Tenant {
     pub(super) in_flight: InFlight,
-    pub(super) connections: Connections,
-    pub(super) names: Mutex<Names>,
     pub(super) requests: Mutex<Requests>,
+    /// Made when it is needed: thousands of tenants of a shared workload are only asked for.
+    outwards: OnceLock<Box<Outwards>>,
 }
 
 /// What its requests have used.
@@ -57,20 +57,32 @@ pub(super) struct Requests {
     pub(super) heir: Option<Heir>,
 }
 
+/// What its workload has used on the way out.
+#[derive(Default)]
+pub(super) struct Outwards {
+    pub(super) connections: Connections,
+    pub(super) names: Mutex<Names>,
+}
+
 impl Tenant {
     pub(super) fn new(heir: Option<Heir>) -> Self {
         let tenant = Self::default();
-        tenant.names.lock().heir = heir.clone().map(Heir::of_names);
-        tenant.requests.lock().heir = heir;
+        if let Some(heir) = heir {
+            tenant.outwards().names.lock().heir = Some(heir.clone().of_names());
+            tenant.requests.lock().heir = Some(heir);
+        }
         tenant
+    }
+
+    pub(super) fn outwards(&self) -> &Outwards {
+        self.outwards.get_or_init(Box::default)
     }
 
     /// Whether forgetting the tenant would give it nothing.
     pub(super) fn is_fresh(&mut self, now: u64) -> bool {
         self.in_flight.is_idle()
-            && self.connections.is_fresh(now)
-            && self.names.get_mut().is_fresh(now)
             && self.requests.get_mut().buckets.iter().all(|bucket| bucket.is_fresh(now))
+            && self.outwards.get_mut().is_none_or(|outwards| outwards.is_fresh(now))
     }
 
     /// Charges all enforced limits or none of them. Where all were: the first shadow limit that would have refused.
@@ -88,6 +100,12 @@ impl Tenant {
     #[cfg(test)]
     pub(super) fn cells(&self) -> usize {
         self.requests.lock().buckets.iter().map(Bucket::len).sum()
+    }
+}
+
+impl Outwards {
+    fn is_fresh(&mut self, now: u64) -> bool {
+        self.connections.is_fresh(now) && self.names.get_mut().is_fresh(now)
     }
 }
 
@@ -147,6 +165,8 @@ pub(super) fn open<L>(buckets: &mut Vec<Bucket>, charge: &Charge<'_, L>, now: u6
             at
         }
         None => {
+            // One at a time: most tenants have one or two, and there may be thousands of tenants.
+            buckets.reserve_exact(1);
             buckets.push(Bucket::new(charge.rule, charge.quota));
             buckets.len() - 1
         }

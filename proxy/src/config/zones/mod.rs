@@ -4,7 +4,6 @@
 //! it is replaced or removed meanwhile. Never knows who uses which.
 
 mod gather;
-mod heap;
 mod mapping;
 mod place;
 
@@ -82,7 +81,6 @@ impl Zones {
                 let zone = Zone::clone(zone);
                 self.gathering.remove(&manifest.name);
                 self.open.insert(digest, HeldZone { manifest: manifest.clone(), zone: Some(zone.clone()) });
-                heap::trim();
                 return Ok(Some(zone));
             }
             Some(same) if same.manifest.digest == digest => return Ok(None),

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -134,6 +134,29 @@ async fn a_remembered_token_dies_with_its_keys_and_its_time() {
         let refused = identify.identify(&headers, &snapshot, now).await.err().map(|deny| deny.reason);
         assert_eq!(refused, expected, "generation {generation} at {now}");
     }
+}
+
+#[tokio::test]
+async fn a_remembered_tokens_tenant_is_the_one_of_each_policy_and_used_in_each_sweep() {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let Stage { identify, .. } = Stage::new();
+    let (headers, issuer) = (headers(&pair, "acme"), issuer(&pair));
+    let acme = HashSet::from(["acme".parse().unwrap()]);
+    for (generation, in_flight) in [(1, Some(1)), (1, Some(1)), (2, Some(2)), (3, None)] {
+        let mut snapshot = Arc::into_inner(snapshot(generation, issuer.clone(), &["acme"])).unwrap();
+        // The same identities, so that the token stays the remembered one.
+        snapshot.identity_generation = 1;
+        for tenant in snapshot.tenants.values_mut() {
+            Arc::get_mut(tenant).unwrap().in_flight = in_flight;
+        }
+        let snapshot = Arc::new(snapshot);
+        for _ in 0..2 {
+            let identified = identify.identify(&headers, &snapshot, NOW).await.unwrap();
+            assert_eq!(identified.tenant.in_flight, in_flight, "generation {generation}");
+        }
+        assert_eq!(identify.used.take(), acme, "generation {generation}");
+    }
+    assert!(identify.used.take().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,17 @@
-use std::{ops::Range, rc::Rc, time::Duration};
+use std::{
+    ops::Range,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use http::Request;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+};
 
 use super::*;
 use crate::hop::{
@@ -86,6 +96,28 @@ fn a_bare_connection_serves_its_tenant_again_and_nobody_else() {
             answer.unwrap();
         }
         assert!(upstream.reuse(tenant(0).as_ref()).await.is_none(), "it was not given back");
+    });
+}
+
+#[test]
+fn what_rests_holds_no_reader() {
+    struct Reader;
+    impl Wake for Reader {
+        fn wake(self: Arc<Self>) {}
+    }
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let mut connection = Connected::new(TcpStream::connect(address).await.unwrap(), address, None);
+        let _workload = origin.accept().await;
+        let reader = Arc::new(Reader);
+        {
+            let waker = Waker::from(reader.clone());
+            let read = Pin::new(&mut connection).poll_read(&mut Context::from_waker(&waker), &mut ReadBuf::new(&mut [0]));
+            assert!(read.is_pending());
+        }
+        assert_eq!(Arc::strong_count(&reader), 2);
+        connection.forget_reader();
+        assert_eq!(Arc::strong_count(&reader), 1);
     });
 }
 
