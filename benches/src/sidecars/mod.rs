@@ -1,13 +1,13 @@
 //! Simulated sidecars, all of them in one process: each has the sidecar's own connection, state machine and assembly of its policy, and
 //! no traffic. What they acknowledge is logged with its time.
 
+mod reach;
 mod sidecar;
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
     io::{self, BufRead, Write},
-    path::PathBuf,
     process::ChildStdin,
     rc::Rc,
     time::Duration,
@@ -21,7 +21,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::sidecar::Sidecar;
+pub(crate) use self::reach::{Reach, Tls};
+use self::{reach::Links, sidecar::Sidecar};
 use crate::{Error, measure, process::Process};
 
 /// After which what is waited for will not come.
@@ -37,11 +38,12 @@ pub(crate) fn now() -> Result<Duration, Error> {
 /// Who connects, and where.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Group {
-    /// The directory of the control plane's sockets.
-    pub(crate) sockets: PathBuf,
+    pub(crate) reach: Reach,
     pub(crate) workloads: Vec<String>,
     /// Sidecars of each workload. The `n`th sidecar of all serves the workload `n / replicas`.
     pub(crate) replicas: usize,
+    /// How many begin in a second; `None`: all at once.
+    pub(crate) per_second: Option<u32>,
 }
 
 /// A response that was answered.
@@ -81,11 +83,17 @@ pub(crate) fn run() -> Result<(), Error> {
 
 async fn obey(group: Group) -> Result<(), Error> {
     let log = &Rc::new(Log::default());
+    let links = Links::new(group.reach);
     let mut sidecars = Vec::new();
     for number in 0..group.workloads.len() * group.replicas {
         let (workload, replica) = (&group.workloads[number / group.replicas], number % group.replicas);
         let sidecar = Rc::new(RefCell::new(Sidecar::new(number, workload, replica, log.clone())));
-        spawn_local(sidecar::run(sidecar.clone(), group.sockets.join(format!("{workload}.ads"))));
+        let (begun, link) = (sidecar.clone(), links.of(number, workload)?);
+        let delay = group.per_second.map_or(0.0, |per_second| number as f64 / f64::from(per_second));
+        spawn_local(async move {
+            sleep(Duration::from_secs_f64(delay)).await;
+            sidecar::run(begun, link).await;
+        });
         sidecars.push(sidecar);
     }
     let (orders, mut next) = mpsc::unbounded_channel();
@@ -150,7 +158,7 @@ pub(crate) struct Sidecars {
 }
 
 impl Sidecars {
-    /// They begin to connect at the time that is told.
+    /// The first of them begins to connect at the time that is told.
     pub(crate) fn connect(group: &Group) -> Result<(Self, Duration), Error> {
         let mut process = Process::role(&["sidecars"])?;
         let stdin = process.child.stdin.take().ok_or_else(|| Error::Load("no standard input".into()))?;
