@@ -10,13 +10,14 @@ use std::{
     io::{self, BufRead, Write},
     process::ChildStdin,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use nix::time::ClockId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, Semaphore, mpsc},
     task::{LocalSet, spawn_local},
     time::{sleep, timeout},
 };
@@ -30,6 +31,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Until nothing more comes of what has been acknowledged: whoever is not concerned has had time to be told all the same.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// Sidecars that wait for their first SVID at a time, on a machine that cannot keep the pace. An answer that comes too late has used up
+/// the join token.
+const JOINING: usize = 64;
+
 /// CLOCK_MONOTONIC, which all processes of a machine share.
 pub(crate) fn now() -> Result<Duration, Error> {
     ClockId::CLOCK_MONOTONIC.now().map(Duration::from).map_err(|error| Error::io("clock")(error.into()))
@@ -42,7 +47,7 @@ pub(crate) struct Group {
     pub(crate) workloads: Vec<String>,
     /// Sidecars of each workload. The `n`th sidecar of all serves the workload `n / replicas`.
     pub(crate) replicas: usize,
-    /// How many begin in a second; `None`: all at once.
+    /// How many begin in a second, and only while not too many wait for their first SVID; `None`: all at once.
     pub(crate) per_second: Option<u32>,
 }
 
@@ -84,15 +89,18 @@ pub(crate) fn run() -> Result<(), Error> {
 async fn obey(group: Group) -> Result<(), Error> {
     let log = &Rc::new(Log::default());
     let links = Links::new(group.reach);
+    let places = Arc::new(Semaphore::new(group.per_second.map_or(Semaphore::MAX_PERMITS, |_| JOINING)));
     let mut sidecars = Vec::new();
     for number in 0..group.workloads.len() * group.replicas {
         let (workload, replica) = (&group.workloads[number / group.replicas], number % group.replicas);
         let sidecar = Rc::new(RefCell::new(Sidecar::new(number, workload, replica, log.clone())));
-        let (begun, link) = (sidecar.clone(), links.of(number, workload)?);
+        let (begun, link, places) = (sidecar.clone(), links.of(number, workload)?, places.clone());
         let delay = group.per_second.map_or(0.0, |per_second| number as f64 / f64::from(per_second));
         spawn_local(async move {
             sleep(Duration::from_secs_f64(delay)).await;
-            sidecar::run(begun, link).await;
+            if let Ok(place) = places.acquire_owned().await {
+                sidecar::run(begun, link, place).await;
+            }
         });
         sidecars.push(sidecar);
     }

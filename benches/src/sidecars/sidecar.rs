@@ -15,7 +15,10 @@ use ringfence_xds::{
     policy::Snapshot,
     resource::{Kind, TRUST_BUNDLE},
 };
-use tokio::{sync::mpsc, task::spawn_local};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::spawn_local,
+};
 
 use super::{Ack, Log, now, reach::Link};
 
@@ -33,13 +36,18 @@ pub(super) struct Sidecar {
     log: Rc<Log>,
 }
 
-pub(super) async fn run(sidecar: Rc<RefCell<Sidecar>>, link: Link) {
-    let (events, mut stream) = mpsc::channel(STREAM_EVENTS);
+/// `place`: held until there is an SVID, where one is needed.
+pub(super) async fn run(sidecar: Rc<RefCell<Sidecar>>, link: Link, place: OwnedSemaphorePermit) {
     let membership = link.identity.as_ref().map(|identity| identity.membership.clone());
     if let Some(identity) = link.identity {
         sidecar.borrow_mut().trust = Some(identity.trust.clone());
         spawn_local(identity.run());
     }
+    if let Some(membership) = &membership {
+        membership.held().await;
+    }
+    drop(place);
+    let (events, mut stream) = mpsc::channel(STREAM_EVENTS);
     spawn_local(stream::run(link.control_plane, membership, events));
     sidecar.borrow_mut().want();
     while let Some(event) = stream.recv().await {

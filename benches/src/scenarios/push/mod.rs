@@ -37,7 +37,9 @@ struct Tables {
 pub(super) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
     let mut tables = Tables {
         joining: Table::new(
-            "Configuration push: sidecars start for the first time, 190 a second, each with a join token, for which it is issued its SVID",
+            &format!(
+                "Configuration push: {JOINS_PER_SECOND} sidecars a second start for the first time, each with a join token, for which it is issued its SVID"
+            ),
             &["all in force s", "CPU us/sidecar", "of the simulated"],
         ),
         connecting: Table::new(
