@@ -3,6 +3,7 @@
 
 pub mod assemble;
 pub mod client;
+pub mod codec;
 pub mod decode;
 pub mod generated;
 mod nack;

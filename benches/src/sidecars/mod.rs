@@ -1,33 +1,39 @@
 //! Simulated sidecars, all of them in one process: each has the sidecar's own connection, state machine and assembly of its policy, and
 //! no traffic. What they acknowledge is logged with its time.
 
+mod reach;
 mod sidecar;
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
     io::{self, BufRead, Write},
-    path::PathBuf,
     process::ChildStdin,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use nix::time::ClockId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, Semaphore, mpsc},
     task::{LocalSet, spawn_local},
     time::{sleep, timeout},
 };
 
-use self::sidecar::Sidecar;
+pub(crate) use self::reach::{Reach, Tls};
+use self::{reach::Links, sidecar::Sidecar};
 use crate::{Error, measure, process::Process};
 
 /// After which what is waited for will not come.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Until nothing more comes of what has been acknowledged: whoever is not concerned has had time to be told all the same.
 const QUIET: Duration = Duration::from_millis(100);
+
+/// Sidecars that wait for their first SVID at a time, on a machine that cannot keep the pace. An answer that comes too late has used up
+/// the join token.
+const JOINING: usize = 64;
 
 /// CLOCK_MONOTONIC, which all processes of a machine share.
 pub(crate) fn now() -> Result<Duration, Error> {
@@ -37,11 +43,12 @@ pub(crate) fn now() -> Result<Duration, Error> {
 /// Who connects, and where.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Group {
-    /// The directory of the control plane's sockets.
-    pub(crate) sockets: PathBuf,
+    pub(crate) reach: Reach,
     pub(crate) workloads: Vec<String>,
     /// Sidecars of each workload. The `n`th sidecar of all serves the workload `n / replicas`.
     pub(crate) replicas: usize,
+    /// How many begin in a second, and only while not too many wait for their first SVID; `None`: all at once.
+    pub(crate) per_second: Option<u32>,
 }
 
 /// A response that was answered.
@@ -81,11 +88,20 @@ pub(crate) fn run() -> Result<(), Error> {
 
 async fn obey(group: Group) -> Result<(), Error> {
     let log = &Rc::new(Log::default());
+    let links = Links::new(group.reach);
+    let places = Arc::new(Semaphore::new(group.per_second.map_or(Semaphore::MAX_PERMITS, |_| JOINING)));
     let mut sidecars = Vec::new();
     for number in 0..group.workloads.len() * group.replicas {
         let (workload, replica) = (&group.workloads[number / group.replicas], number % group.replicas);
         let sidecar = Rc::new(RefCell::new(Sidecar::new(number, workload, replica, log.clone())));
-        spawn_local(sidecar::run(sidecar.clone(), group.sockets.join(format!("{workload}.ads"))));
+        let (begun, link, places) = (sidecar.clone(), links.of(number, workload)?, places.clone());
+        let delay = group.per_second.map_or(0.0, |per_second| number as f64 / f64::from(per_second));
+        spawn_local(async move {
+            sleep(Duration::from_secs_f64(delay)).await;
+            if let Ok(place) = places.acquire_owned().await {
+                sidecar::run(begun, link, place).await;
+            }
+        });
         sidecars.push(sidecar);
     }
     let (orders, mut next) = mpsc::unbounded_channel();
@@ -150,7 +166,7 @@ pub(crate) struct Sidecars {
 }
 
 impl Sidecars {
-    /// They begin to connect at the time that is told.
+    /// The first of them begins to connect at the time that is told.
     pub(crate) fn connect(group: &Group) -> Result<(Self, Duration), Error> {
         let mut process = Process::role(&["sidecars"])?;
         let stdin = process.child.stdin.take().ok_or_else(|| Error::Load("no standard input".into()))?;

@@ -1,22 +1,26 @@
 //! One simulated sidecar. It does what `ringfence-proxy` does with its configuration, but for binding listeners and storing.
 
-use std::{cell::RefCell, collections::BTreeSet, path::PathBuf, rc::Rc};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc};
 
 use prost::Message;
 use ringfence_proxy::{
-    bootstrap::ControlPlane,
     config::stream::{self, StreamEvent},
+    identity::Trust,
 };
 use ringfence_xds::{
-    assemble,
+    assemble::{self, Known, Lookup},
     client::Client,
+    decode::Decoded,
     generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
     policy::Snapshot,
-    resource::Kind,
+    resource::{Kind, TRUST_BUNDLE},
 };
-use tokio::{sync::mpsc, task::spawn_local};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::spawn_local,
+};
 
-use super::{Ack, Log, now};
+use super::{Ack, Log, now, reach::Link};
 
 /// As the sidecar has it.
 const STREAM_EVENTS: usize = 1;
@@ -27,12 +31,24 @@ pub(super) struct Sidecar {
     client: Client,
     outbound: Option<mpsc::Sender<DeltaDiscoveryRequest>>,
     in_force: Option<Snapshot>,
+    /// Whom it believes, over TLS.
+    trust: Option<Arc<Trust>>,
     log: Rc<Log>,
 }
 
-pub(super) async fn run(sidecar: Rc<RefCell<Sidecar>>, socket: PathBuf) {
+/// `place`: held until there is an SVID, where one is needed.
+pub(super) async fn run(sidecar: Rc<RefCell<Sidecar>>, link: Link, place: OwnedSemaphorePermit) {
+    let membership = link.identity.as_ref().map(|identity| identity.membership.clone());
+    if let Some(identity) = link.identity {
+        sidecar.borrow_mut().trust = Some(identity.trust.clone());
+        spawn_local(identity.run());
+    }
+    if let Some(membership) = &membership {
+        membership.held().await;
+    }
+    drop(place);
     let (events, mut stream) = mpsc::channel(STREAM_EVENTS);
-    spawn_local(stream::run(ControlPlane::Unix(socket), None, events));
+    spawn_local(stream::run(link.control_plane, membership, events));
     sidecar.borrow_mut().want();
     while let Some(event) = stream.recv().await {
         sidecar.borrow_mut().on(event);
@@ -42,7 +58,7 @@ pub(super) async fn run(sidecar: Rc<RefCell<Sidecar>>, socket: PathBuf) {
 impl Sidecar {
     pub(super) fn new(number: usize, workload: &str, replica: usize, log: Rc<Log>) -> Self {
         let client = Client::new(format!("{workload}/{replica}"));
-        Self { number, workload: workload.into(), client, outbound: None, in_force: None, log }
+        Self { number, workload: workload.into(), client, outbound: None, in_force: None, trust: None, log }
     }
 
     pub(super) fn held(&self) -> Vec<String> {
@@ -74,6 +90,7 @@ impl Sidecar {
         let update = self.client.receive(response);
         let reply = self.client.finish(update);
         self.want();
+        self.believe();
         self.assemble();
         let Some(reply) = reply else { return };
         let refused = reply.error_detail.is_some();
@@ -88,6 +105,14 @@ impl Sidecar {
             if let Some(request) = self.client.want(kind, names) {
                 self.send(request);
             }
+        }
+    }
+
+    fn believe(&self) {
+        if let Some(trust) = &self.trust
+            && let Some(Known::Held(Decoded::TrustBundle(bundle))) = self.client.known(Kind::TrustBundle, TRUST_BUNDLE)
+        {
+            trust.take(bundle);
         }
     }
 

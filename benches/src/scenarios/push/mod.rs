@@ -1,16 +1,18 @@
 //! Configuration push: from an edit to the last acknowledgement of those whom it concerns, and what a sidecar costs the control plane.
+//! Over mutual TLS, as fleets run it; over Unix sockets beside it, for what TLS adds.
 
+mod join;
 mod site;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use self::site::Site;
+use self::site::{Link, Site};
 use super::Plan;
 use crate::{
     Error,
     load::Latency,
     report::{Report, Table},
-    sidecars::{Ack, Group, Sidecars, now},
+    sidecars::{Ack, Group, Reach, Sidecars, now},
 };
 
 /// Sidecars of each workload. Two, because a process has not the descriptors for ten thousand sockets and as many connections
@@ -18,11 +20,14 @@ use crate::{
 const REPLICAS: usize = 2;
 /// Edits that concern every sidecar.
 const PLATFORM_EDITS: usize = 5;
+/// Sidecars that join. The control plane issues SVIDs to 200 a second, and tells others to come again.
+const JOINS_PER_SECOND: u32 = 190;
 /// At the most sidecars that are measured.
 const LATEST_MS: f64 = 1_000.0;
 const MOST_KB: f64 = 60.0;
 
 struct Tables {
+    joining: Table,
     connecting: Table,
     tenant: Table,
     platform: Table,
@@ -31,8 +36,14 @@ struct Tables {
 
 pub(super) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
     let mut tables = Tables {
+        joining: Table::new(
+            &format!(
+                "Configuration push: {JOINS_PER_SECOND} sidecars a second start for the first time, each with a join token, for which it is issued its SVID"
+            ),
+            &["all in force s", "CPU us/sidecar", "of the simulated"],
+        ),
         connecting: Table::new(
-            "Configuration push: all sidecars connect at once",
+            "All sidecars connect at once, each with the SVID that it has",
             &[
                 "all in force s",
                 "CPU us/sidecar",
@@ -57,8 +68,8 @@ pub(super) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
             &["ready s", "all in sync s", "CPU s", "of this after ready", "octets told anew"],
         ),
     };
-    let measured = (0..plan.rounds).try_for_each(|_| plan.sidecars.iter().try_for_each(|&sidecars| round(plan, sidecars, &mut tables)));
-    let most = name(plan.sidecars.iter().max().copied().unwrap_or_default());
+    let measured = measure(plan, &mut tables);
+    let most = name(plan.sidecars.iter().max().copied().unwrap_or_default(), Link::Tls);
     for (what, at_most, table, column) in [
         ("p99 ms from an edit of one tenant to its last ACK", LATEST_MS, &tables.tenant, "p99 ms"),
         ("p99 ms from an edit that concerns all to an ACK", LATEST_MS, &tables.platform, "p99 ms"),
@@ -66,26 +77,54 @@ pub(super) fn run(plan: Plan, report: &mut Report) -> Result<(), Error> {
     ] {
         report.goal(&format!("{what}, {most}"), at_most, table.values(&most, column).to_vec());
     }
-    [tables.connecting, tables.tenant, tables.platform, tables.restart].into_iter().for_each(|table| report.push(table));
+    [tables.joining, tables.connecting, tables.tenant, tables.platform, tables.restart].into_iter().for_each(|table| report.push(table));
     measured
 }
 
-fn name(sidecars: usize) -> String {
-    format!("{sidecars} sidecars")
+fn name(sidecars: usize, link: Link) -> String {
+    match link {
+        Link::Tls => format!("{sidecars} sidecars"),
+        Link::Sockets => format!("{sidecars} sidecars, Unix sockets"),
+    }
 }
 
-/// A control plane and its sidecars, through everything that is measured.
-fn round(plan: Plan, count: usize, tables: &mut Tables) -> Result<(), Error> {
-    let name = name(count);
-    let mut site = Site::new(count / REPLICAS)?;
-    let group = Group { sockets: site.sockets(), workloads: site.workloads.clone(), replicas: REPLICAS };
-    let (mut sidecars, values) = connect(&site, &group)?;
-    tables.connecting.add(&name, &values);
-    tables.tenant.add(&name, &edit_tenants(plan.edits, &mut site, &mut sidecars)?);
-    tables.restart.add(&name, &restart(count, &mut site, &mut sidecars)?);
-    // Also the proof that all are connected again.
-    tables.platform.add(&name, &edit_platform(count, &mut site, &mut sidecars)?);
+fn measure(plan: Plan, tables: &mut Tables) -> Result<(), Error> {
+    let over = |counts: &'static [usize], link| counts.iter().map(move |&count| (count, link));
+    let mut sites = Vec::new();
+    for (count, link) in over(plan.sidecars, Link::Tls).chain(over(plan.plaintext_sidecars, Link::Sockets)) {
+        let mut site = Site::new(count / REPLICAS, link)?;
+        join(&name(count, link), &site, tables)?;
+        site.kill()?;
+        sites.push((name(count, link), site));
+    }
+    (0..plan.rounds).try_for_each(|_| sites.iter_mut().try_for_each(|(name, site)| round(plan, name, site, tables)))
+}
+
+fn group(site: &Site, per_second: Option<u32>) -> Group {
+    Group { reach: site.reach.clone(), workloads: site.workloads.clone(), replicas: REPLICAS, per_second }
+}
+
+/// Makes members of the sidecars, which have their SVIDs from then on. Without TLS there is nothing to be made.
+fn join(name: &str, site: &Site, tables: &mut Tables) -> Result<(), Error> {
+    let Reach::Tls(tls) = &site.reach else { return Ok(()) };
+    join::give_tokens(&site.own(), tls, site.workloads.iter().flat_map(|workload| [workload; REPLICAS]))?;
+    let (_, [seconds, spent, simulated, ..]) = connect(site, &group(site, Some(JOINS_PER_SECOND)))?;
+    tables.joining.add(name, &[seconds, spent, simulated]);
     Ok(())
+}
+
+/// A new control plane and its sidecars, through everything that is measured.
+fn round(plan: Plan, name: &str, site: &mut Site, tables: &mut Tables) -> Result<(), Error> {
+    let group = group(site, None);
+    let count = group.workloads.len() * group.replicas;
+    site.restart()?;
+    let (mut sidecars, values) = connect(site, &group)?;
+    tables.connecting.add(name, &values);
+    tables.tenant.add(name, &edit_tenants(plan.edits, site, &mut sidecars)?);
+    tables.restart.add(name, &restart(count, site, &mut sidecars)?);
+    // Also the proof that all are connected again.
+    tables.platform.add(name, &edit_platform(count, site, &mut sidecars)?);
+    site.kill()
 }
 
 fn connect(site: &Site, group: &Group) -> Result<(Sidecars, [f64; 6]), Error> {
@@ -108,7 +147,10 @@ fn connect(site: &Site, group: &Group) -> Result<(Sidecars, [f64; 6]), Error> {
 fn check_held(group: &Group, held: &[Vec<String>]) -> Result<(), Error> {
     for (number, held) in held.iter().enumerate() {
         let own = &group.workloads[number / group.replicas];
-        let wanted = ["Issuer/bench".into(), "Platform/platform".into(), format!("Tenant/{own}"), format!("Workload/{own}")];
+        let mut wanted = vec!["Issuer/bench".into(), "Platform/platform".into(), format!("Tenant/{own}"), format!("Workload/{own}")];
+        if matches!(group.reach, Reach::Tls(_)) {
+            wanted.insert(3, "TrustBundle/trust-bundle".into());
+        }
         if *held != wanted {
             return Err(Error::Unexpected(format!("a sidecar of {own} holds {held:?}, must hold {wanted:?}")));
         }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -16,8 +17,8 @@ use crate::{
     measure::{self, Memory},
     peers::{directory, write},
     policy::Issuer,
-    process::{Process, beside},
-    sidecars::now,
+    process::{Process, beside, free_address},
+    sidecars::{Reach, Tls, now},
 };
 
 const TENANT: &str = include_str!("../../../peers/ringfence-push-tenant.yaml");
@@ -25,11 +26,27 @@ const PLATFORM: &str = include_str!("../../../peers/ringfence-push-platform.yaml
 /// Between two questions whether all are in sync; each costs the control plane some of its time.
 const POLL: Duration = Duration::from_millis(100);
 const LIMIT: Duration = Duration::from_secs(120);
+/// Not the address that connections on loopback come from: while the control plane is away, one of the sidecars would sooner or later
+/// connect to its own port, and have taken the control plane's.
+const HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 15);
+const TRUST_DOMAIN: &str = "bench.example";
+/// No renewal falls into what is timed.
+const SVID_TTL: &str = "24h";
+
+/// How the sidecars of a site connect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    Tls,
+    /// Without TLS, to a Unix socket for each workload.
+    Sockets,
+}
 
 pub(super) struct Site {
-    dir: TempDir,
+    _dir: TempDir,
+    _states: TempDir,
     objects: PathBuf,
     pub(super) workloads: Vec<String>,
+    pub(super) reach: Reach,
     /// Makes each edit another one.
     edits: usize,
     control_plane: Process,
@@ -48,9 +65,10 @@ struct Sidecar {
 }
 
 impl Site {
-    /// So many workloads, each with a tenant of its own; one issuer and the platform.
-    pub(super) fn new(workloads: usize) -> Result<Self, Error> {
+    /// So many workloads, each with a tenant of its own; one issuer and the platform. The control plane is ready.
+    pub(super) fn new(workloads: usize, link: Link) -> Result<Self, Error> {
         let dir = tempfile::tempdir().map_err(Error::io("temporary directory"))?;
+        let states = in_memory()?;
         let objects = directory(dir.path(), "objects")?;
         fs::write(objects.join("jwks.json"), Issuer::generate()?.jwks()?.to_string()).map_err(Error::io("jwks.json"))?;
         let workloads: Vec<String> = (0..workloads).map(|number| format!("tenant-{number}")).collect();
@@ -58,12 +76,22 @@ impl Site {
         for (number, tenant) in workloads.iter().enumerate() {
             write_tenant(&objects, number, tenant, 0)?;
         }
-        let control_plane = start(dir.path(), &objects)?;
-        Ok(Self { dir, objects, workloads, edits: 0, control_plane })
+        let reach = match link {
+            Link::Sockets => Reach::Sockets(dir.path().join("sockets")),
+            Link::Tls => Reach::Tls(Tls {
+                address: SocketAddr::from((HOST, free_address()?.port())),
+                trust_domain: TRUST_DOMAIN.into(),
+                bundle: own(&objects).join("trust/bundle.pem"),
+                states: states.path().into(),
+            }),
+        };
+        let control_plane = serve(&objects, &reach)?;
+        Ok(Self { _dir: dir, _states: states, objects, workloads, reach, edits: 0, control_plane })
     }
 
-    pub(super) fn sockets(&self) -> PathBuf {
-        sockets(self.dir.path())
+    /// Where the control plane keeps what is its own.
+    pub(super) fn own(&self) -> PathBuf {
+        own(&self.objects)
     }
 
     /// Gives a tenant another limit. When its file began to be written.
@@ -85,9 +113,14 @@ impl Site {
     /// Ends the control plane by SIGKILL and starts another one, which is ready when this returns. When it was killed.
     pub(super) fn restart(&mut self) -> Result<Duration, Error> {
         let at = now()?;
-        self.control_plane.child.kill().map_err(Error::io("kill"))?;
-        self.control_plane = start(self.dir.path(), &self.objects)?;
+        self.kill()?;
+        self.control_plane = serve(&self.objects, &self.reach)?;
         Ok(at)
+    }
+
+    /// Ends the control plane by SIGKILL.
+    pub(super) fn kill(&mut self) -> Result<(), Error> {
+        self.control_plane.child.kill().and_then(|()| self.control_plane.child.wait()).map(drop).map_err(Error::io("kill"))
     }
 
     /// Waits until the control plane takes so many sidecars for in sync.
@@ -118,13 +151,23 @@ impl Site {
     }
 }
 
-fn sockets(dir: &Path) -> PathBuf {
-    dir.join("sockets")
+/// For the sidecars' states, where there is such a place: each syncs its SVID to disk, and here they have one disk and one thread.
+fn in_memory() -> Result<TempDir, Error> {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).map_err(Error::io("temporary directory"))
 }
 
-fn start(dir: &Path, objects: &Path) -> Result<Process, Error> {
+fn own(objects: &Path) -> PathBuf {
+    objects.join(".ringfence")
+}
+
+fn serve(objects: &Path, reach: &Reach) -> Result<Process, Error> {
     let mut serve = Command::new(beside("ringfence")?);
-    let mut process = Process::start(serve.arg("serve").arg(objects).arg("--sockets").arg(sockets(dir)).stdout(Stdio::piped()))?;
+    serve.arg("serve").arg(objects);
+    match reach {
+        Reach::Sockets(dir) => serve.arg("--sockets").arg(dir),
+        Reach::Tls(tls) => serve.args(["--tls", &tls.address.to_string(), "--trust-domain", &tls.trust_domain, "--svid-ttl", SVID_TTL]),
+    };
+    let mut process = Process::start(serve.stdout(Stdio::piped()))?;
     while process.line()? != "ready" {}
     Ok(process)
 }
