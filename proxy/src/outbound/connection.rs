@@ -169,7 +169,7 @@ async fn relay(
     flow.allowed(destination.unwrap_or(&upstream.destination), decided.shadow.as_ref());
     let ended = tokio::select! {
         biased;
-        deny = outbound.revoked(&decided.ask, address) => {
+        deny = outbound.revoked(&decided.ask, address, Some(decided.generation)) => {
             flow.refused(&deny);
             Err(io::Error::other(deny.to_string()))
         }

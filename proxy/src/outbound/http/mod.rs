@@ -128,7 +128,7 @@ pub(super) async fn serve(
 /// Resolves once the CONNECT that opened a tunnel would be refused: between requests too, the connection that it opened must stand.
 async fn tunnel_revoked(opened: Option<(Ask, SocketAddr)>, outbound: &Rc<Outbound>) {
     let Some((ask, address)) = opened else { return std::future::pending().await };
-    let deny = outbound.revoked(&ask, address).await;
+    let deny = outbound.revoked(&ask, address, None).await;
     // The requests in it have lines of their own; this one says why there are no more.
     let mut flow = Flow::begin(None, outbound);
     flow.asked(&ask);
