@@ -105,7 +105,7 @@ impl Query {
 
     /// A question of the sidecar's own.
     pub fn own(name: &rpz::Name, qtype: RecordType) -> Self {
-        let root = Self {
+        let mut query = Self {
             id: 0,
             qtype,
             edns: None,
@@ -118,7 +118,8 @@ impl Query {
             spelled: [0; MAX_NAME],
             key: [0; MAX_NAME + 3],
         };
-        root.also(name, qtype)
+        query.ask_for(name, qtype, 0);
+        query
     }
 
     fn read(&mut self, body: &[u8], authorities: u16, additionals: u16) -> Option<()> {
@@ -194,14 +195,19 @@ impl Query {
 
     /// Another question of the same client, flags and all.
     pub fn also(&self, name: &rpz::Name, qtype: RecordType) -> Self {
-        let (wire, flags) = (name.as_wire(), self.key[self.name_len as usize + 2]);
-        let len = wire.len();
-        let mut query = Self { qtype, name_len: len as u8, ..self.clone() };
-        query.spelled[..len].copy_from_slice(wire);
-        query.key[..len].copy_from_slice(wire);
-        query.key[len..len + 2].copy_from_slice(&u16::from(qtype).to_be_bytes());
-        query.key[len + 2] = flags;
+        let mut query = self.clone();
+        query.ask_for(name, qtype, self.key[self.name_len as usize + 2]);
         query
+    }
+
+    fn ask_for(&mut self, name: &rpz::Name, qtype: RecordType, flags: u8) {
+        let wire = name.as_wire();
+        let len = wire.len();
+        (self.qtype, self.name_len) = (qtype, len as u8);
+        self.spelled[..len].copy_from_slice(wire);
+        self.key[..len].copy_from_slice(wire);
+        self.key[len..len + 2].copy_from_slice(&u16::from(qtype).to_be_bytes());
+        self.key[len + 2] = flags;
     }
 
     /// In wire form, as spelled.

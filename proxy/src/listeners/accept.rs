@@ -98,10 +98,14 @@ where
 {
     let listener = TcpListener::from_std(listener)?;
     let mut connections = JoinSet::new();
+    // Waited for once: each new wait has to be entered into a list, and that would be for every connection.
+    let mut stop = drain.clone();
+    let begun = stop.begun();
+    tokio::pin!(begun);
     loop {
         tokio::select! {
             biased;
-            () = drain.begun() => break,
+            () = &mut begun => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             (stream, peer) = accept(&listener), if connections.len() < MAX_CONNECTIONS => {
                 // In a box: it is several KiB, and would be moved several times on its way into the task.

@@ -30,7 +30,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use ringfence_policy::{
     Deny, Reason, Snapshot, TenantId,
-    egress::{self as policy, EgressRule},
+    egress::{self as policy, EgressRule, Permit},
     host::{Host, HostName},
     ratelimit::Mode,
 };
@@ -60,23 +60,23 @@ impl Candidates<'_> {
             Name::Open(name) => (vec![self.ask(Host::Name(name.clone()), Protocol::Tls), by_address], None),
             Name::Hidden(deny) => (vec![by_address], Some(deny.clone())),
         };
-        let (ask, shadow) = self.choose(asks, told)?;
-        let decided = decide(ask, self.snapshot, self.places).await?;
+        let (ask, permit, shadow) = self.choose(asks, told)?;
+        let decided = decide(ask, permit, self.snapshot, self.places).await?;
         Ok(Decided { shadow, ..decided })
     }
 
     pub(super) async fn captured_opaque(&self, original: SocketAddr) -> Result<Decided, Deny> {
         let by_address = self.ask(Host::Address(original.ip()), Protocol::Opaque);
         let refused = match by_address.listed(self.snapshot) {
-            Ok(()) => return decide_at(by_address, original.ip(), self.snapshot, self.places.own),
+            Ok(permit) => return decide_at(by_address, permit, original.ip(), self.snapshot, self.places.own),
             Err(deny) => deny,
         };
         if let Some(name) = self.leading_to(original.ip()).await? {
-            return decide_at(self.ask(Host::Name(name), Protocol::Opaque), original.ip(), self.snapshot, self.places.own);
+            let ask = self.ask(Host::Name(name), Protocol::Opaque);
+            let permit = ask.permit(self.snapshot)?;
+            return decide_at(ask, permit, original.ip(), self.snapshot, self.places.own);
         }
-        let (ask, shadow) = self.choose(vec![by_address], Some(refused))?;
-        let decided = decide_at(ask, original.ip(), self.snapshot, self.places.own)?;
-        Ok(Decided { shadow, ..decided })
+        self.chosen(by_address, Some(refused), original)
     }
 
     /// `dialled`: the address that the CONNECT's host was found to lead to.
@@ -91,11 +91,11 @@ impl Candidates<'_> {
             }
             (Host::Name(_), Name::Hidden(deny)) => (Protocol::Opaque, Some(deny.clone())),
         };
-        self.tunnelled(self.ask(host.clone(), seen), told, dialled)
+        self.chosen(self.ask(host.clone(), seen), told, dialled)
     }
 
     pub(super) fn tunnelled_opaque(&self, host: &Host, dialled: SocketAddr) -> Result<Decided, Deny> {
-        self.tunnelled(self.ask(host.clone(), Protocol::Opaque), None, dialled)
+        self.chosen(self.ask(host.clone(), Protocol::Opaque), None, dialled)
     }
 
     /// Whether a connection that says nothing might be let through: else it can be waited for longer.
@@ -106,9 +106,10 @@ impl Candidates<'_> {
         })
     }
 
-    fn tunnelled(&self, ask: Ask, told: Option<Deny>, dialled: SocketAddr) -> Result<Decided, Deny> {
-        let (ask, shadow) = self.choose(vec![ask], told)?;
-        let decided = decide_at(ask, dialled.ip(), self.snapshot, self.places.own)?;
+    /// For an address that is given.
+    fn chosen(&self, ask: Ask, told: Option<Deny>, address: SocketAddr) -> Result<Decided, Deny> {
+        let (ask, permit, shadow) = self.choose(vec![ask], told)?;
+        let decided = decide_at(ask, permit, address.ip(), self.snapshot, self.places.own)?;
         Ok(Decided { shadow, ..decided })
     }
 
@@ -117,12 +118,11 @@ impl Candidates<'_> {
     }
 
     /// The first that a rule lists. Where none does: in shadow mode the last with what would have been told, else that.
-    fn choose(&self, asks: Vec<Ask>, mut told: Option<Deny>) -> Result<(Ask, Option<Deny>), Deny> {
-        let mode = egress_of(self.snapshot, self.tenant)?.mode;
+    fn choose(&self, asks: Vec<Ask>, mut told: Option<Deny>) -> Result<(Ask, Permit<'_>, Option<Deny>), Deny> {
         let mut last = None;
         for ask in asks {
             match ask.listed(self.snapshot) {
-                Ok(()) => return Ok((ask, None)),
+                Ok(permit) => return Ok((ask, permit, None)),
                 Err(deny) => {
                     told.get_or_insert(deny);
                     last = Some(ask);
@@ -130,9 +130,12 @@ impl Candidates<'_> {
             }
         }
         let told = told.unwrap_or_else(|| Deny::new(Reason::EgressHostNotListed, "nothing was asked for"));
-        match last.filter(|_| mode == Mode::Shadow) {
-            Some(ask) => Ok((ask, Some(told))),
-            None => Err(told),
+        match last {
+            Some(ask) if egress_of(self.snapshot, self.tenant)?.mode == Mode::Shadow => {
+                let permit = ask.permit(self.snapshot)?;
+                Ok((ask, permit, Some(told)))
+            }
+            _ => Err(told),
         }
     }
 

@@ -35,7 +35,8 @@ const FIRST_READ: usize = 2048;
 pub(super) async fn serve(stream: TcpStream, original: Option<SocketAddr>, outbound: Rc<Outbound>, drain: Drain) -> io::Result<()> {
     match original {
         Some(original) => captured(stream.into(), original, outbound, drain).await,
-        None => http::serve(stream.into(), Vec::with_capacity(FIRST_READ), Origin::Explicit, outbound, drain).await,
+        // In boxes, here and below: what speaks HTTP needs several times the room of what is only spliced.
+        None => Box::pin(http::serve(stream.into(), Vec::with_capacity(FIRST_READ), Origin::Explicit, outbound, drain)).await,
     }
 }
 
@@ -46,7 +47,7 @@ async fn captured(mut stream: Stream, original: SocketAddr, outbound: Rc<Outboun
     let decided = match verdict {
         Verdict::Is(Sniffed::Http1 | Sniffed::Http2) => {
             flow.pass_on();
-            return http::serve(stream, initial, Origin::Captured(original), outbound, drain).await;
+            return Box::pin(http::serve(stream, initial, Origin::Captured(original), outbound, drain)).await;
         }
         Verdict::Is(sniffed) => outbound.decide_captured(&sniffed, original, &mut flow).await,
         Verdict::Refuse(deny) => Err(deny),
@@ -169,7 +170,7 @@ async fn relay(
     flow.allowed(destination.unwrap_or(&upstream.destination), decided.shadow.as_ref());
     let ended = tokio::select! {
         biased;
-        deny = outbound.revoked(&decided.ask, address) => {
+        deny = outbound.revoked(&decided.ask, address, Some(decided.generation)) => {
             flow.refused(&deny);
             Err(io::Error::other(deny.to_string()))
         }

@@ -69,6 +69,8 @@ pub struct Decided {
     pub peer: Option<SpiffeId>,
     /// What would have been refused, in shadow mode.
     pub shadow: Option<Deny>,
+    /// Of the policy that was asked.
+    pub generation: u64,
 }
 
 /// What is asked besides the policy itself.
@@ -102,32 +104,29 @@ impl Places<'_> {
     }
 }
 
-/// Decides under one policy from beginning to end.
-pub async fn decide(ask: Ask, snapshot: &Arc<Snapshot>, places: Places<'_>) -> Result<Decided, Deny> {
-    let permit = ask.permit(snapshot)?;
+/// Decides under one policy from beginning to end. `permit`: what it says to `ask`.
+pub async fn decide(ask: Ask, permit: Permit<'_>, snapshot: &Arc<Snapshot>, places: Places<'_>) -> Result<Decided, Deny> {
     let peer = ask.peer(&permit, snapshot)?;
     let addresses = match &ask.host {
         Host::Address(address) => vec![*address],
         Host::Name(name) => places.resolve(name, &ask.tenant, snapshot).await?,
     };
     let destinations = permit.destinations(&addresses, &snapshot.platform.egress, |address| places.own.holds(address))?;
-    let shadow = permit.shadow.clone();
-    Ok(Decided { ask, destinations, peer, shadow })
+    Ok(Decided { ask, destinations, peer, shadow: permit.shadow, generation: snapshot.generation })
 }
 
 /// Decides for an address that is given: by the kernel, or by what was dialled already.
-pub fn decide_at(ask: Ask, address: IpAddr, snapshot: &Snapshot, own: &Own) -> Result<Decided, Deny> {
-    let permit = ask.permit(snapshot)?;
+pub fn decide_at(ask: Ask, permit: Permit<'_>, address: IpAddr, snapshot: &Snapshot, own: &Own) -> Result<Decided, Deny> {
     let peer = ask.peer(&permit, snapshot)?;
     let destinations = permit.destinations(&[address], &snapshot.platform.egress, |address| own.holds(address))?;
-    let shadow = permit.shadow.clone();
-    Ok(Decided { ask, destinations, peer, shadow })
+    Ok(Decided { ask, destinations, peer, shadow: permit.shadow, generation: snapshot.generation })
 }
 
 impl Ask {
     /// Whether some rule lists it, whatever shadow mode lets through besides.
-    pub fn listed(&self, snapshot: &Snapshot) -> Result<(), Deny> {
-        self.permit(snapshot)?.shadow.map_or(Ok(()), Err)
+    pub fn listed<'a>(&self, snapshot: &'a Snapshot) -> Result<Permit<'a>, Deny> {
+        let mut permit = self.permit(snapshot)?;
+        permit.shadow.take().map_or(Ok(permit), Err)
     }
 
     /// Whether some rule lists it, or shadow mode lets it through.

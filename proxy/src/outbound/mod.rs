@@ -107,7 +107,8 @@ impl Outbound {
     }
 
     async fn decide(&self, ask: Ask, snapshot: &Arc<Snapshot>) -> Result<Decided, Deny> {
-        decide::decide(ask, snapshot, self.places()).await
+        let permit = ask.permit(snapshot)?;
+        decide::decide(ask, permit, snapshot, self.places()).await
     }
 
     /// Opens a connection for what was decided, within its tenant's limits.
@@ -119,12 +120,16 @@ impl Outbound {
         Ok(Dialled { stream, destination, place })
     }
 
-    /// Resolves once policy no longer lets `ask` have the address that it has. Asked at once too: policy may have changed since it was
-    /// decided. Costs nothing until a policy is pushed.
-    async fn revoked(&self, ask: &Ask, address: SocketAddr) -> Deny {
+    /// Resolves once policy no longer lets `ask` have the address that it has. Asked at once too, unless policy is still the one of the
+    /// generation that it was decided under. Costs nothing until a policy is pushed.
+    async fn revoked(&self, ask: &Ask, address: SocketAddr, mut decided: Option<u64>) -> Deny {
         let mut changes = self.shared.current.changes();
         loop {
-            let stands = self.pin().and_then(|snapshot| ask.still_stands(address, None, &snapshot, &self.shared.own));
+            let stands = self.pin().and_then(|snapshot| match decided.take() {
+                // Its listeners are opened a moment after it is in force.
+                Some(generation) if generation == snapshot.generation && !self.shared.own.holds(address) => Ok(()),
+                _ => ask.still_stands(address, None, &snapshot, &self.shared.own),
+            });
             if let Err(deny) = stands {
                 return deny;
             }

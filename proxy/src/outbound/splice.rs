@@ -47,14 +47,16 @@ thread_local! {
     static SHARED: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
-/// Joins the two ends; `initial` was read from the workload already. An error is that of the end which broke: tell the other by [`reset`].
+/// Joins the two ends; `initial` was read from the workload already. Both have ended when it is done, and are to be closed. An error is that
+/// of the end which broke: tell the other by [`reset`].
 pub(super) async fn splice(downstream: &mut Stream, upstream: &mut TcpStream, initial: Vec<u8>, octets: &Octets) -> io::Result<()> {
     match downstream {
         Stream::Tcp(downstream) => {
             let ((mut requests, to_workload), (mut answers, to_server)) = (downstream.split(), upstream.split());
+            let is_half_closed = Cell::new(false);
             let both = async {
-                let sent = pump(&mut requests, to_server.as_ref(), initial, &octets.sent);
-                let received = pump(&mut answers, to_workload.as_ref(), Vec::new(), &octets.received);
+                let sent = pump(&mut requests, to_server.as_ref(), initial, &octets.sent, &is_half_closed);
+                let received = pump(&mut answers, to_workload.as_ref(), Vec::new(), &octets.received, &is_half_closed);
                 tokio::try_join!(sent, received)
             };
             let settled = || [&to_workload, &to_server].into_iter().for_each(|half| keep_alive(half.as_ref()));
@@ -134,8 +136,14 @@ enum Taken {
     End,
 }
 
-/// One direction, to its end, which is passed on.
-async fn pump(from: &mut ReadHalf<'_>, to: &TcpStream, mut rest: Vec<u8>, count: &Cell<u64>) -> io::Result<()> {
+/// One direction, to its end, which is passed on, unless the other has ended already: the close that follows says it as well.
+async fn pump(
+    from: &mut ReadHalf<'_>,
+    to: &TcpStream,
+    mut rest: Vec<u8>,
+    count: &Cell<u64>,
+    is_half_closed: &Cell<bool>,
+) -> io::Result<()> {
     loop {
         write_all(to, &rest, count).await?;
         drop(rest);
@@ -148,6 +156,9 @@ async fn pump(from: &mut ReadHalf<'_>, to: &TcpStream, mut rest: Vec<u8>, count:
             }
             Taken::End => break,
         }
+    }
+    if is_half_closed.replace(true) {
+        return Ok(());
     }
     match SockRef::from(to).shutdown(Shutdown::Write) {
         // It is gone altogether.

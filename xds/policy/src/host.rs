@@ -52,7 +52,7 @@ impl FromStr for HostName {
     /// One dot at the end is the root's and is dropped. Upper case is accepted: names have no case (RFC 4343).
     fn from_str(text: &str) -> Result<Self, HostError> {
         let name = text.strip_suffix('.').unwrap_or(text);
-        if name.is_empty() || name.len() > 253 || !name.split('.').all(is_label) {
+        if name.is_empty() || name.len() > 253 || !labels(name).all(is_label) {
             return Err(HostError::Malformed);
         }
         // WHATWG URL, "ends in a number": what a lenient reader takes for an IPv4 address is no name.
@@ -63,15 +63,18 @@ impl FromStr for HostName {
         }
         let name = name.to_ascii_lowercase();
         // What an A-label says may not be ASCII spelled in another way, nor something that it would be mapped to.
-        if name.split('.').any(|label| label.starts_with("xn--")) && idna::domain_to_ascii(&name).ok().as_ref() != Some(&name) {
+        if labels(&name).any(|label| label.starts_with(b"xn--")) && idna::domain_to_ascii(&name).ok().as_ref() != Some(&name) {
             return Err(HostError::ALabel);
         }
         Ok(Self(name.into()))
     }
 }
 
-fn is_label(label: &str) -> bool {
-    let bytes = label.as_bytes();
+fn labels(name: &str) -> impl Iterator<Item = &[u8]> {
+    name.as_bytes().split(|octet| *octet == b'.')
+}
+
+fn is_label(bytes: &[u8]) -> bool {
     !bytes.is_empty()
         && bytes.len() <= 63
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))

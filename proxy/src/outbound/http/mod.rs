@@ -115,7 +115,9 @@ pub(super) async fn serve(
         drain,
         becomes: RefCell::default(),
     });
-    let served = async { if is_http2 { http2(stream, initial, &downstream).await } else { http1(stream, initial, &downstream).await } };
+    // In a box, for the rarer is the larger.
+    let served =
+        async { if is_http2 { Box::pin(http2(stream, initial, &downstream)).await } else { http1(stream, initial, &downstream).await } };
     tokio::select! {
         biased;
         // Nothing that is under way is told apart: what policy ends, ends with its connection.
@@ -128,7 +130,7 @@ pub(super) async fn serve(
 /// Resolves once the CONNECT that opened a tunnel would be refused: between requests too, the connection that it opened must stand.
 async fn tunnel_revoked(opened: Option<(Ask, SocketAddr)>, outbound: &Rc<Outbound>) {
     let Some((ask, address)) = opened else { return std::future::pending().await };
-    let deny = outbound.revoked(&ask, address).await;
+    let deny = outbound.revoked(&ask, address, None).await;
     // The requests in it have lines of their own; this one says why there are no more.
     let mut flow = Flow::begin(None, outbound);
     flow.asked(&ask);
@@ -145,8 +147,8 @@ async fn http1(stream: Stream, initial: Vec<u8>, downstream: &Rc<Downstream>) ->
     let mut ended = hop::http1(guarded, each, &downstream.activity, &downstream.timeouts, downstream.drain.clone()).await;
     let becomes = downstream.becomes.borrow_mut().take();
     match becomes {
-        Some(Becomes::Tunnel(tunnel)) => connect::tunnel(ended.stream, ended.rest, tunnel, downstream).await,
-        Some(Becomes::WebSocket { upstream, exchange }) => forward::websocket(ended.stream, ended.rest, upstream, exchange).await,
+        Some(Becomes::Tunnel(tunnel)) => Box::pin(connect::tunnel(ended.stream, ended.rest, tunnel, downstream)).await,
+        Some(Becomes::WebSocket { upstream, exchange }) => Box::pin(forward::websocket(ended.stream, ended.rest, upstream, exchange)).await,
         None => hop::linger(&mut ended.stream, downstream.timeouts.linger).await.and(ended.outcome),
     }
 }

@@ -44,6 +44,7 @@ impl Target {
     pub(super) fn of<B>(request: &Request<B>, scope: &Scope) -> Result<Self, Deny> {
         let named = request.uri().authority().map(parse).transpose()?;
         let host = match request.headers().get(header::HOST) {
+            Some(value) if request.uri().authority().is_some_and(|authority| authority.as_str().as_bytes() == value) => named.clone(),
             Some(value) => Some(value.to_str().map_err(|_| malformed("Host must be ASCII")).and_then(authority)?),
             None => None,
         };

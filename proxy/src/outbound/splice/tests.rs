@@ -23,6 +23,11 @@ async fn ends() -> (TcpStream, Stream, TcpStream, TcpStream) {
     (workload, downstream.into(), upstream, server)
 }
 
+/// Joins them and closes both, as whoever joins two ends does.
+async fn joined(mut downstream: Stream, mut upstream: TcpStream, initial: Vec<u8>, octets: &Octets) -> io::Result<()> {
+    splice(&mut downstream, &mut upstream, initial, octets).await
+}
+
 /// Octets in which no two places look the same.
 fn octets(length: usize, seed: u64) -> Vec<u8> {
     (0..length.div_ceil(8) as u64).flat_map(|i| ((i ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes()).take(length).collect()
@@ -36,7 +41,7 @@ async fn read_all(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
 
 #[tokio::test]
 async fn all_octets_arrive_in_their_order_both_ways() {
-    let (workload, mut downstream, mut upstream, server) = ends().await;
+    let (workload, downstream, upstream, server) = ends().await;
     let (initial, request, answer) = (octets(3000, 1), octets(BULK, 2), octets(BULK + 7, 3));
     let counted = Octets::default();
     let talk = |stream: TcpStream, said: Vec<u8>| async move {
@@ -48,7 +53,7 @@ async fn all_octets_arrive_in_their_order_both_ways() {
         tokio::join!(read_all(&mut read), say).0
     };
     let (outcome, heard, asked) = tokio::join!(
-        splice(&mut downstream, &mut upstream, initial.clone(), &counted),
+        joined(downstream, upstream, initial.clone(), &counted),
         talk(workload, request.clone()),
         talk(server, answer.clone())
     );
@@ -59,7 +64,7 @@ async fn all_octets_arrive_in_their_order_both_ways() {
 
 #[tokio::test]
 async fn the_end_of_one_direction_leaves_the_other_open() {
-    let (mut workload, mut downstream, mut upstream, mut server) = ends().await;
+    let (mut workload, downstream, upstream, mut server) = ends().await;
     let counted = Octets::default();
     let answer = octets(BULK, 4);
     let talk = async {
@@ -72,7 +77,7 @@ async fn the_end_of_one_direction_leaves_the_other_open() {
         };
         assert!(tokio::join!(read_all(&mut workload), say).0 == answer);
     };
-    let (outcome, ()) = tokio::join!(splice(&mut downstream, &mut upstream, Vec::new(), &counted), talk);
+    let (outcome, ()) = tokio::join!(joined(downstream, upstream, Vec::new(), &counted), talk);
     outcome.unwrap();
 }
 
@@ -122,7 +127,7 @@ async fn what_a_cut_connection_left_in_a_pipe_reaches_no_other() {
             }
         }
     }
-    let (workload, mut downstream, mut upstream, mut server) = ends().await;
+    let (workload, downstream, upstream, mut server) = ends().await;
     let request = octets(BULK, 6);
     let writing = async { drop(write(workload, request.clone()).await) };
     let answering = async {
@@ -131,7 +136,7 @@ async fn what_a_cut_connection_left_in_a_pipe_reaches_no_other() {
         asked
     };
     let counted = Octets::default();
-    let (outcome, (), asked) = tokio::join!(splice(&mut downstream, &mut upstream, Vec::new(), &counted), writing, answering);
+    let (outcome, (), asked) = tokio::join!(joined(downstream, upstream, Vec::new(), &counted), writing, answering);
     outcome.unwrap();
     assert!(asked == request);
 }

@@ -65,7 +65,9 @@ impl Name {
             b"" => return Err(NameError::EmptyLabel),
             _ => {}
         }
-        let mut octets: Octets = smallvec![0];
+        // The root's octet, and that of the label in hand where no dot ends it.
+        let mut octets = Octets::with_capacity((text.len() + 2).min(Self::MAX + 1));
+        octets.push(0);
         // Where the length of the label in hand goes.
         let mut start = 0;
         let mut rest = text;
