@@ -147,8 +147,9 @@ async fn http1(stream: Stream, initial: Vec<u8>, downstream: &Rc<Downstream>) ->
     let mut ended = hop::http1(guarded, each, &downstream.activity, &downstream.timeouts, downstream.drain.clone()).await;
     let becomes = downstream.becomes.borrow_mut().take();
     match becomes {
-        Some(Becomes::Tunnel(tunnel)) => Box::pin(connect::tunnel(ended.stream, ended.rest, tunnel, downstream)).await,
-        Some(Becomes::WebSocket { upstream, exchange }) => Box::pin(forward::websocket(ended.stream, ended.rest, upstream, exchange)).await,
+        // Not in boxes: they take the room that hyper had.
+        Some(Becomes::Tunnel(tunnel)) => connect::tunnel(ended.stream, ended.rest, tunnel, downstream).await,
+        Some(Becomes::WebSocket { upstream, exchange }) => forward::websocket(ended.stream, ended.rest, upstream, exchange).await,
         None => hop::linger(&mut ended.stream, downstream.timeouts.linger).await.and(ended.outcome),
     }
 }
