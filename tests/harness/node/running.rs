@@ -19,6 +19,9 @@ use super::{
 };
 use crate::{eventually, kubernetes::User, netns::Namespace, process::Process};
 
+/// How often an init container is started that fails.
+const INIT_ATTEMPTS: usize = 3;
+
 // Ended in this order: the workload before its sidecar.
 pub struct RunningPod {
     pub name: String,
@@ -40,7 +43,6 @@ struct Running {
 }
 
 impl RunningPod {
-    /// What an init container printed that has ended, and its sidecars and containers that run.
     pub(super) fn start(node: &Node, object: Value, network: Namespace, addresses: (Ipv4Addr, Ipv6Addr)) -> Result<Self, String> {
         let spec = spec::read(&object)?;
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -162,14 +164,17 @@ impl RunningPod {
         let inits = self.spec.init_containers.len();
         let container = self.spec.init_containers.iter().chain(&self.spec.containers).nth(index);
         let container = container.expect("one runtime for each");
-        let mut process = runtime.start(&self.network, &self.name, self.dir.path());
+        let start = || runtime.start(&self.network, &self.name, self.dir.path());
         if index < inits && container.restart_policy.is_none() {
+            // As a kubelet does, which goes on for as long as the pod is there.
+            let mut process = (1..INIT_ATTEMPTS).fold(start(), |mut process, _| if process.ended().success() { process } else { start() });
             let status = process.ended();
             if !status.success() {
                 return Err(format!("container {}: {status}\n{}", container.name, process.lines().join("\n")));
             }
             return Ok(());
         }
+        let process = start();
         // In front: what is started last is ended first.
         self.containers.insert(0, Running { runtime, process, name: container.name.clone() });
         let container = self.spec.init_containers.iter().chain(&self.spec.containers).nth(index).expect("it is there");
