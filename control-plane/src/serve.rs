@@ -80,7 +80,11 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
             // Without identities there are no sidecars in pods, and nothing to give their namespaces.
             if let Some(trust) = plane.trust_text.clone() {
                 let pods_capture = config.webhook.as_ref().is_none_or(|(_, settings)| settings.capture == Capture::Redirect);
-                let settings = tenancy::Settings { system_namespace: installation.namespace.clone(), pods_capture };
+                let settings = tenancy::Settings {
+                    system_namespace: installation.namespace.clone(),
+                    pods_capture,
+                    pods_end_within: tenancy::PODS_END_WITHIN,
+                };
                 let onboarding = tenancy::lead(installation.client.clone(), installation.leader.clone(), settings, trust);
                 writing.push(tokio::spawn(onboarding).abort_handle());
             }

@@ -146,6 +146,7 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
         tracing: tracing.clone(),
         ids: Arc::new(RequestIds::default()),
         contexts: contexts.clone(),
+        resolvers: bootstrap.resolvers.as_slice().into(),
         bindings: Arc::default(),
         own: own.clone(),
         // Whoever has no identity shows none.

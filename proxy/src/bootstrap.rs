@@ -46,6 +46,10 @@ pub struct Bootstrap {
     /// Seconds that open requests get to end after SIGTERM.
     #[serde(default = "default_drain")]
     pub drain_seconds: u64,
+    /// Whom names are asked of, over UDP and TCP, where the Workload names no `dns.upstreams`. Empty: the host's resolvers and its file of names,
+    /// which in a pod are for other containers to write.
+    #[serde(default)]
+    pub resolvers: Vec<SocketAddr>,
     /// Where `ringfence-proxy capture install` says what it has installed: its `--state`.
     #[serde(default = "default_capture_dir")]
     pub capture_dir: PathBuf,

@@ -1,6 +1,6 @@
 //! A data thread: serves listeners, each connection from accept to close, with pools and remembered tokens of its own.
 
-use std::{io, pin::Pin, rc::Rc, sync::Arc};
+use std::{io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
 
 use tokio::{runtime::LocalRuntime, sync::mpsc, task::JoinSet};
 
@@ -32,6 +32,8 @@ pub struct Shared {
     pub contexts: Arc<Contexts>,
     pub bindings: Arc<Bindings>,
     pub own: Arc<Own>,
+    /// In place of the host's resolvers; empty: those.
+    pub resolvers: Arc<[SocketAddr]>,
     /// What is shown to peers.
     pub svid: CurrentSvid,
 }

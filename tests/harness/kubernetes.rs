@@ -59,8 +59,7 @@ pub struct KubeApi {
     port: u16,
     admin: User,
     _etcd: Process,
-    /// Ended before the API server is; they give up where it is long in coming.
-    controllers: Option<Process>,
+    _controllers: Option<Process>,
     /// None while it is stopped.
     apiserver: Option<Process>,
     /// Bound, and never listening: nobody else is given the port, and the API server shares it.
@@ -111,7 +110,7 @@ impl KubeApi {
         let admin = User::certified(dir.path(), &url, &place, "admin", Some(MASTERS));
         let mut api = Self {
             _etcd: start_etcd(dir.path()),
-            controllers: None,
+            _controllers: None,
             apiserver: None,
             url,
             port,
@@ -121,7 +120,8 @@ impl KubeApi {
             place,
         };
         api.resume();
-        api.controllers = Some(start_controllers(api.dir.path(), &api.place, &api.admin));
+        // They give up on an API server that takes longer than ten seconds to start.
+        api._controllers = Some(start_controllers(api.dir.path(), &api.place, &api.admin));
         Some(api)
     }
 

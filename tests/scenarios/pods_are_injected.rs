@@ -23,7 +23,18 @@ fn cluster() -> Option<Cluster> {
     api.namespace(NAMESPACE);
     api.namespace("plain");
     api.namespace("team-a");
+    // Its namespaces are this test's to make.
+    let tenant = json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "acme"},
+        "spec": {"identity": [{"issuer": "sso"}], "kubernetes": {"namespaces": []}},
+    });
+    admin.apply(&tenant.to_string());
+    let uid = admin.get(["tenant", "acme"])["metadata"]["uid"].as_str().unwrap().to_owned();
+    admin.ok(["annotate", "namespace", "team-a", &format!("ringfence.dev/tenant-uid={uid}")]);
     admin.ok(["label", "namespace", "team-a", "ringfence.dev/tenant=acme"]);
+    api.namespace("left");
+    admin.ok(["annotate", "namespace", "left", "ringfence.dev/tenant-uid=another"]);
+    admin.ok(["label", "namespace", "left", "ringfence.dev/tenant=acme"]);
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "ringfence-control-plane", "namespace": NAMESPACE},
         "spec": {"ports": [{"port": 15017}]},
@@ -112,6 +123,8 @@ fn pods_of_tenants_alone_get_a_sidecar() {
 
     let again = cluster.create("team-a", &anew(&injected), true).unwrap();
     assert_eq!(again["spec"], *spec, "a second pass changes nothing");
+    let left = cluster.create("left", &pod(json!({})), false).unwrap_err();
+    assert!(left.contains("ringfence: namespace left is no namespace of the Tenant acme that there is"), "{left}");
     let plain = cluster.create("plain", &pod(json!({})), false).unwrap();
     assert_eq!(names(&plain["spec"]["initContainers"]), ["init"]);
 

@@ -134,7 +134,8 @@ fn injected() -> Value {
     let plain = repository("tests/data/admission/plain.json");
     let mut command = Command::new(binary("ringfence"));
     command
-        .args(["inject", "--tenant", "acme", "--inject-image", "localhost:5000/ringfence/proxy:0.1.0", "-o", "json", "--file"])
+        .args(["inject", "--tenant", "acme", "--inject-image", "localhost:5000/ringfence/proxy:0.1.0"])
+        .args(["--inject-resolver", "10.96.0.10", "-o", "json", "--file"])
         .arg(plain);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

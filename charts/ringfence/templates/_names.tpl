@@ -35,10 +35,25 @@ system:serviceaccount:{{ .Release.Namespace }}:ringfence-control-plane
 {{/* Where sidecars find the control plane. Without redirect rules the pod's resolver is the sidecar, which knows no names before it has policy. */}}
 {{- define "ringfence.controlPlane" -}}
 {{- if eq .Values.injection.capture "explicit" -}}
-{{ required "controlPlane.clusterIP must be given where injection.capture is explicit: sidecars find the control plane by address then" .Values.controlPlane.clusterIP }}:15010
+{{ include "ringfence.socket" (list (required "controlPlane.clusterIP must be given where injection.capture is explicit: sidecars find the control plane by address then" .Values.controlPlane.clusterIP) 15010) }}
 {{- else -}}
 ringfence-control-plane.{{ .Release.Namespace }}.svc:15010
 {{- end -}}
+{{- end }}
+
+{{/* An address and a port, as one word. */}}
+{{- define "ringfence.socket" -}}
+{{- $address := index . 0 -}}
+{{ if contains ":" $address }}[{{ $address }}]{{ else }}{{ $address }}{{ end }}:{{ index . 1 }}
+{{- end }}
+
+{{/* As a sidecar's bootstrap has it, or its beginning, where each control plane finds out the cluster's DNS for itself. */}}
+{{- define "ringfence.resolvers" -}}
+"resolvers":["
+{{- range $i, $address := .Values.injection.clusterDns }}
+{{- if $i }}","{{ end }}{{ include "ringfence.socket" (list $address 53) }}
+{{- end }}
+{{- if .Values.injection.clusterDns }}"]{{ end }}
 {{- end }}
 
 {{/* Where tenants' pods are, whoever made the namespace. */}}

@@ -117,7 +117,7 @@ pub(super) fn volumes(settings: &Settings) -> Vec<Value> {
 
 /// Nothing in it is secret.
 fn bootstrap(settings: &Settings, workload: &str) -> Value {
-    json!({
+    let mut bootstrap = json!({
         "workload": workload,
         "controlPlane": {"tls": settings.control_plane},
         "identity": {
@@ -128,7 +128,11 @@ fn bootstrap(settings: &Settings, workload: &str) -> Value {
         "configKeys": format!("{TRUST_DIR}/{CONFIG_KEYS_KEY}"),
         "stateDir": STATE_DIR,
         "admin": ADMIN_ADDRESS,
-    })
+    });
+    if !settings.resolvers.is_empty() {
+        bootstrap["resolvers"] = settings.resolvers.iter().map(ToString::to_string).collect();
+    }
+    bootstrap
 }
 
 /// With limits too: a LimitRange adds those that are missing, and a quota refuses a pod without them.

@@ -20,7 +20,9 @@
 //! The capture container runs as root with NET_ADMIN, NET_RAW, NET_BIND_SERVICE, SETGID and SETUID, which Pod Security's `baseline` refuses;
 //! but for that, a pod that met `restricted` still does. With [`Capture::Explicit`] there is no such container, and no capture: programs are
 //! asked to use the sidecar, by proxy variables in each container and by resolv.conf(5). One that does otherwise is stopped by the network
-//! (a NetworkPolicy, a node) or by nobody. The Workload's `dns` must `listen` on port 53 of loopback then, and name `upstreams`.
+//! (a NetworkPolicy, a node) or by nobody. The Workload's `dns` must `listen` on port 53 of loopback then.
+//!
+//! Whom the sidecar asks for names, its bootstrap says, unless the Workload does: resolv.conf(5) and hosts(5) are all containers' to write.
 
 mod adopt;
 mod certificates;
@@ -41,7 +43,7 @@ use std::fmt;
 
 pub use pod::{Injected, Place, inject};
 pub use server::{Webhook, WebhookError, serve};
-pub use settings::{Capture, Resources, SettingError, Settings};
+pub use settings::{Capture, RESOLVER_PORT, Resources, SettingError, Settings};
 
 /// Why a pod is not let in: told to its author.
 #[derive(Clone, Debug, PartialEq, Eq)]

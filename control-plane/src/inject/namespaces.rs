@@ -1,12 +1,12 @@
-//! Whose namespaces are: as a watch has them, and where it does not yet, as the API server says.
+//! Whose namespaces are: as watches have it, and where they do not yet, as the API server says.
 
-use std::time::Duration;
+use std::{future::ready, time::Duration};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client,
-    api::PartialObjectMeta,
+    api::{ApiResource, DynamicObject, PartialObjectMeta},
     runtime::{
         WatchStreamExt, reflector,
         reflector::{ObjectRef, Store},
@@ -15,7 +15,14 @@ use kube::{
 };
 use tokio::time::timeout;
 
-use crate::kubernetes::names::TENANT_LABEL;
+use crate::{
+    kubernetes::{
+        names::{TENANT_LABEL, TENANT_UID_ANNOTATION},
+        owner::Owner,
+    },
+    spec::Kind,
+    store::kube::api_resource,
+};
 
 /// For one question to the API server, which itself waits for us.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,34 +30,63 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Namespaces {
     api: Api<PartialObjectMeta<Namespace>>,
     known: Store<PartialObjectMeta<Namespace>>,
+    kind: ApiResource,
+    tenants: Api<PartialObjectMeta<DynamicObject>>,
+    known_tenants: Store<PartialObjectMeta<DynamicObject>>,
 }
 
 impl Namespaces {
     /// And what keeps it up to date until it is dropped.
     pub(super) fn watch(client: Client) -> (Self, impl Future<Output = ()> + use<>) {
-        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+        let kind = api_resource(Kind::Tenant);
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+        let tenants: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &kind);
         let (known, writer) = reflector::store();
+        let tenants_writer = reflector::store::Writer::new(kind.clone());
+        let known_tenants = tenants_writer.as_reader();
         // Tenants' alone: the others are none of ours, and may be thousands.
         let of_tenants = watcher::Config::default().labels(TENANT_LABEL);
-        let events = watcher(api.clone(), of_tenants).default_backoff().reflect(writer);
+        let namespace_events = watcher(api.clone(), of_tenants).default_backoff().reflect(writer);
+        let tenant_events = watcher(tenants.clone(), watcher::Config::default()).default_backoff().reflect(tenants_writer);
         // An error is that of one attempt: meanwhile the API server is asked.
-        let watching = events.for_each(|_| std::future::ready(()));
-        (Self { api, known }, watching)
+        let watching = async {
+            tokio::join!(namespace_events.for_each(|_| ready(())), tenant_events.for_each(|_| ready(())));
+        };
+        (Self { api, known, kind, tenants, known_tenants }, watching)
     }
 
     /// The tenant; or why there is none, for the author of a pod.
     pub(super) async fn tenant(&self, namespace: &str) -> Result<String, String> {
-        let known = self.known.get(&ObjectRef::new(namespace));
-        if let Some(tenant) = known.and_then(|known| known.metadata.labels.as_ref()?.get(TENANT_LABEL).cloned()) {
-            return Ok(tenant);
+        if let Some(owner) = self.known.get(&ObjectRef::new(namespace)).and_then(|known| Owner::of(&known.metadata))
+            && let Some(tenant) = self.known_tenants.get(&ObjectRef::new_with(&owner.tenant, self.kind.clone()))
+            && owner.is(&tenant.metadata)
+        {
+            return Ok(owner.tenant);
         }
-        // The API server, which knows that the namespace has the label, may know it before the watch does.
-        let found = match timeout(PATIENCE, self.api.get(namespace)).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => return Err(format!("it cannot be told whose namespace {namespace} is: {error}")),
-            Err(_) => return Err(format!("it cannot be told whose namespace {namespace} is: the API server does not answer")),
-        };
-        let tenant = found.metadata.labels.unwrap_or_default().remove(TENANT_LABEL);
-        tenant.ok_or_else(|| format!("namespace {namespace} has no label {TENANT_LABEL}: pods are injected in tenants' namespaces alone"))
+        // The API server, which knows that the namespace has the label, may know it before the watches do.
+        let asked = timeout(PATIENCE, self.ask(namespace)).await;
+        asked.unwrap_or_else(|_| Err(format!("it cannot be told whose namespace {namespace} is: the API server does not answer")))
+    }
+
+    async fn ask(&self, namespace: &str) -> Result<String, String> {
+        let unknown = |error| format!("it cannot be told whose namespace {namespace} is: {error}");
+        let found = self.api.get(namespace).await.map_err(unknown)?;
+        let owner = Owner::of(&found.metadata)
+            .ok_or_else(|| format!("namespace {namespace} has no label {TENANT_LABEL}: pods are injected in tenants' namespaces alone"))?;
+        let tenant = self.tenants.get_opt(&owner.tenant).await.map_err(unknown)?;
+        if !tenant.is_some_and(|tenant| owner.is(&tenant.metadata)) {
+            return Err(format!(
+                "namespace {namespace} is no namespace of the Tenant {} that there is: its annotation {TENANT_UID_ANNOTATION} must be that Tenant's UID",
+                owner.tenant
+            ));
+        }
+        Ok(owner.tenant)
+    }
+
+    /// Whether the watches have told what there is.
+    pub(super) fn are_known(&self) -> bool {
+        let of_namespaces = self.known.wait_until_ready().now_or_never();
+        let of_tenants = self.known_tenants.wait_until_ready().now_or_never();
+        matches!((of_namespaces, of_tenants), (Some(Ok(())), Some(Ok(()))))
     }
 }

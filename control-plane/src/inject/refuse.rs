@@ -14,7 +14,6 @@ const OWN_PREFIX: &str = "ringfence.dev/";
 const CONTAINER_ANNOTATIONS: [&str; 2] =
     ["container.apparmor.security.beta.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/"];
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
-const TAKEN_UID: &str = "64015 is the sidecar's, whose traffic the redirect rules let out: use another";
 
 /// Whoever has one of them changes the rules, sends past them, or reads the sidecar's memory.
 const DEFEATING_CAPABILITIES: [&str; 9] =
@@ -48,6 +47,10 @@ pub(super) fn check(pod: &Pod, spec: &PodSpec, tenant: &str) -> Result<(), Denia
             deny("spec.ephemeralContainers", "must be empty: they would run beside the sidecar unjudged")
         }
     }
+}
+
+fn taken_uid() -> String {
+    format!("{PROXY_UID} is the sidecar's, whose traffic the redirect rules let out: use another")
 }
 
 pub(super) fn is_own(container: &str) -> bool {
@@ -108,7 +111,7 @@ fn pod_context(context: &PodSecurityContext) -> Result<(), Denial> {
         ("supplementalGroups", supplemental),
     ] {
         if taken {
-            return deny(format!("spec.securityContext.{field}"), TAKEN_UID);
+            return deny(format!("spec.securityContext.{field}"), taken_uid());
         }
     }
     if context.windows_options.as_ref().is_some_and(|options| options.host_process == Some(true)) {
@@ -181,7 +184,7 @@ fn check_container(container: &Container) -> Result<(), Denial> {
 fn container_context(context: &SecurityContext) -> Result<(), Denial> {
     for (field, user) in [("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group)] {
         if user == Some(PROXY_UID) {
-            return deny(format!(".securityContext.{field}"), TAKEN_UID);
+            return deny(format!(".securityContext.{field}"), taken_uid());
         }
     }
     if context.privileged == Some(true) {

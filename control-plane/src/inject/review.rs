@@ -2,9 +2,9 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
-use super::{Denial, Place, Settings, inject, patch};
+use super::{Place, Settings, inject, patch};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -12,22 +12,38 @@ const KIND: &str = "AdmissionReview";
 const FORBIDDEN: u16 = 403;
 const BAD_REQUEST: u16 = 400;
 
+/// Longest JSON of a pod that is looked into. Parsed it takes a hundred times as much at worst; the largest that anybody has sent us has 20 KiB.
+const MAX_POD_BYTES: usize = 256 * 1024;
+
+/// Who is answered, whatever else there is.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Review {
-    api_version: String,
-    kind: String,
-    request: Value,
+struct Asker {
+    request: AskerRequest,
+}
+
+#[derive(Deserialize)]
+struct AskerRequest {
+    uid: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Request {
+struct Review<'a> {
+    api_version: String,
+    kind: String,
+    #[serde(borrow)]
+    request: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request<'a> {
     operation: String,
     resource: Resource,
     sub_resource: Option<String>,
     namespace: Option<String>,
-    object: Option<Value>,
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -38,36 +54,37 @@ struct Resource {
 }
 
 /// A request that is about the creation of a pod, or its answer already.
-pub(super) enum Asked {
-    Create(Create),
+pub(super) enum Asked<'a> {
+    Create(Create<'a>),
     /// Nothing to be done, or nothing that can be.
     Answered(Value),
     /// Nobody could be answered: not even the request's name can be read.
     Junk(String),
 }
 
-pub(super) struct Create {
+pub(super) struct Create<'a> {
     uid: String,
     pub(super) namespace: String,
-    pod: Value,
+    /// Not parsed yet.
+    pod: &'a str,
 }
 
-pub(super) fn read(body: &[u8]) -> Asked {
-    let review: Value = match serde_json::from_slice(body) {
-        Ok(review) => review,
+/// Holds no more than `body` does.
+pub(super) fn read(body: &[u8]) -> Asked<'_> {
+    let uid = match serde_json::from_slice::<Asker>(body) {
+        Ok(Asker { request: AskerRequest { uid } }) if !uid.is_empty() => uid,
+        Ok(_) => return Asked::Junk("this is no AdmissionReview: request.uid is empty".into()),
         Err(error) => return Asked::Junk(format!("this is no AdmissionReview: {error}")),
     };
-    let uid = review.pointer("/request/uid").and_then(Value::as_str).filter(|uid| !uid.is_empty()).map(str::to_owned);
-    let Some(uid) = uid else { return Asked::Junk("this is no AdmissionReview: request.uid is missing".into()) };
     let refused = |why: String| Asked::Answered(refuse(&uid, BAD_REQUEST, &why));
-    let review = match Review::deserialize(review) {
+    let review: Review<'_> = match serde_json::from_slice(body) {
         Ok(review) => review,
         Err(error) => return refused(format!("this is no AdmissionReview: {error}")),
     };
     if review.kind != KIND || review.api_version != API_VERSION {
         return refused(format!("ringfence answers {API_VERSION} {KIND}, not {} {}", review.api_version, review.kind));
     }
-    let request = match Request::deserialize(review.request) {
+    let request: Request<'_> = match serde_json::from_str(review.request.get()) {
         Ok(request) => request,
         Err(error) => return refused(format!("request: {error}")),
     };
@@ -82,42 +99,47 @@ pub(super) fn read(body: &[u8]) -> Asked {
         ("CREATE" | "UPDATE" | "DELETE" | "CONNECT", _) => return Asked::Answered(allow(&uid)),
         (operation, _) => return refused(format!("request.operation: {operation:?} is not known")),
     }
-    match (namespace.filter(|namespace| !namespace.is_empty()), object) {
-        (Some(namespace), Some(pod)) => Asked::Create(Create { uid, namespace, pod }),
+    let pod = object.map(RawValue::get);
+    match (namespace.filter(|namespace| !namespace.is_empty()), pod) {
         (None, _) => refused("request.namespace is missing".into()),
         (_, None) => refused("request.object is missing".into()),
+        (_, Some(pod)) if pod.len() > MAX_POD_BYTES => {
+            let why =
+                format!("ringfence: the pod is {} bytes of JSON, and must be at most {MAX_POD_BYTES}: keep data in a ConfigMap", pod.len());
+            Asked::Answered(refuse(&uid, FORBIDDEN, &why))
+        }
+        (Some(namespace), Some(pod)) => Asked::Create(Create { uid, namespace, pod }),
     }
 }
 
-impl Create {
-    /// `tenant`: the namespace's; or why it has none.
-    pub(super) fn answer(&self, tenant: Result<&str, &str>, settings: &Settings) -> Value {
-        let place = match tenant {
-            Ok(tenant) => Place { namespace: &self.namespace, tenant },
-            Err(why) => return refuse(&self.uid, FORBIDDEN, &format!("ringfence: {why}")),
+impl Create<'_> {
+    /// Why there can be no sidecar, whatever the pod is.
+    pub(super) fn refused(&self, why: &str) -> Value {
+        refuse(&self.uid, FORBIDDEN, &format!("ringfence: {why}"))
+    }
+
+    /// `tenant`: the namespace's.
+    pub(super) fn answer(&self, tenant: &str, settings: &Settings) -> Value {
+        let pod: Value = match serde_json::from_str(self.pod) {
+            Ok(pod) => pod,
+            Err(error) => return refuse(&self.uid, BAD_REQUEST, &format!("request.object: {error}")),
         };
-        let injected = match inject(&self.pod, place, settings) {
+        let injected = match inject(&pod, Place { namespace: &self.namespace, tenant }, settings) {
             Ok(injected) => injected,
-            Err(denial) => return self.denied(&denial),
+            Err(denial) => return self.refused(&denial.to_string()),
         };
-        let operations = patch::of_spec(&self.pod, &injected.pod);
+        let operations = patch::of_spec(&pod, &injected.pod);
         let mut answer = allow(&self.uid);
         let response = &mut answer["response"];
         if !injected.warnings.is_empty() {
             response["warnings"] = injected.warnings.into();
         }
         if !operations.is_empty() {
-            let Ok(patch) = serde_json::to_vec(&operations) else {
-                return refuse(&self.uid, FORBIDDEN, "ringfence: the patch cannot be written");
-            };
+            let Ok(patch) = serde_json::to_vec(&operations) else { return self.refused("the patch cannot be written") };
             response["patchType"] = "JSONPatch".into();
             response["patch"] = STANDARD.encode(patch).into();
         }
         answer
-    }
-
-    fn denied(&self, denial: &Denial) -> Value {
-        refuse(&self.uid, FORBIDDEN, &format!("ringfence: {denial}"))
     }
 }
 

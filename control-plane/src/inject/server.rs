@@ -1,6 +1,7 @@
-//! The webhook: AdmissionReviews over HTTPS, `POST /inject`. Nothing is remembered from one to the next, so a dry run is as any other.
+//! The webhook: AdmissionReviews over HTTPS, `POST /inject`; and `GET /healthz`. Nothing is remembered from one to the next, so a dry run is as
+//! any other.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -27,13 +28,17 @@ use super::{
     certificates::{self, Shown},
     namespaces::Namespaces,
     review::{self, Asked},
+    settings::RESOLVER_PORT,
 };
 use crate::kubernetes::lease::Leader;
 
 pub(super) const PATH: &str = "/inject";
+/// For the kubelet: whether reviews are answered without asking the API server first.
+const HEALTH_PATH: &str = "/healthz";
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Served at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
-/// Parsed at a time: of many empty objects some hundred octets each are held for three of text, more than once.
+/// Pods that are parsed at a time: of many empty objects some hundred octets each are held for three of text, more than once.
 const MAX_PARSED: usize = 2;
 /// Etcd stores objects of up to 1.5 MiB, and a review holds one.
 pub(super) const MAX_REVIEW_BYTES: usize = 2 * 1024 * 1024;
@@ -60,6 +65,8 @@ pub enum WebhookError {
     Setting(#[from] SettingError),
     #[error("injection: control plane {address}: cannot be looked up: {error}")]
     ControlPlane { address: String, error: io::Error },
+    #[error("injection: {RESOLV_CONF}: {0}: name the cluster's DNS server")]
+    Resolvers(String),
     #[error("webhook: cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
     #[error("webhook: {0}")]
@@ -76,6 +83,9 @@ pub async fn serve(
     if settings.capture == Capture::Explicit {
         settings.control_plane = address(settings.control_plane).await?;
     }
+    if settings.resolvers.is_empty() {
+        settings.resolvers = own_resolvers()?;
+    }
     settings.check()?;
     let shown = Arc::new(Shown::default());
     let acceptor = TlsAcceptor::from(Arc::new(tls(shown.clone())?));
@@ -89,6 +99,15 @@ pub async fn serve(
         tokio::join!(accept(listener, acceptor, state), watching, keeping);
     };
     Ok((bound, serving))
+}
+
+/// What the kubelet has told this pod, as it tells any other: the cluster's DNS.
+fn own_resolvers() -> Result<Vec<SocketAddr>, WebhookError> {
+    let text = fs::read(RESOLV_CONF).map_err(|error| WebhookError::Resolvers(error.to_string()))?;
+    let config = resolv_conf::Config::parse(text).map_err(|error| WebhookError::Resolvers(error.to_string()))?;
+    let found = config.nameservers.iter().map(|server| SocketAddr::new(server.into(), RESOLVER_PORT));
+    // What is this machine's alone is no pod's: outside of a cluster there may be none.
+    Ok(found.filter(|server| !server.ip().is_loopback()).collect())
 }
 
 /// A Service keeps its address for as long as it lives.
@@ -150,8 +169,12 @@ impl State {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if request.uri().path() != PATH {
-            return text(StatusCode::NOT_FOUND, "there is /inject");
+        match request.uri().path() {
+            PATH => {}
+            // Nobody gets here before there is a certificate.
+            HEALTH_PATH if self.namespaces.are_known() => return text(StatusCode::OK, "ok"),
+            HEALTH_PATH => return text(StatusCode::SERVICE_UNAVAILABLE, "the API server has not told yet which namespaces are whose"),
+            _ => return text(StatusCode::NOT_FOUND, "there are /inject and /healthz"),
         }
         if *request.method() != Method::POST {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "POST an AdmissionReview");
@@ -163,11 +186,15 @@ impl State {
             Err(error) if error.is::<LengthLimitError>() => return text(StatusCode::PAYLOAD_TOO_LARGE, "larger than any review of a pod"),
             Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
         };
-        let Ok(_parsing) = self.parsing.acquire().await else { return text(StatusCode::SERVICE_UNAVAILABLE, "ending") };
         match review::read(&body) {
             Asked::Create(create) => {
-                let tenant = self.namespaces.tenant(&create.namespace).await;
-                json(&create.answer(tenant.as_deref().map_err(String::as_str), &self.settings))
+                let tenant = match self.namespaces.tenant(&create.namespace).await {
+                    Ok(tenant) => tenant,
+                    Err(why) => return json(&create.refused(&why)),
+                };
+                // Not while the API server is asked.
+                let Ok(_parsing) = self.parsing.acquire().await else { return text(StatusCode::SERVICE_UNAVAILABLE, "ending") };
+                json(&create.answer(&tenant, &self.settings))
             }
             Asked::Answered(answer) => json(&answer),
             Asked::Junk(why) => text(StatusCode::BAD_REQUEST, why),

@@ -1,8 +1,11 @@
 //! What an installation puts into its tenants' pods.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ringfence_xds::policy::TrustDomain;
+
+/// Of a DNS server that says none.
+pub const RESOLVER_PORT: u16 = 53;
 
 /// The same for every pod; checked once.
 #[derive(Clone, Debug)]
@@ -13,6 +16,9 @@ pub struct Settings {
     pub control_plane: String,
     pub trust_domain: TrustDomain,
     pub capture: Capture,
+    /// Whom sidecars ask for names where their Workload does not say: the cluster's. Without any they believe the pod's resolv.conf(5) and
+    /// hosts(5), which its containers may write.
+    pub resolvers: Vec<SocketAddr>,
     pub resources: Resources,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
@@ -71,6 +77,12 @@ impl Settings {
             // All names of the pod are looked up at the sidecar, which answers none before it has found the control plane.
             return fault("control plane", "must be an address and a port where capture is explicit", &self.control_plane);
         }
+        if self.capture == Capture::Explicit && self.resolvers.is_empty() {
+            return fault("resolvers", "must be named where capture is explicit: the pod's own is the sidecar", "");
+        }
+        if let Some(resolver) = self.resolvers.iter().find(|resolver| resolver.ip().is_loopback() || resolver.ip().is_unspecified()) {
+            return fault("resolvers", "must be addresses that a pod reaches", &resolver.to_string());
+        }
         let Resources { cpu_request, cpu_limit, memory_request, memory_limit } = &self.resources;
         for (setting, quantity) in [("cpu request", cpu_request), ("cpu limit", cpu_limit)] {
             if !is_cpu(quantity) {
@@ -111,7 +123,9 @@ mod tests {
     #[test]
     fn settings_that_no_node_could_run_are_refused() {
         type Change = fn(&mut Settings);
-        let cases: [(Change, &str); 9] = [
+        let cases: [(Change, &str); 11] = [
+            (|s| (s.capture, s.resolvers) = (Capture::Explicit, Vec::new()), "resolvers: must be named"),
+            (|s| s.resolvers = vec!["127.0.0.53:53".parse().unwrap()], "resolvers: must be addresses that a pod reaches"),
             (|s| s.image.clear(), "image: "),
             (|s| s.image = "a b".into(), "image: "),
             (|s| s.control_plane = "here".into(), "control plane: must be <host>:<port>"),

@@ -22,6 +22,7 @@ pub(super) fn settings(capture: Capture) -> Settings {
         control_plane: "10.96.0.10:15010".into(),
         trust_domain: "ringfence.internal".parse().unwrap(),
         capture,
+        resolvers: vec!["10.96.0.53:53".parse().unwrap()],
         resources: Resources::default(),
         cluster_domain: "cluster.local".into(),
     }
@@ -41,7 +42,10 @@ fn plain(fields: Value) -> Value {
 /// What the webhook answers; `Err`: nothing but an HTTP error.
 fn answered(body: &[u8], tenant: Result<&str, &str>, capture: Capture) -> Result<Value, String> {
     match review::read(body) {
-        Asked::Create(create) => Ok(create.answer(tenant, &settings(capture))),
+        Asked::Create(create) => Ok(match tenant {
+            Ok(tenant) => create.answer(tenant, &settings(capture)),
+            Err(why) => create.refused(why),
+        }),
         Asked::Answered(answer) => Ok(answer),
         Asked::Junk(why) => Err(why),
     }

@@ -14,16 +14,26 @@ use k8s_openapi::{
         authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
         core::v1::{Namespace, Pod, ServiceAccount},
     },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, Config, Resource,
-    api::{ObjectMeta, PostParams},
+    api::{DynamicObject, ObjectMeta, Patch, PatchParams, PostParams},
     config::AuthInfo,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
+
+use super::{
+    crd,
+    names::{TENANT_LABEL, TENANT_UID_ANNOTATION},
+};
+use crate::{
+    spec::{API_VERSION, Kind},
+    store::kube::api_resource,
+};
 
 /// May everything.
 const ADMIN: &str = "s3cret-of-tests";
@@ -137,6 +147,30 @@ impl ApiServer {
         let metadata = ObjectMeta { name: Some(ACCOUNT.into()), ..ObjectMeta::default() };
         let account = ServiceAccount { metadata, ..ServiceAccount::default() };
         self.within::<ServiceAccount>(name).create(&PostParams::default(), &account).await.unwrap();
+    }
+
+    /// A Tenant of ours, and the namespace that is named as it; of another Tenant, where `uid` is given.
+    pub(crate) async fn tenant(&self, name: &str, namespace: &str, uid: Option<&str>) {
+        let definitions = self.all::<CustomResourceDefinition>();
+        let definition = crd::definition(Kind::Tenant);
+        let apply = PatchParams::apply("tests").force();
+        definitions.patch(definition["metadata"]["name"].as_str().unwrap(), &apply, &Patch::Apply(&definition)).await.unwrap();
+        let tenants: Api<DynamicObject> = Api::all_with(self.client.clone(), &api_resource(Kind::Tenant));
+        let spec = json!({ "identity": [{ "issuer": "sso" }] });
+        let tenant = json!({ "apiVersion": API_VERSION, "kind": "Tenant", "metadata": { "name": name }, "spec": spec });
+        let made = async {
+            loop {
+                match tenants.patch(name, &apply, &Patch::Apply(&tenant)).await {
+                    Ok(made) => break made.metadata.uid.unwrap(),
+                    // Kinds are served a moment after they are taken.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        let own = tokio::time::timeout(PATIENCE, made).await.expect("the kind is served");
+        self.namespace(namespace, json!({ TENANT_LABEL: name })).await;
+        let annotations = json!({ "metadata": { "annotations": { TENANT_UID_ANNOTATION: uid.unwrap_or(&own) } } });
+        self.all::<Namespace>().patch(namespace, &PatchParams::default(), &Patch::Merge(annotations)).await.unwrap();
     }
 
     /// Of `ACCOUNT`. It stays pending: there is no node.

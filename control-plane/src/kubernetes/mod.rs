@@ -7,6 +7,7 @@ pub mod crd;
 pub mod installation;
 pub mod lease;
 pub mod names;
+pub(crate) mod owner;
 pub mod secret;
 pub mod status;
 pub mod trust;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    core::Status,
 };
 use serde_json::Value;
 
@@ -20,8 +21,7 @@ pub(super) async fn apply(client: &Client, child: &Child, live: Option<&DynamicO
     let name = child.name();
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let applied = match api.patch(&name, &params, &Patch::Apply(&child.object)).await {
-        // Some field cannot be changed where it stands (`roleRef`, `immutable`): somebody made another thing under the name.
-        Err(kube::Error::Api(status)) if status.code == 422 => {
+        Err(kube::Error::Api(status)) if may_be_made_anew(&child.kind.kind, &status) => {
             if let Some(other) = api.get_opt(&name).await? {
                 delete(&api, &other).await?;
             }
@@ -36,6 +36,18 @@ pub(super) async fn apply(client: &Client, child: &Child, live: Option<&DynamicO
     let whole = DynamicObject { types: child.object.types.clone(), metadata: applied.metadata, data: child.object.data.clone() };
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), dry_run: false };
     api.replace(&name, &params, &whole).await.map(drop)
+}
+
+/// Whether what stands is to go, because it cannot become what is wanted: some field of it never changes (`roleRef`, `immutable`), and somebody
+/// made another thing under the name. What denies or bounds has no such field, and is not taken down for any answer of the API server's: for
+/// a moment there would be none.
+fn may_be_made_anew(kind: &str, status: &Status) -> bool {
+    let immutable = |message: &str| message.contains("immutable") || message.contains("cannot change roleRef");
+    let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
+    ["RoleBinding", "ConfigMap", "ServiceAccount"].contains(&kind)
+        && status.code == 422
+        && !causes.is_empty()
+        && causes.iter().all(|cause| immutable(&cause.message))
 }
 
 /// What is marked as ours in a namespace, by name.
@@ -139,6 +151,27 @@ mod tests {
             (json!({"metadata": {"labels": {"a": "1"}}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}), false),
         ] {
             assert_eq!(stands(&object(live.clone()), &wanted), stands_as_wanted, "{live}");
+        }
+    }
+
+    #[test]
+    fn what_stands_goes_only_where_it_can_never_be_what_is_wanted() {
+        let role = "Invalid value: {...}: cannot change roleRef";
+        let data = "Forbidden: field is immutable when `immutable` is set";
+        for (kind, code, causes, goes) in [
+            ("RoleBinding", 422, vec![role], true),
+            ("ConfigMap", 422, vec![data, data], true),
+            ("RoleBinding", 422, vec![role, "Required value"], false),
+            ("RoleBinding", 422, vec!["Required value"], false),
+            ("RoleBinding", 422, vec![], false),
+            ("RoleBinding", 403, vec![role], false),
+            ("NetworkPolicy", 422, vec![data], false),
+            ("LimitRange", 422, vec![data], false),
+            ("ResourceQuota", 422, vec![data], false),
+        ] {
+            let causes: Vec<Value> = causes.iter().map(|cause| json!({ "message": cause })).collect();
+            let status: Status = serde_json::from_value(json!({ "code": code, "details": { "causes": causes } })).unwrap();
+            assert_eq!(may_be_made_anew(kind, &status), goes, "{kind} {status:?}");
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) struct Claim<'a> {
     pub(super) workloads: Vec<Serving<'a>>,
     /// Where the control plane is.
     pub(super) system_namespace: &'a str,
-    /// Whether pods carry the capture step. If not, something on the node installs the redirect rules.
+    /// Whether pods carry the capture step. If not, their programs are told of the sidecar, by resolv.conf(5) too.
     pub(super) pods_capture: bool,
     pub(super) trust: &'a TrustText,
 }

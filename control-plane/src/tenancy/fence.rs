@@ -2,7 +2,10 @@
 //!
 //! Pure: never knows what of it stands already.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use k8s_openapi::{
     api::{
@@ -28,8 +31,8 @@ use super::{
 };
 use crate::{
     kubernetes::names::{
-        BUNDLE_KEY, CONFIG_KEYS_KEY, FENCE_LABEL, MANAGED_BY, NODE_POOL, POD_SECURITY_LABEL, TENANT_LABEL, TENANT_UID_ANNOTATION,
-        TRUST_CONFIG_MAP,
+        BUNDLE_KEY, CONFIG_KEYS_KEY, DNS_PORT, EGRESS_PORT, EXPLICIT_DNS_PORT, FENCE_LABEL, MANAGED_BY, NODE_POOL, POD_SECURITY_LABEL,
+        TENANT_LABEL, TENANT_UID_ANNOTATION, TRUST_CONFIG_MAP,
     },
     spec::API_VERSION,
 };
@@ -163,6 +166,7 @@ fn admins(claim: &Claim<'_>, namespace: &str) -> RoleBinding {
 
 /// The Workload of pods that name none: nothing in, all that leaves through the sidecar.
 pub(super) fn default_workload(claim: &Claim<'_>) -> Value {
+    let (capture, dns_port) = if claim.pods_capture { ("redirect", DNS_PORT) } else { ("none", EXPLICIT_DNS_PORT) };
     json!({
         "apiVersion": API_VERSION,
         "kind": "Workload",
@@ -173,8 +177,9 @@ pub(super) fn default_workload(claim: &Claim<'_>) -> Value {
         },
         "spec": {
             "tenant": claim.name,
-            "egress": { "listen": "127.0.0.1:15001", "capture": if claim.pods_capture { "redirect" } else { "none" } },
-            "dns": { "listen": "127.0.0.1:15053" },
+            "egress": { "listen": SocketAddr::from((Ipv4Addr::LOCALHOST, EGRESS_PORT)), "capture": capture },
+            // Without upstreams: the cluster's, which the sidecar's bootstrap names.
+            "dns": { "listen": SocketAddr::from((Ipv4Addr::LOCALHOST, dns_port)) },
         },
     })
 }

@@ -47,6 +47,8 @@ use crate::{
 
 /// What a Tenant waits with until its namespaces are gone.
 const FINALIZER: &str = "ringfence.dev/tenancy";
+/// Longer than the grace that they are given, by what a kubelet takes to tell.
+pub const PODS_END_WITHIN: Duration = Duration::from_secs(90);
 /// After the API server refused something or was not to be reached.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -58,6 +60,8 @@ pub struct Settings {
     /// Whether injected pods carry the capture step, which no Pod Security Standard but `privileged` admits. If not, the namespaces are
     /// held to the tenant's standard by the API server itself.
     pub pods_capture: bool,
+    /// How long the pods of a tenant that goes may take before its status names them.
+    pub pods_end_within: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +74,18 @@ pub enum Error {
     Json(#[from] serde_json::Error),
     #[error("its namespaces are not gone yet")]
     Leaving,
+    /// Pods, by namespace and name.
+    #[error("its namespaces are not gone yet, for pods that do not end: {0}")]
+    Staying(String),
     #[error("the watches have ended")]
     Ended,
+}
+
+impl Error {
+    /// Whether the API server has said that it takes something never, unless somebody changes what it judges by.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Kube(kube::Error::Api(status)) if matches!(status.code, 403 | 422))
+    }
 }
 
 /// [`run`] for as long as this replica is the one that writes. What is in flight when it no longer is may still be written: each write says

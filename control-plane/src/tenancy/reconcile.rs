@@ -64,12 +64,20 @@ impl Tenancy {
         for store in [&self.tenants, &self.workloads, &self.platforms] {
             store.wait_until_ready().await.map_err(|_| Error::Ended)?;
         }
-        let refusals = match self.onboard(tenant).await? {
-            Ok(refusals) => refusals,
-            Err(wrong) => vec![faulty(&wrong)],
+        let (refusals, failed) = match self.onboard(tenant).await {
+            Ok(Ok(refusals)) => (refusals, None),
+            Ok(Err(wrong)) => (vec![faulty(&wrong)], None),
+            // What stands is kept, and this is tried again.
+            Err(error) if error.is_refusal() => (vec![Refusal { reason: "ApiRefuses", message: error.to_string() }], Some(error)),
+            Err(error) => return Err(error),
         };
+        self.tell(tenant, &refusals).await?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn tell(&self, tenant: &DynamicObject, refusals: &[Refusal]) -> Result<(), Error> {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind("Tenant"));
-        condition::tell(&api, tenant, &refusals).await.map_err(Error::from)
+        condition::tell(&api, tenant, refusals).await.map_err(Error::from)
     }
 
     async fn retire(&self, tenant: &DynamicObject) -> Result<(), Error> {
@@ -77,9 +85,20 @@ impl Tenancy {
         let uid = tenant.uid().unwrap_or_default();
         let claimed = namespace::of_tenant(&self.client, &name, &uid).await?;
         self.index.claim(&name, &claimed.iter().map(ResourceExt::name_any).collect());
-        retire::retire(&self.client, tenant, &uid).await?;
-        self.index.claim(&name, &BTreeSet::new());
-        Ok(())
+        let retired = retire::retire(&self.client, tenant, &uid, self.settings.pods_end_within).await;
+        match &retired {
+            Ok(()) => self.index.claim(&name, &BTreeSet::new()),
+            Err(Error::Staying(what)) => {
+                let message = format!("is deleted when its namespaces are gone, which wait for pods that do not end: {what}");
+                self.tell(tenant, &[Refusal { reason: "PodsStay", message }]).await?;
+            }
+            Err(Error::Leaving) => {
+                let message = "is deleted when its namespaces are gone: their conditions tell what they wait for".into();
+                self.tell(tenant, &[Refusal { reason: "NamespacesTerminating", message }]).await?;
+            }
+            Err(_) => {}
+        }
+        retired
     }
 
     /// What stands in the way of the tenant's namespaces, one by one; or faults for which nothing of them is touched.

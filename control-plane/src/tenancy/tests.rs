@@ -4,6 +4,7 @@
 use std::{fmt::Debug, path::Path, process::Command, time::Duration};
 
 use k8s_openapi::api::{
+    admissionregistration::v1::ValidatingAdmissionPolicyBinding,
     core::v1::{Namespace, Pod, ResourceQuota},
     networking::v1::NetworkPolicy,
 };
@@ -61,7 +62,7 @@ impl Cluster {
             apply_to(&api.client, object).await;
         }
         let (trust, told) = watch::channel(TrustText { bundle: "BUNDLE".into(), config_keys: "KEYS".into() });
-        let settings = Settings { system_namespace: SYSTEM.into(), pods_capture: true };
+        let settings = Settings { system_namespace: SYSTEM.into(), pods_capture: true, pods_end_within: Duration::from_secs(1) };
         let controller = tokio::spawn(run(api.client_as(OURSELVES), settings, told));
         let cluster = Self { api, controller, trust };
         cluster.policies_hold().await;
@@ -205,6 +206,7 @@ async fn tenants_are_fenced_in_a_real_cluster() {
     let Some(cluster) = Cluster::start().await else { return };
     a_fence_that_cannot_stand_lets_no_pod_in(&cluster).await;
     what_others_change_is_repaired_and_what_is_theirs_is_left(&cluster).await;
+    what_the_api_server_refuses_is_told_and_what_stands_is_kept(&cluster).await;
     a_namespace_is_of_one_tenant(&cluster).await;
     an_operators_workload_stays(&cluster).await;
     rights_end_at_tenants_namespaces(&cluster).await;
@@ -345,6 +347,58 @@ async fn what_others_change_is_repaired_and_what_is_theirs_is_left(cluster: &Clu
     }
 }
 
+async fn what_the_api_server_refuses_is_told_and_what_stands_is_kept(cluster: &Cluster) {
+    let cases = [
+        (
+            "refused-network",
+            "NetworkPolicy",
+            network::EGRESS,
+            json!({ "egress": { "allow": [{ "name": "web", "hosts": ["a.example"], "ports": [8443] }] } }),
+        ),
+        ("refused-admins", "RoleBinding", ADMIN_ROLE, json!({ "kubernetes": { "admins": { "users": ["eve"] } } })),
+    ];
+    for (tenant, ..) in &cases {
+        cluster.tenant(tenant, json!({})).await;
+        cluster.is_onboarded(tenant, "True", "FenceStands").await;
+    }
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": { "name": "tests-invalid" },
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": { "resourceRules": [
+                { "apiGroups": ["networking.k8s.io"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["networkpolicies"] },
+                { "apiGroups": ["rbac.authorization.k8s.io"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["rolebindings"] },
+            ] },
+            // Answered by 422, as a value is that no schema takes.
+            "validations": [{ "expression": "!request.namespace.startsWith('refused-')", "message": "is never right", "reason": "Invalid" }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": "tests-invalid" },
+        "spec": { "policyName": "tests-invalid", "validationActions": ["Deny"] },
+    });
+    apply_to(&cluster.api.client, policy).await;
+    apply_to(&cluster.api.client, binding).await;
+    for (tenant, kind, name, spec) in &cases {
+        let kind = fence::kinds().into_iter().find(|known| known.kind == *kind).unwrap();
+        let api = apply::api_of(&cluster.api.client, &kind, Some(tenant));
+        let change = Patch::Merge(json!({ "metadata": { "annotations": { "a": "b" } } }));
+        let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+        eventually("the policy is in force", async || refused(api.patch(name, &dry, &change).await, "is never right")).await;
+        let before = api.get(name).await.unwrap();
+        cluster.of("Tenant").patch(tenant, &PatchParams::default(), &Patch::Merge(json!({ "spec": spec }))).await.unwrap();
+        let message = cluster.is_onboarded(tenant, "False", "ApiRefuses").await;
+        assert!(message.contains("is never right (422)"), "{message}");
+        let after = api.get(name).await.unwrap();
+        assert_eq!((after.uid(), after.data), (before.uid(), before.data), "{name}: it stands as it did");
+    }
+    let bindings = cluster.api.all::<ValidatingAdmissionPolicyBinding>();
+    bindings.delete("tests-invalid", &DeleteParams::default()).await.unwrap();
+    for (tenant, ..) in &cases {
+        cluster.is_onboarded(tenant, "True", "FenceStands").await;
+    }
+}
+
 async fn a_namespace_is_of_one_tenant(cluster: &Cluster) {
     let uid = cluster.tenant("first", json!({ "namespaces": ["contested"] })).await;
     cluster.is_onboarded("first", "True", "FenceStands").await;
@@ -432,6 +486,14 @@ async fn pods_go_before_the_fence_and_a_new_tenant_is_another(cluster: &Cluster)
     let pods = cluster.api.within::<Pod>("acme");
     let hold = json!({ "metadata": { "finalizers": ["tests.example/hold"] } });
     pods.patch("web", &PatchParams::default(), &Patch::Merge(&hold)).await.unwrap();
+    // On a node that is not there, and with a day to end since its own tenant has deleted it.
+    let mut slow = cluster.pod();
+    slow.metadata.name = Some("slow".into());
+    slow.spec.as_mut().unwrap().node_name = Some("n1".into());
+    slow.spec.as_mut().unwrap().termination_grace_period_seconds = Some(86_400);
+    pods.create(&PostParams::default(), &slow).await.unwrap();
+    pods.delete("slow", &DeleteParams::default()).await.unwrap();
+    assert_eq!(pods.get("slow").await.unwrap().metadata.deletion_grace_period_seconds, Some(86_400));
     let first = cluster.of("Tenant").get("acme").await.unwrap().uid();
     cluster.of("Tenant").delete("acme", &DeleteParams::default()).await.unwrap();
 
@@ -444,6 +506,15 @@ async fn pods_go_before_the_fence_and_a_new_tenant_is_another(cluster: &Cluster)
     assert_eq!(refused(pods.create(&PostParams::default(), &another).await, "does not stand"), Some(()));
     let hard = cluster.api.within::<ResourceQuota>("acme").get(fence::QUOTA).await.unwrap().spec.unwrap().hard.unwrap();
     assert_eq!(hard["pods"].0, "0");
+
+    eventually("a grace that has begun is shortened", async || {
+        let slow = pods.get("slow").await.unwrap();
+        (slow.metadata.deletion_grace_period_seconds == Some(60)).then_some(())
+    })
+    .await;
+    let message = cluster.is_onboarded("acme", "False", "PodsStay").await;
+    assert!(message.contains("acme/slow, acme/web"), "{message}");
+    pods.delete("slow", &DeleteParams::default().grace_period(0)).await.unwrap();
 
     let release = json!({ "metadata": { "finalizers": null } });
     pods.patch("web", &PatchParams::default(), &Patch::Merge(&release)).await.unwrap();

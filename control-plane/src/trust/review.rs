@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{ObjectMeta, PostParams},
+    api::{DynamicObject, ObjectMeta, PartialObjectMeta, PostParams},
 };
 use parking_lot::Mutex;
 use ringfence_xds::policy::{TenantId, WorkloadName, spiffe::Member};
@@ -25,11 +25,16 @@ use tokio::{
 
 use crate::{
     fleet::Fleet,
-    kubernetes::names::{TENANT_LABEL, TOKEN_AUDIENCE, WORKLOAD_LABEL},
+    kubernetes::{
+        names::{TENANT_LABEL, TENANT_UID_ANNOTATION, TOKEN_AUDIENCE, WORKLOAD_LABEL},
+        owner::Owner,
+    },
     say::say,
+    spec::Kind,
+    store::kube::api_resource,
 };
 
-/// At a time; more wait. Each is three requests to the API server.
+/// At a time; more wait. Each is four requests to the API server.
 const MAX_REVIEWS: usize = 32;
 /// A sidecar waits 10 s.
 const TIMEOUT: Duration = Duration::from_secs(8);
@@ -64,6 +69,10 @@ pub(super) enum Refusal {
     Finished(PodName),
     #[error("the namespace of {0} is no tenant's: it has no label {TENANT_LABEL}")]
     NoTenant(PodName),
+    #[error(
+        "the namespace of {pod} is of another Tenant {tenant} than the one that there is: its annotation {TENANT_UID_ANNOTATION} is not that one's UID"
+    )]
+    AnotherTenant { pod: PodName, tenant: String },
     #[error("{pod}: the label {label}: {message}")]
     Label { pod: PodName, label: &'static str, message: String },
     #[error("{pod} would be Workload {workload}, which is none of its tenant's, {tenant}, alone")]
@@ -170,7 +179,13 @@ impl Reviewer {
         let pod = pod.ok_or_else(|| Refusal::PodGone(bound.pod.clone()))?;
         check(&pod, &bound, Timestamp::now())?;
         let namespace = Api::<Namespace>::all(self.client.clone()).get_opt(namespace).await?;
-        let member = named(&pod, namespace.as_ref(), &bound)?;
+        let owner = namespace.as_ref().and_then(|namespace| Owner::of(&namespace.metadata));
+        let owner = owner.ok_or_else(|| Refusal::NoTenant(bound.pod.clone()))?;
+        let tenants: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &api_resource(Kind::Tenant));
+        if !tenants.get_opt(&owner.tenant).await?.is_some_and(|tenant| owner.is(&tenant.metadata)) {
+            return Err(Refusal::AnotherTenant { pod: bound.pod, tenant: owner.tenant }.into());
+        }
+        let member = named(&pod, &owner.tenant, &bound)?;
         let Member::Workload { tenant: Some(tenant), workload } = &member else { return Err(Refusal::NoTenant(bound.pod).into()) };
         // A Workload that tenants share is none of this tenant's alone, and another answer than `member`.
         if fleet.member(workload.as_str()).as_ref() != Some(&member) {
@@ -245,12 +260,10 @@ fn check(pod: &Pod, bound: &Bound, now: Timestamp) -> Result<(), Refusal> {
 }
 
 /// The tenant is the namespace's, which only the platform can label; the Workload is what the pod says, or the one named as the tenant.
-fn named(pod: &Pod, namespace: Option<&Namespace>, bound: &Bound) -> Result<Member, Refusal> {
+fn named(pod: &Pod, tenant: &str, bound: &Bound) -> Result<Member, Refusal> {
     let label =
         |label: &'static str, error: &dyn fmt::Display| Refusal::Label { pod: bound.pod.clone(), label, message: error.to_string() };
-    let tenant = namespace.and_then(|namespace| namespace.metadata.labels.as_ref()?.get(TENANT_LABEL));
-    let tenant = tenant.ok_or_else(|| Refusal::NoTenant(bound.pod.clone()))?;
-    let workload = pod.metadata.labels.as_ref().and_then(|labels| labels.get(WORKLOAD_LABEL)).unwrap_or(tenant);
+    let workload = pod.metadata.labels.as_ref().and_then(|labels| labels.get(WORKLOAD_LABEL)).map_or(tenant, String::as_str);
     Ok(Member::Workload {
         workload: workload.parse().map_err(|error| label(WORKLOAD_LABEL, &error))?,
         tenant: Some(tenant.parse().map_err(|error| label(TENANT_LABEL, &error))?),

@@ -54,9 +54,9 @@ pub(super) struct Forwarder {
 
 impl Forwarder {
     fn new(policy: &DnsPolicy, shared: Shared) -> Self {
-        let upstreams = Upstreams::new(policy, |address| shared.own.holds(address));
+        let upstreams = Upstreams::new(policy, &shared.resolvers, |address| shared.own.holds(address));
         // Goes with the host's resolvers: what the operator names is all that is asked.
-        let hosts = policy.upstreams.is_empty().then(|| Hosts::from_system().unwrap_or_default());
+        let hosts = (policy.upstreams.is_empty() && shared.resolvers.is_empty()).then(|| Hosts::from_system().unwrap_or_default());
         Self { shared, cache: RefCell::default(), flights: Rc::default(), upstreams, hosts }
     }
 

@@ -61,6 +61,7 @@ fn the_sidecar_reads_its_bootstrap_from_its_environment() {
             "configKeys": "/etc/ringfence/trust/config-keys.pem",
             "stateDir": "/var/lib/ringfence",
             "admin": "unix:/var/lib/ringfence/admin.sock",
+            "resolvers": ["10.96.0.53:53"],
         })
     );
 }
@@ -128,6 +129,8 @@ fn without_capture_programs_are_told_where_the_sidecar_is() {
     assert_eq!(env(&spec["containers"][0]), ["HTTPS_PROXY", "HTTP_PROXY", "http_proxy", "https_proxy", "NO_PROXY", "no_proxy"]);
     assert_eq!(spec["containers"][0]["env"][0]["value"], "mine");
     assert_eq!(spec["initContainers"][1]["env"][0], json!({"name": "HTTP_PROXY", "value": "http://127.0.0.1:15001"}));
+    let bootstrap: Value = serde_json::from_str(spec["initContainers"][0]["env"][0]["value"].as_str().unwrap()).unwrap();
+    assert_eq!(bootstrap["resolvers"], json!(["10.96.0.53:53"]), "not what resolv.conf says, which is the sidecar itself");
     assert_eq!(spec["dnsPolicy"], "None");
     assert_eq!(
         spec["dnsConfig"],

@@ -86,6 +86,22 @@ fn what_cannot_be_judged_is_refused() {
 }
 
 #[test]
+fn a_pod_is_as_large_as_a_sidecar_may_be_thought_of() {
+    let of_size = |octets: usize| {
+        let mut pod = plain(json!({}));
+        pod["metadata"]["annotations"] = json!({"note": ""});
+        let padding = octets - pod.to_string().len();
+        pod["metadata"]["annotations"]["note"] = "x".repeat(padding).into();
+        answer(&review(json!({"object": pod})))
+    };
+    assert_eq!(of_size(256 * 1024)["response"]["allowed"], true);
+    let refused = of_size(256 * 1024 + 1);
+    assert_eq!(refused["response"]["allowed"], false);
+    let message = refused["response"]["status"]["message"].as_str().unwrap();
+    assert!(message.starts_with("ringfence: the pod is 262145 bytes of JSON, and must be at most 262144"), "{message}");
+}
+
+#[test]
 fn junk_is_told_to_be_junk() {
     let deep = "[".repeat(100_000);
     for body in ["", "{", "[]", "null", "1", "{}", r#"{"request": {}}"#, r#"{"request": {"uid": ""}}"#, r#"{"request": {"uid": 1}}"#, &deep]

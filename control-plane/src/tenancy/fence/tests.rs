@@ -22,14 +22,10 @@ fn fence(tenant: Value, platform: Value, workloads: &[(&str, Value)], peers: &[&
         workloads.iter().map(|(name, spec)| (*name, serde_json::from_value(spec.clone()).unwrap())).collect();
     let trust = TrustText { bundle: "BUNDLE".into(), config_keys: "KEYS".into() };
     let claim = Claim {
-        name: "acme",
-        uid: "u-1",
         terms: Terms::read("acme", spec.kubernetes.as_deref(), platform.kubernetes.as_ref()).unwrap(),
         peers: peers.to_vec(),
         workloads: workloads.iter().map(|(name, spec)| Serving::new(name, spec)).collect(),
-        system_namespace: "ringfence-system",
-        pods_capture: true,
-        trust: &trust,
+        ..claim(&trust)
     };
     let policy = tenant_policy("acme", &spec, peers).unwrap();
     let egress = network::egress(&policy, &platform_egress("platform", &platform).unwrap());
@@ -37,6 +33,33 @@ fn fence(tenant: Value, platform: Value, workloads: &[(&str, Value)], peers: &[&
     objects.extend(children(&claim, "acme-1", Some(egress)).unwrap());
     let shown = |child: &Child| (format!("{} {}", child.kind.kind, child.name()), serde_json::to_value(&child.object).unwrap());
     objects.iter().map(shown).collect()
+}
+
+/// Of a tenant that says nothing.
+fn claim(trust: &TrustText) -> Claim<'_> {
+    Claim {
+        name: "acme",
+        uid: "u-1",
+        terms: Terms::read("acme", None, None).unwrap(),
+        peers: Vec::new(),
+        workloads: Vec::new(),
+        system_namespace: "ringfence-system",
+        pods_capture: true,
+        trust,
+    }
+}
+
+#[test]
+fn the_default_workload_listens_where_pods_are_led() {
+    let trust = TrustText { bundle: "BUNDLE".into(), config_keys: "KEYS".into() };
+    for (pods_capture, egress, dns) in [
+        (true, json!({"listen": "127.0.0.1:15001", "capture": "redirect"}), json!({"listen": "127.0.0.1:15053"})),
+        // resolv.conf(5) names no port.
+        (false, json!({"listen": "127.0.0.1:15001", "capture": "none"}), json!({"listen": "127.0.0.1:53"})),
+    ] {
+        let workload = default_workload(&Claim { pods_capture, ..claim(&trust) });
+        assert_eq!((&workload["spec"]["egress"], &workload["spec"]["dns"]), (&egress, &dns));
+    }
 }
 
 fn of<'a>(objects: &'a [(String, Value)], name: &str) -> &'a Value {

@@ -46,10 +46,6 @@ fn labels(labels: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
     Some(labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect())
 }
 
-fn namespace(of: &[(&str, &str)]) -> Namespace {
-    Namespace { metadata: ObjectMeta { labels: labels(of), ..ObjectMeta::default() }, ..Namespace::default() }
-}
-
 #[test]
 fn a_token_is_bound_to_a_pod_and_for_our_audience_or_it_is_no_proof() {
     let web = Bound {
@@ -124,23 +120,19 @@ fn the_pod_is_the_tokens_and_still_there() {
 fn the_tenant_is_the_namespaces_and_the_workload_the_pods() {
     let member =
         |tenant: &str, workload: &str| Ok(Member::Workload { tenant: Some(tenant.parse().unwrap()), workload: workload.parse().unwrap() });
-    let acme = [(TENANT_LABEL, "acme")];
-    let name = || bound_to_web().pod;
-    for (what, namespace, of_pod, wanted) in [
-        ("by default", Some(namespace(&acme)), vec![], member("acme", "acme")),
-        ("by label", Some(namespace(&acme)), vec![(WORKLOAD_LABEL, "web")], member("acme", "web")),
-        ("a tenant that the pod names", Some(namespace(&acme)), vec![(TENANT_LABEL, "globex")], member("acme", "acme")),
-        ("a namespace of nobody", Some(namespace(&[("team", "acme")])), vec![(TENANT_LABEL, "acme")], Err(Refusal::NoTenant(name()))),
-        ("no namespace", None, vec![], Err(Refusal::NoTenant(name()))),
+    for (what, of_pod, wanted) in [
+        ("by default", vec![], member("acme", "acme")),
+        ("by label", vec![(WORKLOAD_LABEL, "web")], member("acme", "web")),
+        ("a tenant that the pod names", vec![(TENANT_LABEL, "globex")], member("acme", "acme")),
     ] {
         let mut pod = pod();
         pod.metadata.labels = labels(&of_pod);
-        assert_eq!(named(&pod, namespace.as_ref(), &bound_to_web()), wanted, "{what}");
+        assert_eq!(named(&pod, "acme", &bound_to_web()), wanted, "{what}");
     }
     for (label, tenant, workload) in [(TENANT_LABEL, "Ac.me", "web"), (WORKLOAD_LABEL, "acme", "We_b/..")] {
         let mut pod = pod();
         pod.metadata.labels = labels(&[(WORKLOAD_LABEL, workload)]);
-        let refusal = named(&pod, Some(&namespace(&[(TENANT_LABEL, tenant)])), &bound_to_web()).unwrap_err();
+        let refusal = named(&pod, tenant, &bound_to_web()).unwrap_err();
         assert!(matches!(&refusal, Refusal::Label { label: of, .. } if *of == label), "{refusal}");
     }
 }

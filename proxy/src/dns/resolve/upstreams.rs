@@ -47,9 +47,11 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// `is_own`: whether this sidecar serves DNS there itself; asking there would ask for ever.
-    pub fn new(policy: &DnsPolicy, is_own: impl Fn(SocketAddr) -> bool) -> Self {
+    /// `resolvers`: asked where the policy names nobody; empty: the host's. `is_own`: whether this sidecar serves DNS there itself; asking there
+    /// would ask for ever.
+    pub fn new(policy: &DnsPolicy, resolvers: &[SocketAddr], is_own: impl Fn(SocketAddr) -> bool) -> Self {
         let (upstreams, none) = match policy.upstreams.as_slice() {
+            [] if !resolvers.is_empty() => (resolvers.iter().copied().map(over_udp).collect(), None),
             [] => match system_upstreams() {
                 Ok(upstreams) => (upstreams, None),
                 Err(error) => (Vec::new(), Some(format!("the host's resolvers: {error}"))),
@@ -99,11 +101,13 @@ async fn ask_one(server: &Server, question: &Question, patience: Duration) -> Re
 /// The host's resolvers (resolv.conf(5)).
 fn system_upstreams() -> Result<Vec<DnsUpstream>, NetError> {
     let (config, _) = read_system_conf()?;
-    let of_server = |server: &hickory_resolver::config::NameServerConfig| {
-        let port = server.connections.first()?.port;
-        Some(DnsUpstream { transport: DnsTransport::Udp, address: SocketAddr::new(server.ip, port) })
-    };
+    let of_server =
+        |server: &hickory_resolver::config::NameServerConfig| Some(over_udp(SocketAddr::new(server.ip, server.connections.first()?.port)));
     Ok(config.name_servers().iter().filter_map(of_server).collect())
+}
+
+fn over_udp(address: SocketAddr) -> DnsUpstream {
+    DnsUpstream { transport: DnsTransport::Udp, address }
 }
 
 impl From<NetError> for AskError {

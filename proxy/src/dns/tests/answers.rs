@@ -63,6 +63,27 @@ fn link(i: usize) -> String {
     if i == 0 { String::new() } else { format!("l{i}.") }
 }
 
+/// Neither resolv.conf(5) nor hosts(5) of the machine, which a pod's containers may write: not even for the sidecar's own questions.
+#[test]
+fn the_bootstraps_resolvers_stand_in_for_the_hosts() {
+    run(async {
+        let server = Stub::start(|asked| match asked.query.queries[0].query_type {
+            RecordType::A => asked.answer(vec![a(&asked.name(), 60, 1)]),
+            _ => asked.answer(vec![]),
+        });
+        let rig = Rig::new(Vec::new()).resolving_by(&[server.upstream().address]);
+        assert_eq!(told(&rig.look_up("www.example.", RecordType::A).await), "NoError; www.example. 60 A 192.0.2.1");
+        let snapshot = rig.shared.current.pin().unwrap();
+        let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let written = hosts.lines().filter(|line| !line.starts_with('#')).flat_map(|line| line.split_whitespace().skip(1));
+        for name in written.filter(|name| !name.contains("localhost")).chain(["www.example"]) {
+            let Ok(name) = name.parse() else { continue };
+            let found = rig.dns.addresses(&name, &snapshot).await.unwrap();
+            assert_eq!(found, ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()], "{name}");
+        }
+    });
+}
+
 #[test]
 fn a_workload_is_told_what_its_upstreams_know_and_nothing_they_made_up() {
     run(async {

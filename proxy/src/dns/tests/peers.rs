@@ -194,6 +194,7 @@ impl Rig {
             metrics: Default::default(),
             tracing: Tracing::off(),
             svid: tokio::sync::watch::channel(None).1,
+            resolvers: Arc::default(),
             own: Default::default(),
             ids: Default::default(),
             bindings: Default::default(),
@@ -208,6 +209,13 @@ impl Rig {
         rig.pushed.borrow_mut().zones = Some(Policy::default());
         rig.push(Some(upstreams));
         rig
+    }
+
+    /// As a bootstrap that names `resolvers`.
+    pub(super) fn resolving_by(mut self, resolvers: &[SocketAddr]) -> Self {
+        self.shared.resolvers = resolvers.into();
+        self.dns = Rc::new(Dns::new(self.shared.clone()));
+        self
     }
 
     /// Puts other upstreams in force.

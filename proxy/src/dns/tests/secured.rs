@@ -22,7 +22,7 @@ async fn outcome(rig: &Rig, upstream: DnsUpstream) -> String {
     let question = Question { name: name("q.example."), qtype: RecordType::A, dnssec_ok: false, checking_disabled: false };
     rig.push(Some(vec![upstream.clone()]));
     let snapshot = rig.shared.current.pin().unwrap();
-    let upstreams = Upstreams::new(snapshot.workload.dns.as_ref().unwrap(), |_| false);
+    let upstreams = Upstreams::new(snapshot.workload.dns.as_ref().unwrap(), &[], |_| false);
     match upstreams.ask(&question).await {
         Ok(message) => message.answers.iter().map(|record| format!("{} {}", record.ttl, record.data)).collect::<Vec<_>>().join(", "),
         Err(error) => error.to_string().replace(&upstream.to_string(), "UPSTREAM"),

@@ -103,6 +103,7 @@ pub(super) fn public(key: ListenerKey, upstream: SocketAddr) -> Shared {
         metrics: Default::default(),
         tracing: Tracing::off(),
         svid: watch::channel(None).1,
+        resolvers: Arc::default(),
         own: Default::default(),
         ids: Default::default(),
         contexts: Contexts::new().unwrap().into(),

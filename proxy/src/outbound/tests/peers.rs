@@ -107,6 +107,7 @@ impl Sidecar {
             tracing: Tracing::off(),
             ids: Default::default(),
             svid: watch::channel(None).1,
+            resolvers: Arc::default(),
             own: Arc::new(Own::default()),
             contexts: Contexts::new().unwrap().into(),
             bindings: Default::default(),

@@ -59,8 +59,9 @@ async fn cluster() -> Option<ApiServer> {
     let api = ApiServer::start().await?;
     api.namespace(SYSTEM, json!({})).await;
     for tenant in ["acme", "globex"] {
-        api.namespace(tenant, json!({ TENANT_LABEL: tenant })).await;
+        api.tenant(tenant, tenant, None).await;
     }
+    api.tenant("acme", "forerunners", Some("another")).await;
     api.namespace("nobodys", json!({ "team": "acme" })).await;
     Some(api)
 }
@@ -126,6 +127,7 @@ async fn a_pods_token_is_its_sidecars_proof_and_nothing_else_is() {
         ("of a pod that was made anew", remade),
         ("of a pod that is done", done),
         ("of a namespace of nobody's", pod("nobody", "nobodys", json!({ TENANT_LABEL: "acme", WORKLOAD_LABEL: "api" })).await),
+        ("of a namespace that an earlier Tenant of the name has left", pod("left", "forerunners", json!({})).await),
         ("of a pod that claims another tenant's Workload", pod("thief", "globex", json!({ WORKLOAD_LABEL: "api" })).await),
         ("of a pod that claims a shared Workload", pod("sharer", "acme", json!({ WORKLOAD_LABEL: "shared" })).await),
         ("of a pod that claims what there is not", pod("dreamer", "acme", json!({ WORKLOAD_LABEL: "absent" })).await),

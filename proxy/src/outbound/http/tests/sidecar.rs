@@ -126,6 +126,7 @@ impl Sidecar {
             tracing: Tracing::off(),
             ids: Default::default(),
             contexts: contexts.clone(),
+            resolvers: Arc::default(),
             bindings: Default::default(),
             svid: current_svid,
             own: Default::default(),
