@@ -108,17 +108,8 @@ impl KubeApi {
         write_keys(dir.path(), services(&place, port)[1]);
         let url = format!("https://127.0.0.1:{port}");
         let admin = User::certified(dir.path(), &url, &place, "admin", Some(MASTERS));
-        let mut api = Self {
-            _etcd: start_etcd(dir.path()),
-            _controllers: None,
-            apiserver: None,
-            url,
-            port,
-            admin,
-            _port: socket,
-            dir,
-            place,
-        };
+        let mut api =
+            Self { _etcd: start_etcd(dir.path()), _controllers: None, apiserver: None, url, port, admin, _port: socket, dir, place };
         api.resume();
         // They give up on an API server that takes longer than ten seconds to start.
         api._controllers = Some(start_controllers(api.dir.path(), &api.place, &api.admin));

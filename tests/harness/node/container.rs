@@ -50,12 +50,7 @@ pub(super) struct Runtime {
 
 impl Runtime {
     /// `env`: all of it, but for what every container has.
-    pub(super) fn new(
-        container: &Container,
-        pod: &PodSecurityContext,
-        binds: Vec<Bind>,
-        env: &[(String, String)],
-    ) -> Result<Self, String> {
+    pub(super) fn new(container: &Container, pod: &PodSecurityContext, binds: Vec<Bind>, env: &[(String, String)]) -> Result<Self, String> {
         let image = Image::find(&container.image)?;
         let mut command = container.command.clone().unwrap_or_else(|| image.entrypoint.clone());
         command.extend(container.args.iter().cloned());

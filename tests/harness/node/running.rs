@@ -190,7 +190,12 @@ impl RunningPod {
                 let command: Vec<&str> = exec.command.iter().map(String::as_str).collect();
                 return self.exec(&container.name, &command).status.success();
             }
-            let port = probe.tcp_socket.as_ref().and_then(|tcp| container.port(&tcp.port)).expect("a probe of a port that is there");
+            let port = |port| container.port(port).expect("a probe of a port that is there");
+            if let Some(get) = &probe.http_get {
+                let url = format!("{}://{}:{}{}", get.scheme.to_ascii_lowercase(), self.address, port(&get.port), get.path);
+                return self.outside.command("curl").args(["--fail", "--insecure", &url]).output().unwrap().status.success();
+            }
+            let port = probe.tcp_socket.as_ref().map(|tcp| port(&tcp.port)).expect("it is of one kind");
             self.outside.inside(|| TcpStream::connect((self.address, port)).is_ok())
         };
         eventually(&format!("{} of {} passes its probe", container.name, self.name), || passes().then_some(()));

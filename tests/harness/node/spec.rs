@@ -141,6 +141,7 @@ pub(super) struct Port {
 pub(super) struct Probe {
     pub(super) exec: Option<ExecAction>,
     pub(super) tcp_socket: Option<TcpAction>,
+    pub(super) http_get: Option<HttpAction>,
     #[serde(rename = "initialDelaySeconds")]
     _initial_delay_seconds: Option<u32>,
     #[serde(rename = "periodSeconds")]
@@ -164,6 +165,15 @@ pub(super) struct ExecAction {
 pub(super) struct TcpAction {
     /// A number, or the name of one of the container's.
     pub(super) port: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HttpAction {
+    /// HTTP or HTTPS, whose certificate nobody looks at.
+    pub(super) scheme: String,
+    pub(super) port: Value,
+    pub(super) path: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -318,8 +328,9 @@ fn check(spec: &PodSpec) -> Result<(), String> {
             return wrong("securityContext.privileged", "nobody has every right on this machine");
         }
         for probe in [&container.startup_probe, &container.readiness_probe].into_iter().flatten() {
-            if probe.exec.is_some() == probe.tcp_socket.is_some() {
-                return wrong("probe", "must have exec or tcpSocket");
+            let kinds = [probe.exec.is_some(), probe.tcp_socket.is_some(), probe.http_get.is_some()];
+            if kinds.into_iter().filter(|is_it| *is_it).count() != 1 {
+                return wrong("probe", "must be of one kind: exec, httpGet, tcpSocket");
             }
         }
         for mount in &container.volume_mounts {

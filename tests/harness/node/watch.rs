@@ -40,7 +40,12 @@ impl Watch {
             let text = self.nft(&["-n", "list", "set", "inet", "watch", set]);
             let listed = text.split_once("elements = {").map(|(_, rest)| rest.split('}').next().unwrap_or_default().to_owned());
             let listed = listed.unwrap_or_default();
-            listed.split(',').map(str::trim).filter(|element| !element.is_empty()).map(|element| format!("{element} {set}")).collect::<Vec<_>>()
+            listed
+                .split(',')
+                .map(str::trim)
+                .filter(|element| !element.is_empty())
+                .map(|element| format!("{element} {set}"))
+                .collect::<Vec<_>>()
         };
         SETS.iter().flat_map(|set| elements(set)).collect()
     }
