@@ -29,7 +29,8 @@ pub enum Source {
 pub struct KubernetesConfig {
     /// Of the installation; see [`Installation::join`].
     pub namespace: Option<String>,
-    /// For what is fetched and transferred; default: a directory that ends with the process.
+    /// For what is fetched and transferred, and for `ringfence status` and its like to find the process; default: a directory that ends
+    /// with it.
     pub state_dir: Option<PathBuf>,
 }
 
@@ -63,7 +64,8 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
         Source::Directory(dir) => Plane::open(dir, plane).await?,
         Source::Kubernetes(KubernetesConfig { namespace, state_dir }) => {
             let installation = Installation::join(namespace.as_deref()).await?;
-            let state_dir = state_dir.clone().unwrap_or_else(|| own.path().join(STATE_DIR));
+            // Below it as below a directory of objects: `ringfence status` looks there for either.
+            let state_dir = state_dir.as_deref().unwrap_or(own.path()).join(STATE_DIR);
             let plane = Plane::open_cluster(&installation, &state_dir, plane).await?;
             if let Some((listen, settings)) = config.webhook.clone() {
                 let webhook = Webhook { listen, settings, namespace: installation.namespace.clone() };

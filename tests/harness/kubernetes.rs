@@ -9,14 +9,14 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use crate::{binaries, eventually, process::Process, tls};
+use crate::{binaries, eventually, netns::Namespace, process::Process, tls};
 
 pub use user::User;
 
@@ -38,6 +38,9 @@ const CONTROLLERS: [&str; 7] = [
     // Says what in a policy's expressions cannot be right.
     "validatingadmissionpolicy-status-controller",
 ];
+
+/// Those that make pods, for whoever has nodes to run them on.
+const WORKLOAD_CONTROLLERS: [&str; 2] = ["deployment-controller", "replicaset-controller"];
 
 /// Runs a program until its own standard input ends: with the test process, however that ended, for nothing of a `static` is dropped. Then
 /// the directory goes too.
@@ -62,7 +65,11 @@ pub struct KubeApi {
     /// Bound, and never listening: nobody else is given the port, and the API server shares it.
     _port: Socket,
     dir: TempDir,
+    place: Place,
 }
+
+/// The network that it is in with its users: the tests' own, or a namespace with a cluster's usual addresses.
+pub(crate) type Place = Option<Arc<Namespace>>;
 
 impl KubeApi {
     /// One for all tests that need none of their own, each in namespaces of its own; ended with the test process. `None`, and said, where
@@ -78,23 +85,34 @@ impl KubeApi {
     /// Ready when this returns, some seconds later. `None`, and said, where a program is missing.
     #[track_caller]
     pub fn start() -> Option<Self> {
+        Self::start_in(None)
+    }
+
+    /// The same, in a network of its own: there it listens on every address, and Deployments become pods.
+    #[track_caller]
+    pub(crate) fn start_in(place: Place) -> Option<Self> {
         if ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"].iter().any(|name| program(name).is_none()) {
             say_skipped();
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
         // It takes no port 0.
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_reuse_port(true).unwrap();
-        socket.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        let bind = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            socket.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+            socket
+        };
+        let socket = inside(&place, bind);
         let port = socket.local_addr().unwrap().as_socket().unwrap().port();
-        write_keys(dir.path(), services(port)[1]);
+        write_keys(dir.path(), services(&place, port)[1]);
         let url = format!("https://127.0.0.1:{port}");
-        let admin = User::certified(dir.path(), &url, "admin", Some(MASTERS));
-        let mut api = Self { _etcd: start_etcd(dir.path()), _controllers: None, apiserver: None, url, port, admin, _port: socket, dir };
+        let admin = User::certified(dir.path(), &url, &place, "admin", Some(MASTERS));
+        let mut api =
+            Self { _etcd: start_etcd(dir.path()), _controllers: None, apiserver: None, url, port, admin, _port: socket, dir, place };
         api.resume();
         // They give up on an API server that takes longer than ten seconds to start.
-        api._controllers = Some(start_controllers(api.dir.path(), &api.admin));
+        api._controllers = Some(start_controllers(api.dir.path(), &api.place, &api.admin));
         Some(api)
     }
 
@@ -110,12 +128,13 @@ impl KubeApi {
         let file = |name: &str| dir.join(name).display().to_string();
         let options = [
             ("etcd-servers", format!("unix://{}", file("etcd.sock"))),
-            ("bind-address", Ipv4Addr::LOCALHOST.to_string()),
+            ("bind-address", if self.place.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST }.to_string()),
             ("secure-port", self.port.to_string()),
             ("permit-port-sharing", "true".into()),
-            // Its own address is no endpoint that it would take.
+            // Told to nobody: its own address is no endpoint that it would take.
+            ("advertise-address", if self.place.is_some() { services(&self.place, self.port)[1] } else { Ipv4Addr::LOCALHOST }.to_string()),
             ("endpoint-reconciler-type", "none".into()),
-            ("service-cluster-ip-range", format!("{}/24", services(self.port)[0])),
+            ("service-cluster-ip-range", format!("{}/24", services(&self.place, self.port)[0])),
             ("cert-dir", file("")),
             ("tls-cert-file", file("server.pem")),
             ("tls-private-key-file", file("server.key")),
@@ -128,10 +147,11 @@ impl KubeApi {
             ("enable-admission-plugins", "NodeRestriction".into()),
             ("allow-privileged", "true".into()),
         ];
-        self.apiserver = Some(start("kube-apiserver", None, &options));
+        self.apiserver = Some(start("kube-apiserver", &self.place, None, &options));
         let address = (Ipv4Addr::LOCALHOST, self.port);
         eventually("the API server is ready", || {
-            let reply = tls::get(std::net::TcpStream::connect(address).ok()?, "127.0.0.1", "/readyz").ok()?;
+            let stream = inside(&self.place, || std::net::TcpStream::connect(address)).ok()?;
+            let reply = tls::get(stream, "127.0.0.1", "/readyz").ok()?;
             reply.ends_with("\r\n\r\nok").then_some(())
         });
     }
@@ -141,6 +161,11 @@ impl KubeApi {
         tls::authority()
     }
 
+    /// At which it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// One who may everything.
     pub fn admin(&self) -> &User {
         &self.admin
@@ -148,12 +173,12 @@ impl KubeApi {
 
     /// Anybody, in no group of his own or in one (rcgen writes one organization into a certificate), and in `system:authenticated`.
     pub fn user(&self, name: &str, group: Option<&str>) -> User {
-        User::certified(self.dir.path(), &self.url, name, group)
+        User::certified(self.dir.path(), &self.url, &self.place, name, group)
     }
 
     /// Whoever has this token.
     pub fn bearer(&self, token: &str) -> User {
-        User::bearing(self.dir.path(), &self.url, token)
+        User::bearing(self.dir.path(), &self.url, &self.place, token)
     }
 
     /// A new namespace with its `default` service account, without which no pod is admitted; in it nobody else is.
@@ -166,11 +191,22 @@ impl KubeApi {
     }
 }
 
-/// The first addresses of its services. They are loopback's and the cluster's own: a test that listens at a service's address is reached by
-/// its name in a webhook's `clientConfig.service`.
-fn services(port: u16) -> [Ipv4Addr; 2] {
+/// The first addresses of its services. In the tests' network they are loopback's and the cluster's own: a test that listens at a service's
+/// address is reached by its name in a webhook's `clientConfig.service`.
+fn services(place: &Place, port: u16) -> [Ipv4Addr; 2] {
     let [high, low] = port.to_be_bytes();
-    [0, 1].map(|last| Ipv4Addr::new(127, high, low, last))
+    [0, 1].map(|last| if place.is_some() { Ipv4Addr::new(10, 96, 0, last) } else { Ipv4Addr::new(127, high, low, last) })
+}
+
+fn inside<T: Send>(place: &Place, work: impl FnOnce() -> T + Send) -> T {
+    match place {
+        Some(namespace) => namespace.inside(work),
+        None => work(),
+    }
+}
+
+fn command(place: &Place, program: impl AsRef<OsStr>) -> Command {
+    place.as_ref().map_or_else(|| Command::new(&program), |namespace| namespace.command(&program))
 }
 
 fn start_etcd(dir: &Path) -> Process {
@@ -188,25 +224,26 @@ fn start_etcd(dir: &Path) -> Process {
         ("unsafe-no-fsync", "true".into()),
         ("log-level", "warn".into()),
     ];
-    start("etcd", Some(dir), &options)
+    start("etcd", &None, Some(dir), &options)
 }
 
-fn start_controllers(dir: &Path, admin: &User) -> Process {
+fn start_controllers(dir: &Path, place: &Place, admin: &User) -> Process {
+    let of_pods = if place.is_some() { &WORKLOAD_CONTROLLERS[..] } else { &[] };
     let options = [
         ("kubeconfig", admin.kubeconfig.display().to_string()),
-        ("controllers", CONTROLLERS.join(",")),
+        ("controllers", [&CONTROLLERS, of_pods].concat().join(",")),
         ("root-ca-file", dir.join("ca.pem").display().to_string()),
         ("leader-elect", "false".into()),
         ("secure-port", "0".into()),
     ];
-    start("kube-controller-manager", None, &options)
+    start("kube-controller-manager", place, None, &options)
 }
 
 /// `directory`: goes away with it.
 #[track_caller]
-fn start(name: &str, directory: Option<&Path>, options: &[(&str, String)]) -> Process {
+fn start(name: &str, place: &Place, directory: Option<&Path>, options: &[(&str, String)]) -> Process {
     let directory = directory.map_or(OsStr::new(""), Path::as_os_str);
-    let mut command = Command::new("sh");
+    let mut command = command(place, "sh");
     command.args(["-c", KEEPER, "keeper"]).arg(directory).arg(program(name).expect("it was there before"));
     command.args(options.iter().map(|(name, value)| format!("--{name}={value}")));
     Process::start_fed(&mut command)

@@ -22,6 +22,8 @@
 //! collector       an OTLP collector
 //! corpora         the corpora beside the repository
 //! kubernetes      a cluster without nodes, and anybody at its API server: kubectl, helm
+//! chart           the chart that installs the control plane there
+//! node            runs the pods of such a cluster: their containers, volumes, networks; its Services (needs root)
 //! process  procfs processes, their output, their memory
 //! netns  packet   a pod and the world outside of it: two network namespaces; frames past the kernel's IP (needs root)
 //! pod  canary     a captured workload and its sidecar in that pod; what outside sees every packet that gets out
@@ -33,6 +35,7 @@ pub mod acme;
 pub mod ads;
 pub mod binaries;
 pub mod canary;
+pub mod chart;
 pub mod collector;
 pub mod control_plane;
 pub mod corpora;
@@ -46,6 +49,7 @@ pub mod liar;
 pub mod link;
 pub mod named;
 pub mod netns;
+pub mod node;
 pub mod packet;
 pub mod pod;
 pub mod ports;
@@ -75,6 +79,7 @@ pub use liar::Liar;
 pub use link::Link;
 pub use named::Named;
 pub use netns::Net;
+pub use node::Node;
 pub use pod::Pod;
 pub use ports::free_port;
 pub use primary::Primary;

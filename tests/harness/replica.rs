@@ -35,7 +35,7 @@ impl Replica {
         let fields = json!({
             "workload": workload,
             "controlPlane": { "unix": socket },
-            "configKeys": self.state.join("trust/config.pub"),
+            "configKeys": self.state.join(".ringfence/trust/config.pub"),
         });
         Sidecar::begin(site, &format!("{workload}-{instance}"), &fields).ready()
     }

@@ -3,6 +3,7 @@
 
 mod a_crowd_of_sidecars;
 mod a_new_binary_takes_over;
+mod a_pod_is_policed;
 mod a_sidecar_may_fail;
 mod an_identity_expires;
 mod bad_edits_change_nothing;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, TcpListener};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use ringfence_tests::{KubeApi, Upstream, eventually, kubernetes::ISSUER, tls};
+use ringfence_tests::{KubeApi, Node, Upstream, eventually, kubernetes::ISSUER, tls};
 use serde_json::{Value, json};
 
 fn pod(privileged: bool) -> String {
@@ -145,4 +145,79 @@ fn what_it_stores_outlives_it() {
     assert!(refused.contains("refused"), "{refused}");
     api.resume();
     assert_eq!(api.admin().get(["configmap", "kept"])["data"]["a"], "b");
+}
+
+#[test]
+fn a_node_runs_containers_as_they_are_told_and_refuses_what_it_does_not_know() {
+    let Some(node) = Node::start() else { return };
+    node.api.namespace("real-nodes");
+    let admin = node.api.admin();
+    let make = |name: &str, spec: &Value| {
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name }, "spec": spec });
+        let output = admin.feed(["-n", "real-nodes", "create", "-f", "-"], &pod.to_string());
+        assert!(output.status.success(), "{output:?}");
+        node.try_run("real-nodes", name)
+    };
+    let container = |name: &str, security: Value| {
+        let mounts = json!([{ "name": "shared", "mountPath": "/shared" }, { "name": "own", "mountPath": "/own" }]);
+        json!({
+            "name": name, "image": "app.test/app", "command": ["sleep", "infinity"], "volumeMounts": mounts, "securityContext": security,
+            "env": [{ "name": "WHO", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } }],
+        })
+    };
+    let mut first = container("first", json!({ "runAsUser": 7 }));
+    first["command"] = json!(["sh", "-c", "echo \"$WHO\" > /shared/who"]);
+    let token = json!({ "serviceAccountToken": { "audience": "vault", "path": "token" } });
+    let pod = make(
+        "runs",
+        &json!({
+            "securityContext": { "runAsUser": 1234, "runAsGroup": 1235, "fsGroup": 1236, "supplementalGroups": [1237] },
+            "initContainers": [first],
+            "containers": [
+                container("plain", json!({})),
+                container("bare", json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } })),
+                container("root", json!({
+                    "runAsUser": 0, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"], "add": ["NET_ADMIN"] },
+                })),
+            ],
+            "volumes": [{ "name": "shared", "emptyDir": {} }, { "name": "own", "projected": { "sources": [token] } }],
+        }),
+    );
+    let pod = pod.unwrap();
+    let said = |container: &str, script: &str| {
+        let output = pod.exec(container, &["sh", "-c", script]);
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    // Of capabilities(7): those of containerd's default; NET_ADMIN.
+    for (container, user, effective, bounding, no_new) in [
+        ("plain", 1234, "0000000000000000", "00000000a80425fb", 0),
+        ("bare", 1234, "0000000000000000", "0000000000000000", 1),
+        ("root", 0, "0000000000001000", "0000000000001000", 0),
+    ] {
+        let status = said(container, "cat /proc/self/status");
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        assert_eq!(field("Uid:"), format!("{user}\t{user}\t{user}\t{user}"), "{container}");
+        assert_eq!((field("Gid:"), field("Groups:")), ("1235\t1235\t1235\t1235".into(), "1236 1237".into()), "{container}");
+        assert_eq!((field("CapEff:"), field("CapBnd:")), (effective.into(), bounding.into()), "{container}");
+        assert_eq!(field("NoNewPrivs:"), no_new.to_string(), "{container}");
+        assert_eq!(said(container, "hostname; cat /shared/who"), "runs\nruns\n");
+    }
+    assert!(said("root", "touch /x").contains("Read-only file system"));
+    assert!(said("root", "touch /own/x").contains("Read-only file system"));
+    let status = review(&node.api, &said("plain", "cat /own/token"), "vault");
+    let bound = &status["user"]["extra"]["authentication.kubernetes.io/pod-name"];
+    assert_eq!((&status["authenticated"], bound), (&json!(true), &json!(["runs"])), "{status}");
+
+    let app = container("app", json!({ "runAsNonRoot": true }));
+    for (name, field, value, wanted) in [
+        ("network", "hostNetwork", json!(true), "unknown field `hostNetwork`"),
+        ("root", "volumes", json!([{ "name": "shared", "emptyDir": {} }, { "name": "own", "emptyDir": {} }]), "it would run as root"),
+        ("path", "volumes", json!([{ "name": "shared", "emptyDir": {} }, { "name": "own", "hostPath": { "path": "/" } }]), "`hostPath`"),
+    ] {
+        let volumes = json!([{ "name": "shared", "emptyDir": {} }, { "name": "own", "emptyDir": {} }]);
+        let mut spec = json!({ "containers": [app], "volumes": volumes });
+        spec[field] = value;
+        let refused = make(name, &spec).err().unwrap_or_default();
+        assert!(refused.contains(wanted), "{name}: {refused}");
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 use ringfence_tests::{
     KubeApi,
     binaries::binary,
-    eventually,
+    chart, eventually,
     http::{self, Reply},
     kubernetes::program,
     process::Process,
@@ -46,19 +46,11 @@ fn text<'a>(case: &'a Map<String, Value>, field: &str) -> Option<&'a str> {
     case.get(field).map(|value| value.as_str().unwrap_or_else(|| panic!("{field} of {case:?} is no text")))
 }
 
-/// What the chart comes to, of kinds that the API server knows by itself or by the chart's own definitions.
+/// What the chart comes to with one of its examples of values.
 fn template(api: &KubeApi, values: Option<&str>) -> String {
-    let chart = repository("charts/ringfence").display().to_string();
-    let mut arguments =
-        vec!["template", "ringfence", &chart, "--include-crds", "--namespace", "ringfence-system", "--kube-version", "1.34.0"];
-    let file = values.map(|name| repository("charts/ringfence/examples").join(name).display().to_string());
-    arguments.extend(file.iter().flat_map(|file| ["--values", file]));
-    let output = api.admin().helm(arguments);
-    assert!(output.status.success(), "{values:?}: {}", String::from_utf8_lossy(&output.stderr));
-    let all = String::from_utf8(output.stdout).unwrap();
-    let foreign = ["apiVersion: monitoring.coreos.com/", "apiVersion: policies.kyverno.io/"];
-    let known = all.split("\n---\n").filter(|object| !foreign.iter().any(|group| object.contains(group)));
-    known.collect::<Vec<_>>().join("\n---\n")
+    let file = values.map(|name| chart::folder().join("examples").join(name).display().to_string());
+    let more: Vec<&str> = file.iter().flat_map(|file| ["--values", file]).collect();
+    chart::template(api.admin(), &more)
 }
 
 /// A cluster with the chart, and what speaks HTTP with it.

@@ -24,8 +24,8 @@ pub(super) struct ServeArgs {
     /// Namespace of the installation, for what the replicas share; default: that of the pod, or ringfence-system
     #[arg(long, requires = "kubernetes")]
     namespace: Option<String>,
-    /// Directory for what is fetched and transferred, which is fetched anew where it is empty; default: one that ends with the process. With
-    /// --signed: where `ringfence status` and `join` find this control plane; default: the sockets' directory
+    /// Directory for what is fetched and transferred, which is fetched anew where it is empty, and by which `ringfence status DIR`, `join`
+    /// and `trust rotate` find the process; default: one that ends with it. With --signed, for the latter alone; default: the sockets' directory
     #[arg(long, value_name = "DIR", requires = "stateless")]
     state_dir: Option<PathBuf>,
     /// Instead of a directory: a file of `ringfence sign`, and whatever takes its place

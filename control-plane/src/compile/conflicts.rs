@@ -44,8 +44,8 @@ pub(super) fn identities(standing: &[(usize, &Object)], faults: &mut [Vec<Fault>
     }
 }
 
-/// An address is listened on once. All workloads of a directory run on one machine, and sidecars share ports between their threads
-/// (SO_REUSEPORT): the kernel would deal one workload's connections out to the other.
+/// An address is listened on once by the workloads of one network: sidecars share ports between their threads (SO_REUSEPORT), and the kernel
+/// would deal one workload's connections out to the other.
 pub(super) fn listeners(standing: &[(usize, &Object)], faults: &mut [Vec<Fault>]) {
     let mut ports: HashMap<u16, Port<'_>> = HashMap::new();
     for &(owner, object) in standing {

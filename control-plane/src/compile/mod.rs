@@ -17,6 +17,7 @@ mod tests;
 use std::{
     cell::{Cell, OnceCell},
     collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
+    slice,
     sync::{Arc, Weak},
 };
 
@@ -85,6 +86,17 @@ pub fn compile(objects: &[Arc<Object>], unread: &BTreeSet<ObjectKey>) -> Compile
 pub struct Compiler {
     /// By address, which is an object's own for as long as the `Weak` stands.
     own: HashMap<usize, (Weak<Object>, Own)>,
+    network: Network,
+}
+
+/// Whose the addresses are that workloads listen on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// One machine's: all workloads of a directory run there.
+    #[default]
+    Shared,
+    /// Each pod's own.
+    OfPods,
 }
 
 /// What an object comes to by itself.
@@ -97,17 +109,25 @@ struct Own {
 }
 
 impl Compiler {
+    pub fn new(network: Network) -> Self {
+        Self { network, ..Self::default() }
+    }
+
     /// `unread`: objects that stand somewhere but could not be read. A reference to one of them is not dangling, and says nothing
     /// beyond the fault that was told of it already.
     ///
-    /// Where two objects are in conflict (a claim value that means two tenants, an address listened on twice), both are at fault: a
-    /// newcomer must not win over what is in force because its file sorts first. Of two objects of the same kind and name, the later is.
+    /// Where two objects are in conflict (a claim value that means two tenants, an address of a network listened on twice), both are at
+    /// fault: a newcomer must not win over what is in force because its file sorts first. Of two objects of the same kind and name, the
+    /// later is.
     pub fn compile(&mut self, objects: &[Arc<Object>], unread: &BTreeSet<ObjectKey>) -> Compiled {
         let mut faults: Vec<Vec<Fault>> = vec![Vec::new(); objects.len()];
         let standing = standing(objects, &mut faults);
         let index = Index::new(&standing, unread);
         conflicts::identities(&standing, &mut faults);
-        conflicts::listeners(&standing, &mut faults);
+        match self.network {
+            Network::Shared => conflicts::listeners(&standing, &mut faults),
+            Network::OfPods => standing.iter().for_each(|workload| conflicts::listeners(slice::from_ref(workload), &mut faults)),
+        }
         operators::check(&standing, &mut faults);
         let outcomes = objects
             .iter()

@@ -88,6 +88,25 @@ fn objects_become_resources() {
 }
 
 #[test]
+fn a_port_is_taken_in_its_own_network_alone() {
+    let workload = |name: &str, egress: &str| {
+        let text = format!(
+            "apiVersion: ringfence.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}}}\nspec: {{tenant: acme, \
+             egress: {{listen: {egress}, capture: redirect}}, dns: {{listen: '127.0.0.1:15053'}}}}\n"
+        );
+        parse(&format!("{name}.yaml"), text.as_bytes()).objects.remove(0)
+    };
+    let parsed = parse("installation.yaml", installation(&["acme"]).as_bytes());
+    let first = workload("first", "127.0.0.1:15001");
+    for (second, shared, of_pods) in [("127.0.0.1:15001", 4, 0), ("127.0.0.1:15002", 2, 0), ("0.0.0.0:15053", 3, 2)] {
+        let objects: Vec<_> = parsed.objects.iter().cloned().chain([first.clone(), workload("second", second)]).collect();
+        let faults = |network| Compiler::new(network).compile(&objects, &BTreeSet::new()).faults();
+        assert_eq!(faults(Network::Shared).len(), shared, "{second}: {:?}", faults(Network::Shared));
+        assert_eq!(faults(Network::OfPods).len(), of_pods, "{second}: {:?}", faults(Network::OfPods));
+    }
+}
+
+#[test]
 fn peers_are_those_that_list_each_other() {
     let mut compiler = Compiler::default();
     let issuer = parse("issuer.yaml", installation(&[]).as_bytes()).objects;

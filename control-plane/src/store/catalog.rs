@@ -11,7 +11,7 @@ use ringfence_xds::resource::{Kind as ResourceKind, Resource};
 
 use super::{directory::Directory, kube::Cluster};
 use crate::{
-    compile::{Compiled, Compiler, Delta, references},
+    compile::{Compiled, Compiler, Delta, Network, references},
     spec::{Fault, Kind, Object, ObjectKey, Parsed},
 };
 
@@ -68,16 +68,16 @@ pub struct Loaded {
 impl Catalog {
     /// Of a directory: absolute; a link is followed wherever it leads at the time.
     pub fn new(dir: &Path) -> io::Result<Self> {
-        Ok(Self::of(Source::Directory(Box::new(Directory::new(dir)?))))
+        Ok(Self::of(Source::Directory(Box::new(Directory::new(dir)?)), Network::Shared))
     }
 
     /// Of custom resources, all of which were listed.
     pub(crate) fn of_cluster(cluster: Cluster) -> Self {
-        Self::of(Source::Cluster(Box::new(cluster)))
+        Self::of(Source::Cluster(Box::new(cluster)), Network::OfPods)
     }
 
-    fn of(source: Source) -> Self {
-        Self { source, compiler: Compiler::default(), in_force: BTreeMap::new() }
+    fn of(source: Source, network: Network) -> Self {
+        Self { source, compiler: Compiler::new(network), in_force: BTreeMap::new() }
     }
 
     /// The objects in force.

@@ -12,26 +12,28 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::program;
+use super::{Place, program};
 use crate::tls;
 
 pub struct User {
     pub kubeconfig: PathBuf,
+    /// Where his programs run.
+    place: Place,
 }
 
 impl User {
-    pub(super) fn certified(dir: &Path, url: &str, name: &str, group: Option<&str>) -> Self {
+    pub(super) fn certified(dir: &Path, url: &str, place: &Place, name: &str, group: Option<&str>) -> Self {
         let (certificate, key) = tls::client_pair(name, group);
         let data = |pem: String| BASE64_STANDARD.encode(pem);
-        Self::write(dir, url, &json!({ "client-certificate-data": data(certificate), "client-key-data": data(key) }))
+        Self::write(dir, url, place, &json!({ "client-certificate-data": data(certificate), "client-key-data": data(key) }))
     }
 
-    pub(super) fn bearing(dir: &Path, url: &str, token: &str) -> Self {
-        Self::write(dir, url, &json!({ "token": token }))
+    pub(super) fn bearing(dir: &Path, url: &str, place: &Place, token: &str) -> Self {
+        Self::write(dir, url, place, &json!({ "token": token }))
     }
 
     /// In a folder of his own, where his programs keep what they remember.
-    fn write(dir: &Path, url: &str, user: &Value) -> Self {
+    fn write(dir: &Path, url: &str, place: &Place, user: &Value) -> Self {
         let folder = tempfile::Builder::new().prefix("user-").tempdir_in(dir).unwrap().keep();
         let config = json!({
             "apiVersion": "v1",
@@ -46,7 +48,7 @@ impl User {
         });
         let kubeconfig = folder.join("kubeconfig");
         fs::write(&kubeconfig, config.to_string()).unwrap();
-        Self { kubeconfig }
+        Self { kubeconfig, place: place.clone() }
     }
 
     pub fn kubectl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
@@ -93,12 +95,18 @@ impl User {
         told(self.feed(["apply", "--server-side", "-f", "-"], manifest))
     }
 
+    /// An object of a path that no resource's name leads to: a subresource.
+    #[track_caller]
+    pub fn create_at(&self, path: &str, object: &Value) -> String {
+        told(self.feed(["create", "--raw", path, "-f", "-"], &object.to_string()))
+    }
+
     pub fn helm<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
         self.command("helm").args(arguments).output().expect("helm runs")
     }
 
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(program(name).unwrap_or_else(|| panic!("no {name}: tests/run makes it")));
+        let mut command = super::command(&self.place, program(name).unwrap_or_else(|| panic!("no {name}: tests/run makes it")));
         let folder = self.kubeconfig.parent().expect("it lies in a folder");
         // Neither knows anything of whoever runs the tests.
         command.env("KUBECONFIG", &self.kubeconfig).env("HOME", folder).stdin(Stdio::null());
