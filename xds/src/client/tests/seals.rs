@@ -173,7 +173,7 @@ fn keys_are_replaced_and_whoever_was_a_stranger_may_be_known_then() {
     told(&mut client, &[acme(1, 5)], &[]);
     let renewed = next.seal(tenant("acme", 2), 6).unwrap();
     let forged = Resource { seal: renewed.seal.clone(), ..acme(3, 7) };
-    let mut receive = |client: &mut Client, resource: &Resource| {
+    let receive = |client: &mut Client, resource: &Resource| {
         let update = client.receive(tenants("x", std::slice::from_ref(resource), &[]));
         let found = (update.strangers.clone(), update.rejections.len());
         client.finish(update);
