@@ -55,11 +55,11 @@ impl Issuing {
     }
 
     /// Whom the caller has proven to be; a join token is still to be taken.
-    async fn proven(&self, caller: &Caller, proof: Option<&Proof>, now: Duration) -> Result<Option<Proven>, Status> {
+    async fn proven(&self, caller: &Caller, request: &IssueRequest, now: Duration) -> Result<Option<Proven>, Status> {
         let at_once = |member: Member| Proven { member, at: now };
         let live = || self.trust.live(caller);
-        match (proof, &self.trust.reviewer) {
-            (Some(Proof::JoinToken(token)), _) => Ok(self.trust.tokens.look(token, Instant::now()).map(at_once)),
+        match (&request.proof, &self.trust.reviewer) {
+            (Some(Proof::JoinToken(token)), _) => Ok(self.trust.tokens.look(token, &request.csr, Instant::now()).map(at_once)),
             (Some(Proof::ServiceAccountToken(token)), Some(reviewer)) => match reviewer.review(token, &self.trust.fleet).await {
                 Ok(member) => Ok(Some(at_once(member))),
                 Err(ReviewError::Refused(_)) => Ok(None),
@@ -80,7 +80,7 @@ impl Issuing {
 
     async fn issue_to(&self, caller: &Caller, request: &IssueRequest) -> Result<IssueResponse, Status> {
         let unproven = || Status::unauthenticated("a proof of who you are is needed, and this is none");
-        let proven = self.proven(caller, request.proof.as_ref(), since_epoch()).await?.ok_or_else(unproven)?;
+        let proven = self.proven(caller, request, since_epoch()).await?.ok_or_else(unproven)?;
         let member = &proven.member;
         // What it was when the proof was made, and is no more, is proof of nothing. The control plane itself is no workload either.
         let present = match member {
@@ -92,7 +92,7 @@ impl Issuing {
         }
         let key = public_key(&request.csr).map_err(|error| Status::invalid_argument(error.to_string()))?;
         if let Some(Proof::JoinToken(token)) = &request.proof {
-            self.trust.tokens.take(token, Instant::now()).ok_or_else(unproven)?;
+            self.trust.tokens.take(token, &request.csr, Instant::now()).ok_or_else(unproven)?;
         }
         let validity = proven.validity(since_epoch(), self.trust.ttl);
         let chain = self.trust.certify(member, &key, validity).map_err(|error| Status::unavailable(error.to_string()))?;

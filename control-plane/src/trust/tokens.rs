@@ -1,4 +1,5 @@
-//! Join tokens: each proves once, and for a while, that its bearer is the sidecar of one workload.
+//! Join tokens: each proves for a while, to whoever shows it first, that its bearer is the sidecar of one workload. It is good for one request
+//! for a certificate, which may be made again as it was: an answer may be lost, and a sidecar whose token was spent on it could never join.
 
 use std::{
     collections::HashMap,
@@ -29,17 +30,25 @@ pub enum TokenError {
     Random,
 }
 
-/// Tokens that nobody has used yet, known by their hashes alone: what is stolen from here is of no use, and how long it takes to look one
-/// up says nothing of any other. They end with the process.
+/// Tokens that are still good, known by their hashes alone: what is stolen from here is of no use, and how long it takes to look one up says
+/// nothing of any other. They end with the process.
 #[derive(Debug, Default)]
 pub(super) struct JoinTokens {
-    waiting: Mutex<HashMap<[u8; 32], Waiting>>,
+    given: Mutex<HashMap<[u8; 32], Given>>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct Given {
     member: Member,
     until: Instant,
+    /// Hash of the request that it was used for.
+    used: Option<[u8; 32]>,
+}
+
+impl Given {
+    fn is_good(&self, csr: &[u8], now: Instant) -> bool {
+        now < self.until && self.used.is_none_or(|used| used == hash(csr))
+    }
 }
 
 impl JoinTokens {
@@ -47,37 +56,43 @@ impl JoinTokens {
         let mut bytes = [0; TOKEN_BYTES];
         rand::fill(&mut bytes).map_err(|_| TokenError::Random)?;
         let token = URL_SAFE_NO_PAD.encode(bytes);
-        let mut waiting = self.waiting.lock();
-        if waiting.len() >= MAX_TOKENS {
-            waiting.retain(|_, token| now < token.until);
+        let mut given = self.given.lock();
+        if given.len() >= MAX_TOKENS {
+            given.retain(|_, token| now < token.until);
         }
-        if waiting.len() >= MAX_TOKENS {
+        // An answer that was lost is asked for again at once.
+        if given.len() >= MAX_TOKENS {
+            given.retain(|_, token| token.used.is_none());
+        }
+        if given.len() >= MAX_TOKENS {
             return Err(TokenError::TooMany);
         }
-        waiting.insert(hash(&token), Waiting { member, until: now + ttl.min(MAX_TTL) });
+        given.insert(hash(token.as_bytes()), Given { member, until: now + ttl.min(MAX_TTL), used: None });
         Ok(token)
     }
 
     /// What `take` would yield now.
-    pub(super) fn look(&self, token: &str, now: Instant) -> Option<Member> {
+    pub(super) fn look(&self, token: &str, csr: &[u8], now: Instant) -> Option<Member> {
         if token.len() != TOKEN_CHARS {
             return None;
         }
-        self.waiting.lock().get(&hash(token)).filter(|token| now < token.until).map(|token| token.member.clone())
+        self.given.lock().get(&hash(token.as_bytes())).filter(|token| token.is_good(csr, now)).map(|token| token.member.clone())
     }
 
-    /// Whom the token stands for; never again afterwards.
-    pub(super) fn take(&self, token: &str, now: Instant) -> Option<Member> {
+    /// Whom the token stands for; from now on for this request alone.
+    pub(super) fn take(&self, token: &str, csr: &[u8], now: Instant) -> Option<Member> {
         if token.len() != TOKEN_CHARS {
             return None;
         }
-        let taken = self.waiting.lock().remove(&hash(token))?;
-        (now < taken.until).then_some(taken.member)
+        let mut given = self.given.lock();
+        let token = given.get_mut(&hash(token.as_bytes())).filter(|token| token.is_good(csr, now))?;
+        token.used = Some(hash(csr));
+        Some(token.member.clone())
     }
 }
 
-fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }
 
 #[cfg(test)]
@@ -91,25 +106,28 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_once_for_its_workload_and_not_for_ever() {
+    fn a_token_is_good_for_one_request_of_its_workload_and_not_for_ever() {
         let (tokens, now) = (JoinTokens::default(), Instant::now());
         let issue = |workload: &str| tokens.issue(member(workload), now, TTL).unwrap();
         let (api, web, late) = (issue("api"), issue("web"), issue("late"));
         assert!(api.len() == TOKEN_CHARS && api != web);
-        assert_eq!(tokens.look(&api, now), Some(member("api")));
-        for (what, token, at, wanted) in [
-            ("good", &api, now, Some(member("api"))),
-            ("used", &api, now, None),
-            ("another's", &web, now + TTL - Duration::from_millis(1), Some(member("web"))),
-            ("expired", &late, now + TTL, None),
-            ("expired once", &late, now, None),
-            ("empty", &String::new(), now, None),
-            ("cut", &api[..42].to_owned(), now, None),
-            ("huge", &"A".repeat(1 << 20), now, None),
-            ("invented", &"A".repeat(TOKEN_CHARS), now, None),
+        assert_eq!(tokens.look(&api, b"other", now), Some(member("api")), "a look uses nothing up");
+        let last = now + TTL - Duration::from_millis(1);
+        for (what, token, csr, at, wanted) in [
+            ("good", &api, "one", now, Some(member("api"))),
+            ("used", &api, "other", now, None),
+            ("the same again", &api, "one", last, Some(member("api"))),
+            ("used twice", &api, "other", last, None),
+            ("the same too late", &api, "one", now + TTL, None),
+            ("another's", &web, "one", last, Some(member("web"))),
+            ("expired", &late, "one", now + TTL, None),
+            ("empty", &String::new(), "one", now, None),
+            ("cut", &api[..42].to_owned(), "one", now, None),
+            ("huge", &"A".repeat(1 << 20), "one", now, None),
+            ("invented", &"A".repeat(TOKEN_CHARS), "one", now, None),
         ] {
-            assert_eq!(tokens.look(token, at), wanted, "{what}");
-            assert_eq!(tokens.take(token, at), wanted, "{what}");
+            assert_eq!(tokens.look(token, csr.as_bytes(), at), wanted, "{what}");
+            assert_eq!(tokens.take(token, csr.as_bytes(), at), wanted, "{what}");
         }
     }
 
@@ -118,13 +136,13 @@ mod tests {
         let (tokens, now) = (JoinTokens::default(), Instant::now());
         for _ in 0..50 {
             let token = tokens.issue(member("api"), now, TTL).unwrap();
-            let start = std::sync::Barrier::new(8);
+            let (tokens, token, start) = (&tokens, &token, &std::sync::Barrier::new(8));
             let believed = std::thread::scope(|scope| {
-                let show = || {
+                let show = |csr: u8| {
                     start.wait();
-                    tokens.take(&token, now).is_some()
+                    tokens.take(token, &[csr], now).is_some()
                 };
-                let threads: Vec<_> = (0..8).map(|_| scope.spawn(show)).collect();
+                let threads: Vec<_> = (0..8).map(|csr| scope.spawn(move || show(csr))).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).filter(|believed| *believed).count()
             });
             assert_eq!(believed, 1);
@@ -132,14 +150,18 @@ mod tests {
     }
 
     #[test]
-    fn they_are_so_many_and_expired_ones_give_way() {
+    fn they_are_so_many_and_those_that_are_used_or_expired_give_way() {
         let (tokens, now) = (JoinTokens::default(), Instant::now());
-        for _ in 0..MAX_TOKENS {
+        let used = tokens.issue(member("api"), now, TTL).unwrap();
+        for _ in 1..MAX_TOKENS {
             tokens.issue(member("api"), now, TTL).unwrap();
         }
         assert_eq!(tokens.issue(member("api"), now, TTL), Err(TokenError::TooMany));
+        tokens.take(&used, b"csr", now).unwrap();
+        tokens.issue(member("api"), now, TTL).unwrap();
+        assert_eq!(tokens.issue(member("api"), now, TTL), Err(TokenError::TooMany));
         tokens.issue(member("api"), now + TTL, TTL).unwrap();
-        assert_eq!(tokens.waiting.lock().len(), 1);
+        assert_eq!(tokens.given.lock().len(), 1);
     }
 
     #[test]
@@ -147,7 +169,7 @@ mod tests {
         let (tokens, now) = (JoinTokens::default(), Instant::now());
         let token = tokens.issue(member("api"), now, TTL).unwrap();
         let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
-        let (kept, _) = tokens.waiting.lock().drain().next().unwrap();
+        let (kept, _) = tokens.given.lock().drain().next().unwrap();
         assert!(kept.as_slice() != bytes && kept == <[u8; 32]>::from(Sha256::digest(token)));
     }
 }

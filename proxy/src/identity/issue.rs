@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use ringfence_policy::TrustBundle;
 use ringfence_xds::{
@@ -57,12 +58,31 @@ pub(super) struct Issuance {
     pub(super) address: String,
     pub(super) me: Me,
     pub(super) proof: Proof,
+    /// What was asked on proof and not answered. A join token is good for one request: the answer to it may be on its way.
+    pub(super) unanswered: Option<Request>,
     /// None: a restart begins anew.
     pub(super) kept: Option<Kept>,
     pub(super) trust: CurrentTrust,
     pub(super) bundles: Arc<Trust>,
     pub(super) publisher: Publisher,
     pub(super) clock: Clock,
+}
+
+/// For a certificate of a key of its own.
+#[derive(Debug)]
+pub(super) struct Request {
+    key: KeyPair,
+    csr: Bytes,
+}
+
+impl Request {
+    fn new() -> Result<Self, rcgen::Error> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let csr = params.serialize_request(&key)?.der().to_vec().into();
+        Ok(Self { key, csr })
+    }
 }
 
 impl Issuance {
@@ -138,36 +158,34 @@ impl Issuance {
     /// the authority that issued it.
     async fn obtain(&mut self, current: Option<&Svid>, by_proof: bool) -> Result<Svid, IssueError> {
         match current {
-            Some(svid) if !by_proof => self.ask(Some(svid), self.proof.beside_svid()?).await,
+            Some(svid) if !by_proof => self.ask(Some(svid), self.proof.beside_svid()?, &Request::new()?).await,
             _ => {
                 let proof = self.proof.shown().await?;
-                let issued = self.ask(None, Some(proof)).await;
+                let request = self.unanswered.take().map_or_else(Request::new, Ok)?;
+                let issued = self.ask(None, Some(proof), &request).await;
                 match &issued {
                     Ok(_) => self.proof.accepted(),
                     Err(IssueError::Refused { .. }) => self.proof.refused(),
                     // Not looked at, or it cannot be told.
-                    Err(_) => {}
+                    Err(_) => self.unanswered = Some(request),
                 }
                 issued
             }
         }
     }
 
-    async fn ask(&self, svid: Option<&Svid>, proof: Option<issue_request::Proof>) -> Result<Svid, IssueError> {
+    async fn ask(&self, svid: Option<&Svid>, proof: Option<issue_request::Proof>, request: &Request) -> Result<Svid, IssueError> {
         let bundle = self.trust.borrow().clone().ok_or(SvidError::Untrusted(rustls::Error::General("there is none".into())))?;
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        let csr = params.serialize_request(&key)?.der().to_vec().into();
         let (channel, _) = dial::tls(&self.address, &bundle, svid).await?;
         let mut client = CertificateAuthorityClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
-        let answer = timeout(ISSUE_TIMEOUT, client.issue(IssueRequest { csr, proof })).await.map_err(|_| IssueError::Slow)?;
+        let answer =
+            timeout(ISSUE_TIMEOUT, client.issue(IssueRequest { csr: request.csr.clone(), proof })).await.map_err(|_| IssueError::Slow)?;
         let answer = answer.map_err(|status| match status.code() {
             Code::Unauthenticated => IssueError::Refused { shown: if svid.is_some() { "the SVID" } else { "what was shown" } },
             _ => IssueError::Status(dial::describe(&status)),
         })?;
         let chain: Vec<_> = answer.into_inner().chain.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect();
-        let key = PrivatePkcs8KeyDer::from(key);
+        let key = PrivatePkcs8KeyDer::from(request.key.serialize_der());
         // Under the bundle of now: it may have changed meanwhile.
         let bundle = self.trust.borrow().clone().unwrap_or(bundle);
         let svid = svid::verified(chain, &PrivateKeyDer::Pkcs8(key.clone_key()), &bundle, &self.me, self.clock.now())?;

@@ -106,6 +106,7 @@ impl Identity {
                 address: address.clone(),
                 me,
                 proof: Proof::of(proof),
+                unanswered: None,
                 kept: state_dir.map(kept::Kept::new),
                 trust: trust.subscribe(),
                 bundles: trust.clone(),

@@ -234,10 +234,13 @@ async fn a_request_that_cannot_be_granted_uses_nothing_up() {
     let huge = IssueRequest { csr: vec![0; 20_000].into(), ..good.clone() };
     assert_eq!(issue(&channel, huge).await.unwrap_err().code(), Code::OutOfRange);
     issue(&channel, good.clone()).await.unwrap();
+    let lost = issue(&channel, good.clone()).await.unwrap();
+    assert_eq!(svid_of(&key, &lost).id, id(API), "an answer may be lost, and is asked for again");
+    let other = request_of(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(), good.proof.clone());
     let codes: BTreeMap<usize, Code> = {
         let mut codes = BTreeMap::new();
         for i in 0..10 {
-            codes.insert(i, issue(&channel, good.clone()).await.unwrap_err().code());
+            codes.insert(i, issue(&channel, other.clone()).await.unwrap_err().code());
         }
         codes
     };

@@ -33,6 +33,7 @@ fn side(address: SocketAddr, authority: &Authority) -> Side {
         address: address.to_string(),
         me: me(),
         proof: Proof::ServiceAccountToken(token),
+        unanswered: None,
         kept: Some(Kept::new(dir.path())),
         trust: trust.subscribe(),
         bundles: trust.clone(),
@@ -156,6 +157,28 @@ async fn a_join_token_that_was_looked_at_is_used_up_and_another_failure_leaves_i
         assert_eq!(side.issuance.proof.shown().await.is_ok(), left);
         assert!(!format!("{:?}", side.issuance).contains("s3cret"));
     }
+}
+
+/// A join token is good for one request: what was spent on an answer that did not arrive is asked for again as it was.
+#[tokio::test]
+async fn what_was_not_answered_is_asked_again_as_it_was() {
+    let (authority, asked) = (Arc::new(Authority::new()), Arc::new(Mutex::new(Vec::new())));
+    let (issuing, noted) = (authority.clone(), asked.clone());
+    let address = issuer(&authority.svid(PLANE), &bundle(1, &[&authority]), move |_, request| {
+        let mut noted = noted.lock().unwrap();
+        noted.push(request.csr.clone());
+        match noted.len() {
+            1 => Err(Status::deadline_exceeded("slow")),
+            _ => Ok(vec![issuing.certify(&request.csr, API, from_now(HOUR))]),
+        }
+    })
+    .await;
+    let mut side = side(address, &authority);
+    assert!(side.issuance.obtain(None, false).await.is_err());
+    side.issuance.obtain(None, false).await.unwrap();
+    side.issuance.obtain(None, false).await.unwrap();
+    let asked = asked.lock().unwrap();
+    assert!(asked[0] == asked[1] && asked[1] != asked[2], "and a new one has a key of its own");
 }
 
 /// The control plane has lost the authority that issued the SVID: it takes a proof, as at first.
