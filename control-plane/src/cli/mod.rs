@@ -85,7 +85,7 @@ enum Command {
     /// Say which sidecars enforce what is published, and what they refused
     #[command(after_help = "Example:\n  ringfence status ringfence-quickstart")]
     Status(status::StatusArgs),
-    /// Print a token with which the sidecar of a workload proves once who it is
+    /// Print a token with which the sidecar of a workload joins: good for one certificate, and for minutes
     #[command(after_help = "Example:\n  ringfence join ringfence-quickstart --workload acme-api")]
     Join(join::JoinArgs),
     /// See to who vouches for identities

@@ -223,7 +223,7 @@ impl Trust {
         caller.peer().filter(|peer| peer.is_live(&bundle, since_epoch())).cloned()
     }
 
-    /// A join token for the sidecar of `workload`: good once, and for `ttl`.
+    /// A join token for the sidecar of `workload`: good for one request, and for `ttl`.
     pub fn join_token(&self, workload: &str, ttl: Duration) -> Result<String, TrustError> {
         let member = self.fleet.member(workload).ok_or_else(|| TrustError::NoWorkload(workload.into()))?;
         Ok(self.tokens.issue(member, Instant::now(), ttl)?)
