@@ -147,3 +147,35 @@ fn a_start_with_faults_serves_what_was_published_last() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && said.contains("sidecars may have that") && said.contains("nothing was started"), "{said}");
 }
+
+#[test]
+fn what_a_backup_brings_back_is_not_newer_for_a_start_with_faults() {
+    let upstream = Upstream::start();
+    let site = Site::acme(upstream.address);
+    site.tenant("acme", &limits("10"));
+    let mut serve = Serve::start(&site);
+    let sidecar = Sidecar::start(&site, &serve, "acme-api");
+    assert_eq!(burst(&sidecar.admin.config()), Some(10));
+    assert!(serve.process.terminate().success());
+    let kept = ["published", "trust/config.epoch"].map(|name| site.path(".ringfence").join(name));
+    let backup = kept.each_ref().map(|file| fs::read(file).unwrap());
+
+    let mut serve = Serve::start(&site);
+    site.tenant("acme", &limits("20"));
+    sidecar.admin.config_where("the edit is in force", |config| burst(config) == Some(20));
+    assert!(serve.process.terminate().success());
+    for (file, bytes) in kept.iter().zip(backup) {
+        fs::write(file, bytes).unwrap();
+    }
+    site.tenant("acme", "limits: [");
+    let mut serve = Serve::start(&site);
+    eventually("the sidecar has refused it", || {
+        let sidecars = status(&site.dir())["sidecars"].clone();
+        sidecars[0]["rejections"].to_string().contains("epoch").then_some(())
+    });
+    assert_eq!(burst(&sidecar.admin.config()), Some(20));
+
+    site.tenant("acme", &limits("30"));
+    serve.process.line(|line| line == "ringfence: all faults are mended");
+    sidecar.admin.config_where("the mended edit is in force", |config| burst(config) == Some(30));
+}

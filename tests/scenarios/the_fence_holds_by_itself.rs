@@ -254,3 +254,27 @@ fn the_chart_is_taken_with_every_example_of_values() {
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("'tier' not allowed"), "{wrong:?}");
     drop(fenced.proxy);
 }
+
+#[test]
+fn the_clusters_dns_is_found_where_the_values_do_not_name_it() {
+    let Some(api) = KubeApi::start() else { return };
+    let named = |more: &[&str]| {
+        let chart = chart::template(api.admin(), &[&["--dry-run=server"], more].concat());
+        let lines = chart.lines().filter(|line| line.contains("--inject-resolver=") || line.contains(r#""resolvers\":["#));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let [unchecked] = &named(&[])[..] else { panic!("{:?}", named(&[])) };
+    assert!(unchecked.contains(r#"contains('\"resolvers\":[\"'))"#), "whichever the webhook names: {unchecked}");
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "namespace": "kube-system", "name": "kube-dns" },
+        "spec": { "ports": [{ "port": 53, "protocol": "UDP" }] },
+    });
+    api.admin().apply(&service.to_string());
+    let service = api.admin().get(["-n", "kube-system", "service", "kube-dns"]);
+    let found = service["spec"]["clusterIP"].as_str().unwrap();
+    for (more, address) in [(&[][..], found), (&["--set", "injection.clusterDns={192.0.2.53}"], "192.0.2.53")] {
+        let [argument, check] = &named(more)[..] else { panic!("{:?}", named(more)) };
+        assert!(argument.ends_with(&format!("--inject-resolver={address}:53")), "{argument}");
+        assert!(check.contains(&format!(r#"\"resolvers\":[\"{address}:53\"]"#)), "{check}");
+    }
+}

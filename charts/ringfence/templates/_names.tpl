@@ -47,13 +47,24 @@ ringfence-control-plane.{{ .Release.Namespace }}.svc:15010
 {{ if contains ":" $address }}[{{ $address }}]{{ else }}{{ $address }}{{ end }}:{{ index . 1 }}
 {{- end }}
 
+{{/* Addresses of the cluster's DNS, as JSON: those that are named, else that of kube-dns as it is found at an installation or an upgrade. */}}
+{{- define "ringfence.clusterDns" -}}
+{{- $found := dig "spec" "clusterIP" "" (lookup "v1" "Service" "kube-system" "kube-dns") -}}
+{{- if or .Values.injection.clusterDns (has $found (list "" "None")) -}}
+{{ toJson .Values.injection.clusterDns }}
+{{- else -}}
+{{ toJson (list $found) }}
+{{- end -}}
+{{- end }}
+
 {{/* As a sidecar's bootstrap has it, or its beginning, where each control plane finds out the cluster's DNS for itself. */}}
 {{- define "ringfence.resolvers" -}}
+{{- $addresses := fromJsonArray (include "ringfence.clusterDns" .) -}}
 "resolvers":["
-{{- range $i, $address := .Values.injection.clusterDns }}
+{{- range $i, $address := $addresses }}
 {{- if $i }}","{{ end }}{{ include "ringfence.socket" (list $address 53) }}
 {{- end }}
-{{- if .Values.injection.clusterDns }}"]{{ end }}
+{{- if $addresses }}"]{{ end }}
 {{- end }}
 
 {{/* Where tenants' pods are, whoever made the namespace. */}}

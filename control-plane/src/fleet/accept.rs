@@ -82,7 +82,7 @@ pub(super) struct Shares(Arc<Mutex<HashMap<Holder, usize>>>);
 pub(super) enum Holder {
     /// Who has shown nothing, by address or by the network of one.
     Stranger(IpAddr),
-    /// An SVID's name at an address: one sidecar, or those of a Workload that hide behind one address.
+    /// An SVID's name at an address, or the network of one: one sidecar, or those of a Workload that hide behind it.
     Sidecar(SpiffeId, IpAddr),
     /// All sidecars of all of its Workloads.
     Tenant(TenantId),

@@ -23,15 +23,21 @@ use crate::trust::{Caller, Credentials, Peer, Trust};
 
 /// Sidecars, and those that they take over from.
 const MAX_CONNECTIONS: usize = 16_384;
-/// Of one SVID's name at one address: a sidecar's, and those of whoever shares the address with it.
+/// Of one SVID's name at one address: a sidecar's, and those of whoever shares the address with it …
 const MAX_OF_ONE: usize = 64;
-/// Of a tenant, however many sidecars it has: a quarter of what all share.
+/// … which in Kubernetes nobody does: a sidecar, one that takes over from it, and what of them has not been noticed to be gone.
+const MAX_OF_POD: usize = 16;
+/// Of a tenant, however many sidecars it has: a quarter of what all share …
 const MAX_OF_TENANT: usize = MAX_CONNECTIONS / 4;
+/// … as long as so many are free: these are for tenants that have few …
+const KEPT_BACK: usize = MAX_CONNECTIONS / 4;
+/// … which is up to so many.
+const FEW: usize = MAX_CONNECTIONS / 64;
 /// Handshakes at a time; more wait in the kernel's queue.
 const MAX_HANDSHAKES: usize = 256;
 /// Connections that have not shown an SVID, of one address: a pod has one, and cannot take all the handshakes that there are.
 const MAX_UNPROVEN_OF_ONE: usize = 64;
-/// What of an IPv6 address tells a stranger from another: a host has the /64 that it is in (RFC 4291 §2.5.4) …
+/// What of an IPv6 address tells a host from another: it has the /64 that it is in (RFC 4291 §2.5.4) …
 const HOST_BITS: u32 = 64;
 /// … but in Kubernetes that is a node's, and a pod has one address of it.
 const POD_BITS: u32 = 128;
@@ -50,8 +56,10 @@ type TlsConnection = Connection<TlsStream<TcpStream>, Caller>;
 
 struct Listening {
     listener: TcpListener,
-    /// Of an IPv6 address, what is one stranger's.
+    /// Of an IPv6 address, what is one host's or pod's.
     ipv6_bits: u32,
+    /// Of one name there.
+    max_of_one: usize,
     credentials: watch::Receiver<Arc<Credentials>>,
     places: Arc<Semaphore>,
     shares: Shares,
@@ -60,9 +68,9 @@ struct Listening {
 
 pub(super) fn connections(listener: TcpListener, trust: &Trust) -> impl Stream<Item = io::Result<TlsConnection>> + use<> {
     let (shares, handshakes) = Default::default();
-    let (ipv6_bits, credentials) = (if trust.is_in_kubernetes() { POD_BITS } else { HOST_BITS }, trust.credentials());
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let listening = Listening { listener, ipv6_bits, credentials, places, shares, handshakes };
+    let (ipv6_bits, max_of_one) = if trust.is_in_kubernetes() { (POD_BITS, MAX_OF_POD) } else { (HOST_BITS, MAX_OF_ONE) };
+    let (credentials, places) = (trust.credentials(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+    let listening = Listening { listener, ipv6_bits, max_of_one, credentials, places, shares, handshakes };
     stream::unfold(listening, |mut listening| async {
         let connection = listening.next().await?;
         Some((Ok(connection), listening))
@@ -93,10 +101,12 @@ impl Listening {
     fn begin(&mut self, place: OwnedSemaphorePermit, io: TcpStream) {
         let Ok(peer) = io.peer_addr() else { return };
         let address = peer.ip().to_canonical();
-        let stranger = stranger(address, self.ipv6_bits);
+        let host = host(address, self.ipv6_bits);
+        // On loopback all share one address.
+        let stranger = (!address.is_loopback()).then_some(host);
         let Ok(unproven) = self.unproven(stranger) else { return };
         let credentials = self.credentials.borrow().clone();
-        let shares = self.shares.clone();
+        let (shares, places, max_of_one) = (self.shares.clone(), self.places.clone(), self.max_of_one);
         self.handshakes.spawn(async move {
             keep_alive(&io).ok()?;
             let acceptor = TlsAcceptor::from(credentials.server.clone());
@@ -104,9 +114,9 @@ impl Listening {
             let caller = Caller::of(io.get_ref().1.peer_certificates(), stranger, &credentials)?;
             let (until, shares) = match caller.peer() {
                 Some(peer) => {
-                    let held: Option<Vec<Share>> =
-                        held_by(peer, address).into_iter().map(|(holder, max)| shares.take(holder, max)).collect();
-                    (None, held?)
+                    let [one, all] = held_by(peer, host);
+                    let held = [shares.take(one, max_of_one)?, shares.take(all, max_of_all(places.available_permits()))?];
+                    (None, held.into())
                 }
                 None => (Some(Box::pin(tokio::time::sleep(UNPROVEN))), unproven.into_iter().collect()),
             };
@@ -121,23 +131,27 @@ impl Listening {
     }
 }
 
-/// Of whose shares a connection is that `peer` has opened from `address`, and how large they are.
-fn held_by(peer: &Peer, address: IpAddr) -> [(Holder, usize); 2] {
+/// Of whose shares a connection is that `peer` has opened from `host`: its own and, of those of one tenant or shared Workload, all.
+fn held_by(peer: &Peer, host: IpAddr) -> [Holder; 2] {
     let all = match peer.member() {
         Some(Member::Workload { tenant: Some(tenant), .. }) => Holder::Tenant(tenant.clone()),
         _ => Holder::Name(peer.id().clone()),
     };
-    [(Holder::Sidecar(peer.id().clone(), address), MAX_OF_ONE), (all, MAX_OF_TENANT)]
+    [Holder::Sidecar(peer.id().clone(), host), all]
 }
 
-/// By what one stranger is told from another: of IPv6, the first bits; nothing on loopback, where all share one address.
-fn stranger(address: IpAddr, ipv6_bits: u32) -> Option<IpAddr> {
+/// How many one tenant or shared Workload may have, where so many places are free.
+fn max_of_all(free: usize) -> usize {
+    if free < KEPT_BACK { FEW } else { MAX_OF_TENANT }
+}
+
+/// By what one host or pod is told from another: of IPv6, the first bits.
+fn host(address: IpAddr, ipv6_bits: u32) -> IpAddr {
     match address {
-        _ if address.is_loopback() => None,
-        IpAddr::V4(_) => Some(address),
+        IpAddr::V4(_) => address,
         IpAddr::V6(address) => {
             let mask = u128::MAX.checked_shl(128 - ipv6_bits).unwrap_or_default();
-            Some(Ipv6Addr::from_bits(address.to_bits() & mask).into())
+            Ipv6Addr::from_bits(address.to_bits() & mask).into()
         }
     }
 }
@@ -157,17 +171,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stranger_is_an_address_or_what_a_host_has() {
+    fn a_host_has_its_network_and_a_pod_its_address() {
         for (address, bits, wanted) in [
-            ("192.0.2.1", HOST_BITS, Some("192.0.2.1")),
-            ("2001:db8::1:2:3:4", HOST_BITS, Some("2001:db8::")),
-            ("2001:db8::1:2:3:4", POD_BITS, Some("2001:db8::1:2:3:4")),
-            ("127.0.0.1", HOST_BITS, None),
-            ("::1", POD_BITS, None),
+            ("192.0.2.1", HOST_BITS, "192.0.2.1"),
+            ("2001:db8::1:2:3:4", HOST_BITS, "2001:db8::"),
+            ("2001:db8::1:2:3:4", POD_BITS, "2001:db8::1:2:3:4"),
         ] {
-            let found = stranger(address.parse().unwrap(), bits);
-            assert_eq!(found, wanted.map(|wanted| wanted.parse().unwrap()), "{address}/{bits}");
+            assert_eq!(host(address.parse().unwrap(), bits), wanted.parse::<IpAddr>().unwrap(), "{address}/{bits}");
         }
+    }
+
+    #[test]
+    fn four_tenants_leave_room_for_others() {
+        let shares = Shares::default();
+        let mut held: Vec<Share> = Vec::new();
+        let mut connect = |tenant: &str| {
+            let taken = shares.take(Holder::Tenant(tenant.parse().unwrap()), max_of_all(MAX_CONNECTIONS - held.len()));
+            taken.map(|share| held.push(share)).is_some()
+        };
+        for greedy in ["a", "b", "c", "d"] {
+            while connect(greedy) {}
+        }
+        assert!((0..FEW).all(|_| connect("acme")) && !connect("acme") && !connect("a"));
+        assert!(held.len() < MAX_CONNECTIONS - KEPT_BACK + 3 * FEW, "{}", held.len());
     }
 
     #[test]
@@ -175,7 +201,7 @@ mod tests {
         let [here, there]: [IpAddr; 2] = ["192.0.2.1", "192.0.2.2"].map(|address| address.parse().unwrap());
         let id = |path: &str| format!("spiffe://ringfence.internal{path}").parse().unwrap();
         let peer = |path: &str| Peer::valid(id(path), Duration::ZERO..Duration::MAX);
-        let holders = |path: &str, address| held_by(&peer(path), address).map(|(holder, _)| holder);
+        let holders = |path: &str, host| held_by(&peer(path), host);
         let (api, web) = ("/tenant/acme/workload/api", "/tenant/acme/workload/web");
         let ([own, tenant], [elsewhere, same]) = (holders(api, here), holders(api, there));
         assert!(own != elsewhere && tenant == same, "a Workload's pods are told apart");

@@ -1,7 +1,9 @@
 //! What was published last, in a file: a control plane whose directory has faults at its start serves that until they are mended, as one
 //! that runs goes on with what it had.
 //!
-//! Nothing is served again that is older than what sidecars may have acknowledged: the file is of use only if nothing was signed after it.
+//! Nothing is served again that is older than what sidecars may have acknowledged: the file is of use only if nothing was signed after it
+//! here, and where that is not all (a restored backup, another host with the same key), they find out by the seals, which stay as they are.
+//! Whoever looked at those anew would make old policy new. So nothing is fetched for it either.
 
 use std::{
     path::{Path, PathBuf},
@@ -40,7 +42,10 @@ enum LastError {
 
 /// For `status`, as long as it is in force.
 pub(super) fn told(place: &str) -> String {
-    format!("ringfence: {place} has had faults ever since the start: what was published before is served until all are mended")
+    format!(
+        "ringfence: {place} has had faults ever since the start: what was published before is served until all are mended, \
+         with issuers' keys and zones as they were then"
+    )
 }
 
 /// What may be served again; `None`, and said unless there never was any: nothing.

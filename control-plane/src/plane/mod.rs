@@ -274,7 +274,10 @@ impl Plane {
         self.feeds.reconcile(fetched);
         self.transfers.reconcile(transfer::wanted(self.catalog.objects()));
         self.feeds.fill(&mut delta.upserts);
-        self.fleet.publish(delta);
+        match self.standing {
+            Some(_) => self.fleet.publish_signed(delta.upserts),
+            None => self.fleet.publish(delta),
+        }
         self.take_up_operators();
         let fleet = &self.fleet;
         let errors = self.sockets.as_mut().map(|sockets| sockets.serve(fleet.workloads(), fleet)).unwrap_or_default();

@@ -185,20 +185,29 @@ impl RunningPod {
     #[track_caller]
     fn passes(&self, container: &Container, probe: Option<&Probe>) {
         let Some(probe) = probe else { return };
-        let passes = || {
-            if let Some(exec) = &probe.exec {
-                let command: Vec<&str> = exec.command.iter().map(String::as_str).collect();
-                return self.exec(&container.name, &command).status.success();
-            }
-            let port = |port| container.port(port).expect("a probe of a port that is there");
-            if let Some(get) = &probe.http_get {
-                let url = format!("{}://{}:{}{}", get.scheme.to_ascii_lowercase(), self.address, port(&get.port), get.path);
-                return self.outside.command("curl").args(["--fail", "--insecure", &url]).output().unwrap().status.success();
-            }
-            let port = probe.tcp_socket.as_ref().map(|tcp| port(&tcp.port)).expect("it is of one kind");
-            self.outside.inside(|| TcpStream::connect((self.address, port)).is_ok())
-        };
-        eventually(&format!("{} of {} passes its probe", container.name, self.name), || passes().then_some(()));
+        let passed = || self.try_probe(container, probe).then_some(());
+        eventually(&format!("{} of {} passes its probe", container.name, self.name), passed);
+    }
+
+    /// Whether a kubelet that looked now would leave the pod in its Services, as far as one look tells.
+    pub fn is_ready(&self) -> bool {
+        self.spec.containers.iter().all(|container| container.readiness_probe.as_ref().is_none_or(|probe| self.try_probe(container, probe)))
+    }
+
+    fn try_probe(&self, container: &Container, probe: &Probe) -> bool {
+        if let Some(exec) = &probe.exec {
+            let command: Vec<&str> = exec.command.iter().map(String::as_str).collect();
+            return self.exec(&container.name, &command).status.success();
+        }
+        let port = |port| container.port(port).expect("a probe of a port that is there");
+        if let Some(get) = &probe.http_get {
+            let url = format!("{}://{}:{}{}", get.scheme.to_ascii_lowercase(), self.address, port(&get.port), get.path);
+            let timeout = probe.timeout_seconds.to_string();
+            let output = self.outside.command("curl").args(["--fail", "--insecure", "--max-time", &timeout, &url]).output();
+            return output.unwrap().status.success();
+        }
+        let port = probe.tcp_socket.as_ref().map(|tcp| port(&tcp.port)).expect("it is of one kind");
+        self.outside.inside(|| TcpStream::connect((self.address, port)).is_ok())
     }
 
     /// To whoever asks the API server.

@@ -146,12 +146,19 @@ pub(super) struct Probe {
     _initial_delay_seconds: Option<u32>,
     #[serde(rename = "periodSeconds")]
     _period_seconds: Option<u32>,
-    #[serde(rename = "timeoutSeconds")]
-    _timeout_seconds: Option<u32>,
+    /// Of one `httpGet`.
+    #[serde(default = "Probe::default_timeout")]
+    pub(super) timeout_seconds: u32,
     #[serde(rename = "successThreshold")]
     _success_threshold: Option<u32>,
     #[serde(rename = "failureThreshold")]
     _failure_threshold: Option<u32>,
+}
+
+impl Probe {
+    fn default_timeout() -> u32 {
+        1
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,6 +6,9 @@ use ringfence_tests::{eventually, http, http::Reply, node::RunningPod, site::ten
 
 use super::cluster::{ALLOWED, Cluster, INBOUND, PLAIN, said, terms};
 
+/// More than the webhook serves at a time, and so many again when it has ended the first.
+const SILENT: usize = 64;
+
 /// What the app's own client gets: the reply, or why there is none.
 fn ask(pod: &RunningPod, url: &str, token: &str) -> String {
     let bearer = format!("authorization: Bearer {token}");
@@ -86,4 +89,15 @@ fn one_tenants_app_comes_no_further_than_another_tenants_sidecar() {
     assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
     let refused = ask(&acme, &url, "");
     assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("token_missing"), "{refused}");
+}
+
+#[test]
+fn whoever_fills_the_webhook_leaves_the_control_plane_in_service() {
+    let Some(cluster) = Cluster::start() else { return };
+    for replica in &cluster.control_planes {
+        let webhook = || TcpStream::connect((replica.address, 15017)).unwrap();
+        let silent: Vec<TcpStream> = cluster.node.network.inside(|| (0..SILENT).map(|_| webhook()).collect());
+        assert!(replica.is_ready(), "{}", replica.name);
+        drop(silent);
+    }
 }

@@ -40,10 +40,12 @@ const BEAT_EVERY: Duration = Duration::from_secs(5);
 const STALE_AFTER: Duration = Duration::from_secs(16);
 /// Refusals of one object that a replica reports.
 const MAX_REJECTIONS: usize = 4;
-/// Of what a sidecar says of one: its tenant writes that.
-const MAX_MESSAGE_CHARS: usize = 256;
+/// Of the field and of the message that a sidecar tells of one: its tenant writes those.
+const MAX_CHARS: usize = 256;
 /// What all refusals of a report may come to: a ConfigMap holds 1 MiB, and the numbers of some thousand objects are to have room in it.
 const MAX_REJECTION_BYTES: usize = 256 * 1024;
+/// Of one object, so that none takes the room of all.
+const MAX_OBJECT_REJECTION_BYTES: usize = MAX_REJECTION_BYTES / 64;
 
 /// Of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,20 +86,28 @@ pub(super) fn of(entries: &BTreeMap<ObjectKey, Entry>, acknowledged: &HashMap<(R
         let generation = if verdict.is_in_force && verdict.uid == entry.uid { verdict.generation } else { 0 };
         let rejection = |(workload, path, message): &(String, String, String)| Rejection {
             workload: workload.clone(),
-            path: if path.is_empty() { String::new() } else { format!("spec.{path}") },
-            message: message.chars().take(MAX_MESSAGE_CHARS).collect(),
+            path: if path.is_empty() { String::new() } else { cut(&format!("spec.{path}")) },
+            message: cut(message),
         };
         let mut rejections: Vec<Rejection> = found.rejections.iter().take(MAX_REJECTIONS).map(rejection).collect();
         // What has no room is told in the log alone.
+        let mut own_room = room.min(MAX_OBJECT_REJECTION_BYTES);
         rejections.retain(|Rejection { workload, path, message }| {
-            let left = room.checked_sub(workload.len() + path.len() + message.len());
-            room = left.unwrap_or(room);
-            left.is_some()
+            let bytes = workload.len() + path.len() + message.len();
+            let fits = bytes <= own_room;
+            if fits {
+                (room, own_room) = (room - bytes, own_room - bytes);
+            }
+            fits
         });
         let Acknowledgement { concerned, enforcing, .. } = *found;
         report.insert(entry_name(key), Acknowledged { uid: entry.uid.clone(), generation, concerned, enforcing, rejections });
     }
     report
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_CHARS).collect()
 }
 
 /// Writes the report of this replica.
@@ -253,9 +263,10 @@ mod tests {
     use super::*;
     use crate::{spec::Kind, store::kube::ledger::Verdict};
 
-    #[test]
-    fn what_sidecars_say_leaves_room_for_what_they_enforce() {
-        const OBJECTS: usize = 2000;
+    const OBJECTS: usize = 2000;
+
+    /// Of so many Tenants, of which each was refused in the same words.
+    fn refused(rejections: &[(String, String, String)]) -> Report {
         let (mut entries, mut acknowledged) = (BTreeMap::new(), HashMap::new());
         for i in 0..OBJECTS {
             let name = format!("tenant-{i:04}");
@@ -264,17 +275,31 @@ mod tests {
                 Verdict { uid: uid.clone(), generation, is_in_force: true, is_fed: false, faults: Vec::new(), last_accepted: None };
             let entry = Entry { uid, generation, status: Default::default(), verdict: Some(verdict), unfed: None };
             entries.insert(ObjectKey { kind: Kind::Tenant, name: name.as_str().into() }, entry);
-            let said = ("w".repeat(63), "x".repeat(100), "é".repeat(1000));
-            let rejections = vec![said; 2];
-            acknowledged.insert((ResourceKind::Tenant, name), Acknowledgement { concerned: 3, enforcing: 2, rejections });
+            let acknowledgement = Acknowledgement { concerned: 3, enforcing: 2, rejections: rejections.to_vec() };
+            acknowledged.insert((ResourceKind::Tenant, name), acknowledgement);
         }
-        let report = of(&entries, &acknowledged);
+        of(&entries, &acknowledged)
+    }
+
+    #[test]
+    fn what_sidecars_say_leaves_room_for_what_they_enforce() {
+        let said = ("w".repeat(63), "x".repeat(100), "é".repeat(1000));
+        let report = refused(&vec![said; 2]);
         assert_eq!(report.len(), OBJECTS);
         assert!(report.values().all(|object| (object.concerned, object.enforcing) == (3, 2)));
         let bytes: usize = report.iter().map(|(name, object)| name.len() + serde_json::to_string(object).unwrap().len()).sum();
         assert!(bytes < 900_000, "{bytes}");
         let told = &report["Tenant.tenant-0000"].rejections;
-        assert!(told.len() == 2 && told[0].message.chars().count() == MAX_MESSAGE_CHARS);
+        assert!(told.len() == 2 && told[0].message.chars().count() == MAX_CHARS);
         assert!(report["Tenant.tenant-1999"].rejections.is_empty());
+    }
+
+    #[test]
+    fn no_object_takes_the_room_of_others() {
+        let long = ("w".repeat(63), "\u{10348}".repeat(100_000), "\u{10348}".repeat(100_000));
+        let report = refused(&vec![long; MAX_REJECTIONS]);
+        let told: Vec<&Vec<Rejection>> = report.values().map(|object| &object.rejections).filter(|told| !told.is_empty()).collect();
+        assert!(told.len() >= 64, "{}", told.len());
+        assert!(told.iter().all(|told| told.len() == 1 && told[0].path.chars().count() == MAX_CHARS), "{}", told[0].len());
     }
 }
