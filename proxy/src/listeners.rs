@@ -107,6 +107,23 @@ pub struct InboundRoute {
     pub mtls: bool,
 }
 
+impl Route {
+    /// Whether connections are to be secured by it that are not by `before`: by TLS, or by a peer's certificate.
+    fn asks_more_than(&self, before: &Route) -> bool {
+        match (self, before) {
+            (Route::Inbound(next), Route::Inbound(before)) => next.rank() > before.rank(),
+            _ => false,
+        }
+    }
+}
+
+impl InboundRoute {
+    /// In the clear, over TLS, and over TLS with peers alone.
+    fn rank(&self) -> u8 {
+        if self.mtls { 2 } else { u8::from(self.tls.is_some()) }
+    }
+}
+
 /// One address that is listened on: `listen` as configured and the address in fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BoundAddress {
@@ -343,7 +360,9 @@ impl Listener {
             // A data thread ends only after the control side.
             let _ = thread.send(Serve { key, socket, udp, route: route.clone(), drain: Drain::new(draining.clone()) });
         }
-        self.stop(Stop::succeeded(cut));
+        let is_stricter = self.serving.as_ref().is_some_and(|serving| route.asks_more_than(&serving.route));
+        // What would be asked once more on a connection from before would go in the clear, or come from nobody who has shown who it is.
+        self.stop(if is_stricter { Stop::within(cut) } else { Stop::succeeded(cut) });
         self.serving = Some(Serving { route, drain });
         Ok(())
     }

@@ -110,9 +110,25 @@ impl Client {
         self
     }
 
-    /// From now on takes what one of `keys` has sealed. What is held stays.
-    pub fn trust(&mut self, keys: Arc<ConfigKeys>) {
+    /// From now on takes what one of `keys` has sealed. Yields the names that were last told under another key, which are to be asked for
+    /// anew: whoever had stolen that could have sealed at any epoch, so nothing is refused for being earlier than its word. What is held
+    /// stays in force until what is told replaces it, as it does whatever else is on its way; a restart, which has nothing in force, does
+    /// not take it.
+    pub fn trust(&mut self, keys: Arc<ConfigKeys>) -> BTreeSet<(Kind, String)> {
+        let mut strangers = BTreeSet::new();
+        for (kind, subscription) in &mut self.kinds {
+            let Subscription { known, floors, .. } = subscription;
+            strangers.extend(floors.forget_strangers(&keys).map(|name| (*kind, name)));
+            for resource in known.values().filter_map(|entry| entry.resource.as_ref()) {
+                match Floor::of(resource) {
+                    Some(floor) if floor.is_strange(&keys) => drop(strangers.insert((*kind, resource.name.to_string()))),
+                    Some(floor) => floors.raise(&resource.name, floor),
+                    None => {}
+                }
+            }
+        }
         self.keys = Some(keys);
+        strangers
     }
 
     /// Takes over what an earlier run acknowledged, before anything is wanted: from a place where its seals were verified. Resources that
@@ -130,9 +146,11 @@ impl Client {
         rejections
     }
 
-    /// Takes over what an earlier run knew to have been in force.
+    /// Takes over what an earlier run knew to have been in force, but for the word of keys that count no more.
     pub fn restore_floors(&mut self, floors: impl IntoIterator<Item = (Kind, String, Floor)>) {
-        for (kind, name, floor) in floors {
+        let keys = self.keys.clone();
+        let counts = |floor: &Floor| keys.as_ref().is_none_or(|keys| !floor.is_strange(keys));
+        for (kind, name, floor) in floors.into_iter().filter(|(_, _, floor)| counts(floor)) {
             self.subscription(kind).floors.raise(&name, floor);
         }
     }
@@ -223,6 +241,17 @@ impl Client {
     /// Asks again for a resource that is held (fresh keys), which the protocol answers even if nothing changed.
     pub fn refresh(&mut self, kind: Kind, name: &str) -> Option<DeltaDiscoveryRequest> {
         self.subscription(kind).subscribed.contains(name).then(|| self.request(kind, vec![name.to_owned()], Vec::new()))
+    }
+
+    /// As `refresh`, in one request for each kind.
+    pub fn refresh_all(&mut self, names: &BTreeSet<(Kind, String)>) -> Vec<DeltaDiscoveryRequest> {
+        let each = Kind::ALL.into_iter().filter_map(|kind| {
+            let subscribed = &self.subscription(kind).subscribed;
+            let of_kind = names.iter().filter(|(of, name)| *of == kind && subscribed.contains(name));
+            let again: Vec<String> = of_kind.map(|(_, name)| name.clone()).collect();
+            (!again.is_empty()).then(|| self.request(kind, again, Vec::new()))
+        });
+        each.collect()
     }
 
     fn subscribe(&mut self, kind: Kind) -> Option<DeltaDiscoveryRequest> {

@@ -29,7 +29,7 @@ const MAX_KEYS: usize = 16;
 
 /// The first 8 bytes of the SHA-256 of a public key's SubjectPublicKeyInfo in DER. It says which key to try, and proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyId(u64);
+pub struct KeyId(pub u64);
 
 impl KeyId {
     fn of(spki: &[u8]) -> Self {
@@ -217,7 +217,12 @@ impl ConfigKeys {
 
     /// Whether one of these keys may have made `seal`: where none has, another that is told later may.
     pub fn know(&self, seal: &[u8]) -> bool {
-        Seal::read(seal).is_ok_and(|seal| self.0.iter().any(|(id, _)| *id == seal.key))
+        Seal::read(seal).is_ok_and(|seal| self.hold(seal.key))
+    }
+
+    /// Whether one of these keys has this id.
+    pub fn hold(&self, key: KeyId) -> bool {
+        self.0.iter().any(|(id, _)| *id == key)
     }
 
     /// The resource that came as `bytes` under `seal`. Its version is made anew: nobody signs one.
@@ -245,12 +250,20 @@ pub struct Floor {
     pub epoch: u64,
     /// Of the body.
     pub digest: Digest,
+    /// Whose word it is: with the key goes the floor. `None`: unknown, stored by a version that did not say.
+    pub key: Option<KeyId>,
 }
 
 impl Floor {
     /// Of a sealed resource.
     pub fn of(resource: &Resource) -> Option<Self> {
-        Some(Self { epoch: resource.epoch()?, digest: Digest::of(&resource.bytes) })
+        let seal = resource.seal.as_ref()?;
+        Some(Self { epoch: seal.epoch, digest: Digest::of(&resource.bytes), key: Some(seal.key) })
+    }
+
+    /// Whether it is the word of none of `keys`.
+    pub fn is_strange(&self, keys: &ConfigKeys) -> bool {
+        self.key.is_some_and(|key| !keys.hold(key))
     }
 
     /// Whether what `next` is of may replace what this is of. The same content may come by any seal: two signers sign it at two times.

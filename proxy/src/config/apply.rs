@@ -393,15 +393,20 @@ impl Apply {
         }
     }
 
-    /// Keys that the file has come to hold count for what comes, and for what was refused for the lack of them.
+    /// Keys that the file has come to hold count for what comes, and for what was refused for the lack of them; what others have sealed is to
+    /// be told anew.
     fn read_keys_again(&mut self) {
         let Some(keys) = self.config_keys.as_mut().and_then(KeyFile::read_again) else { return };
-        self.client.trust(keys);
+        let mut names = self.client.trust(keys);
+        if let Some(trust) = self.trust.as_ref().filter(|_| names.contains(&(Kind::TrustBundle, TRUST_BUNDLE.to_owned()))) {
+            // Else it would be taken again at the next swap.
+            self.client.forget(Kind::TrustBundle, TRUST_BUNDLE);
+            trust.doubt();
+        }
         self.learning.look = None;
-        for (kind, name) in std::mem::take(&mut self.learning.strangers) {
-            if let Some(request) = self.client.refresh(kind, &name) {
-                self.send(request);
-            }
+        names.append(&mut self.learning.strangers);
+        for request in self.client.refresh_all(&names) {
+            self.send(request);
         }
     }
 

@@ -14,7 +14,7 @@ use prost::Message;
 use ringfence_xds::{
     generated::resource as proto,
     resource::{Kind, Resource},
-    seal::{ConfigKeys, Floor},
+    seal::{ConfigKeys, Floor, KeyId},
     zone,
 };
 use sha2::{Digest, Sha256};
@@ -154,6 +154,7 @@ fn encode<'a>(
         name: name.into(),
         epoch: floor.epoch,
         digest: floor.digest.0.to_vec().into(),
+        key: floor.key.map(|key| key.0),
     });
     let body = proto::LastGood { workload: workload.into(), resources, floors: floors.collect() }.encode_to_vec();
     [MAGIC.as_slice(), &Sha256::digest(&body), &body].concat()
@@ -171,7 +172,8 @@ fn decode(bytes: &[u8], workload: &str, keys: Option<&ConfigKeys>) -> Result<Sto
     }
     let floor = |stored: proto::StoredFloor| {
         let digest = stored.digest.as_ref().try_into().map_err(|_| "it cannot be decoded")?;
-        Ok((kind(&stored.type_url)?, stored.name, Floor { epoch: stored.epoch, digest: zone::Digest(digest) }))
+        let floor = Floor { epoch: stored.epoch, digest: zone::Digest(digest), key: stored.key.map(KeyId) };
+        Ok((kind(&stored.type_url)?, stored.name, floor))
     };
     Ok(Stored {
         resources: stored.resources.into_iter().map(|stored| resource(stored, keys)).collect::<Result<_, _>>()?,

@@ -62,7 +62,7 @@ impl Trust {
     fn replace(&self, other: impl FnOnce(Option<&TrustBundle>) -> Option<Vec<Arc<[u8]>>>) -> bool {
         self.bundle.send_if_modified(|current| {
             let Some(authorities) = other(current.as_deref()) else { return false };
-            let sequence = current.as_ref().map_or(1, |current| current.sequence + 1);
+            let sequence = current.as_ref().map_or(1, |current| current.sequence.saturating_add(1));
             self.put(current, Arc::new(TrustBundle { trust_domain: self.trust_domain.clone(), sequence, authorities }));
             true
         })
@@ -122,6 +122,17 @@ impl Trust {
                 is_new
             });
         }
+    }
+
+    /// The key that sealed the bundle in force counts no more, and whoever had it could have counted to any sequence: it is believed until
+    /// the control plane tells another, whatever the sequence of that.
+    pub fn doubt(&self) {
+        self.bundle.send_if_modified(|current| {
+            if let Some(current) = current {
+                Arc::make_mut(current).sequence = 0;
+            }
+            false
+        });
     }
 
     /// Puts in force what the Workload API tells, which counts nothing: each other set of authorities is counted here.

@@ -40,11 +40,11 @@ mod forward;
 mod mutual;
 mod upgrade;
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
-use ringfence_policy::{Deny, Reason, path::NormalPath};
+use ringfence_policy::{Deny, Reason, Snapshot, path::NormalPath, peer::AcceptedPeer, tenant::InboundPolicy};
 use tokio_rustls::TlsAcceptor;
 
 use self::{authorize::Authorized, connection::Downstream, exchange::Exchange, identify::Identify, mutual::Mutual};
@@ -199,30 +199,46 @@ struct Decided {
 
 /// Whether the request may reach the workload, under one policy from beginning to end.
 async fn decide(request: &Request<Incoming>, downstream: &Downstream, exchange: &mut Exchange) -> Result<Decided, Refusal> {
-    let absent = |detail| Deny::new(Reason::ConfigAbsent, detail);
-    let Downstream { inbound, peer, .. } = downstream;
+    let inbound = &downstream.inbound;
     let Enforce { shared, identify, .. } = &*inbound.enforce;
-    let snapshot = shared.current.pin().ok_or_else(|| absent("there is no policy yet"))?;
-    let listener = inbound.key.policy(&snapshot.workload).ok_or_else(|| absent("this listener's policy is withdrawn"))?;
-    let peer = peer.as_ref().map(|peer| snapshot.accept(&peer.identity)).transpose()?;
-    if listener.mtls && peer.is_none() {
-        // A connection from before an edit.
-        return Err(Deny::new(Reason::PeerNotAllowed, "this listener takes peers alone by now").into());
-    }
+    let snapshot = shared.current.pin().ok_or_else(|| Deny::new(Reason::ConfigAbsent, "there is no policy yet"))?;
+    let (listener, peer) = connected(downstream, &snapshot)?;
     let path = NormalPath::new(request.uri().path()).map_err(|why| Deny::new(Reason::RequestMalformed, why))?;
     let method = request.method().as_str();
-    let decided = |authorized| Decided { authorized, upstream: inbound.upstream(listener.upstream), forward_token: listener.forward_token };
+    let decided = |authorized, listener: &InboundPolicy| Decided {
+        authorized,
+        upstream: inbound.upstream(listener.upstream),
+        forward_token: listener.forward_token,
+    };
     if let Some(authorized) = authorize::public(&path, listener) {
-        return Ok(decided(authorized));
+        return Ok(decided(authorized, listener));
     }
     let identified = identify.identify(request.headers(), &snapshot, exchange.unix_seconds()).await?;
     exchange.identified(&identified);
+    // Whoever waited for a tenant to be learnt is judged by the policy that knows it, in all.
+    let newer = (!Arc::ptr_eq(&identified.snapshot, &snapshot)).then(|| identified.snapshot.clone());
+    let (listener, peer) = match &newer {
+        Some(newer) => connected(downstream, newer)?,
+        None => (listener, peer),
+    };
     if let Some(peer) = peer {
         peer.speaks_for(&identified.tenant.id)?;
     }
     let admitted = limit::limit(&identified, method, &path, &shared.limiter, exchange.started())?;
     exchange.admitted(admitted.guard, admitted.shadow);
-    Ok(decided(authorize::authorize(identified, method, &path)?))
+    Ok(decided(authorize::authorize(identified, method, &path)?, listener))
+}
+
+/// What a policy says of the listener, and of the peer that is connected to it.
+fn connected<'a>(downstream: &'a Downstream, snapshot: &'a Snapshot) -> Result<(&'a InboundPolicy, Option<AcceptedPeer<'a>>), Deny> {
+    let listener = downstream.inbound.key.policy(&snapshot.workload);
+    let listener = listener.ok_or_else(|| Deny::new(Reason::ConfigAbsent, "this listener's policy is withdrawn"))?;
+    let peer = downstream.peer.as_ref().map(|peer| snapshot.accept(&peer.identity)).transpose()?;
+    if listener.mtls && peer.is_none() {
+        // A connection from before an edit.
+        return Err(Deny::new(Reason::PeerNotAllowed, "this listener takes peers alone by now"));
+    }
+    Ok((listener, peer))
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ fn each_thread_gets_a_socket_of_the_same_address_and_a_change_keeps_it() {
 }
 
 #[test]
-fn only_what_connections_hold_replaces_a_listener_and_that_turns_nobody_away() {
+fn only_what_connections_hold_replaces_a_listener_and_that_turns_away_who_would_ask_on_less() {
     let (mut listeners, mut threads) = listeners(1);
     let mut commit = |inbound: Vec<InboundPolicy>| -> Vec<Drain> {
         let policy = with(inbound);
@@ -112,13 +112,23 @@ fn only_what_connections_hold_replaces_a_listener_and_that_turns_nobody_away() {
     };
     assert!(commit(vec![read_at_each_request]).is_empty() && first.begun().now_or_never().is_none());
 
-    let [mut second] = commit(vec![tls(any_port())]).try_into().unwrap();
-    assert!(first.begun().now_or_never().is_some() && first.turns_away().now_or_never().is_none());
-    let [mut third] = commit(vec![InboundPolicy { mtls: true, ..before }]).try_into().unwrap();
-    assert!(second.begun().now_or_never().is_some() && second.turns_away().now_or_never().is_none());
+    let peers_alone = InboundPolicy { mtls: true, ..before.clone() };
+    for (what, next, turns_away) in [
+        ("TLS", tls(any_port()), true),
+        ("peers alone", peers_alone.clone(), true),
+        ("any TLS client", tls(any_port()), false),
+        ("in the clear", before.clone(), false),
+        ("peers alone, from in the clear", peers_alone, true),
+        ("in the clear again", before, false),
+    ] {
+        let [second] = commit(vec![next]).try_into().unwrap();
+        assert!(first.begun().now_or_never().is_some(), "{what}");
+        assert_eq!(first.turns_away().now_or_never().is_some(), turns_away, "{what}");
+        first = second;
+    }
 
     commit(vec![]);
-    assert!(third.turns_away().now_or_never().is_some(), "nobody listens there any more");
+    assert!(first.turns_away().now_or_never().is_some(), "nobody listens there any more");
 }
 
 fn outbound(listen: SocketAddr, capture: Capture) -> WorkloadPolicy {

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::{
     resource::Resource,
-    seal::{Floor, SealError},
+    seal::{ConfigKeys, Floor, SealError},
 };
 
 /// Names of one kind that are remembered beyond those that are wanted. Where there are more, those signed longest ago are forgotten.
@@ -29,6 +29,11 @@ impl Floors {
             Some(old) => *old = floor,
             None => drop(self.0.insert(name.to_owned(), floor)),
         }
+    }
+
+    /// Takes out those that are the word of none of `keys`; their names.
+    pub(super) fn forget_strangers(&mut self, keys: &ConfigKeys) -> impl Iterator<Item = String> {
+        self.0.extract_if(|_, floor| floor.is_strange(keys)).map(|(name, _)| name)
     }
 
     pub(super) fn forget_oldest(&mut self, wanted: &BTreeSet<String>) {
@@ -58,9 +63,9 @@ mod tests {
     fn names_without_use_are_bounded_and_the_oldest_go() {
         let mut floors = Floors::default();
         let wanted = BTreeSet::from(["wanted".to_owned()]);
-        floors.raise("wanted", Floor { epoch: 0, digest: Digest::of(b"") });
+        floors.raise("wanted", Floor { epoch: 0, digest: Digest::of(b""), key: None });
         for epoch in 1..=3 * MAX_UNWANTED as u64 {
-            floors.raise(&format!("t{epoch}"), Floor { epoch, digest: Digest::of(b"") });
+            floors.raise(&format!("t{epoch}"), Floor { epoch, digest: Digest::of(b""), key: None });
             floors.forget_oldest(&wanted);
             assert!(floors.0.len() <= MAX_UNWANTED + 1);
         }

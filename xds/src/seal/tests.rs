@@ -129,7 +129,7 @@ fn keys_are_read_as_openssl_writes_them() {
 
 #[test]
 fn nothing_falls_below_the_floor() {
-    let floor = |epoch, content: &str| Floor { epoch, digest: Digest::of(content.as_bytes()) };
+    let floor = |epoch, content: &str| Floor { epoch, digest: Digest::of(content.as_bytes()), key: None };
     for (next, wanted) in [
         (floor(8, "new"), Ok(())),
         (floor(8, "old"), Ok(())),

@@ -564,3 +564,38 @@ async fn a_configuration_key_takes_over_while_it_runs() {
     sidecar.give(old.seal(tenant("acme"), 4).unwrap());
     assert_eq!(held(&sidecar), Some(Some(4)), "it is read before each response");
 }
+
+#[test]
+fn what_a_stolen_key_has_sealed_gives_way_to_the_next_keys_word() {
+    let [stolen, new] = [(); 2].map(|()| SigningKey::generate().unwrap().0);
+    let [first, forged, genuine] = [(); 3].map(|()| Authority::new());
+    let mut sidecar = Sidecar::new();
+    let trust = Arc::new(trust(bundle(1, &[&first])));
+    sidecar.apply.trust = Some(trust.clone());
+    let believed = || trust.subscribe().borrow().as_ref().unwrap().authorities.clone();
+    let file = sidecar.state.path().join("keys.pem");
+    fs::write(&file, stolen.public_pem()).unwrap();
+    let keys = KeyFile::open(&file).unwrap();
+    sidecar.apply.client.trust(keys.keys().clone());
+    sidecar.apply.config_keys = Some(keys);
+    let of = |key: &SigningKey, sequence, authority: &Authority, epoch| {
+        let authorities = vec![authority.certificate.to_vec().into()];
+        let body = proto::TrustBundle { trust_domain: "here".into(), sequence, authorities };
+        key.seal(Resource::new(TRUST_BUNDLE, &body), epoch).unwrap()
+    };
+    sidecar.give(stolen.seal(Resource::new(PLATFORM, &proto::Platform::default()), u64::MAX).unwrap());
+    sidecar.give(stolen.seal(workload("127.0.0.1:0", "acme"), u64::MAX).unwrap());
+    sidecar.give(of(&stolen, u64::MAX, &forged, u64::MAX));
+    assert_eq!(believed(), bundle(0, &[&forged]).authorities);
+    sidecar.asked();
+
+    fs::write(&file, new.public_pem()).unwrap();
+    sidecar.give(new.seal(Resource::new(PLATFORM, &proto::Platform::default()), 5).unwrap());
+    let mut asked = sidecar.asked();
+    asked.sort();
+    assert_eq!(asked, ["Platform +platform", "TrustBundle +trust-bundle", "Workload +api"]);
+    assert_eq!(believed(), bundle(0, &[&forged]).authorities, "until another is told");
+    sidecar.give(of(&new, 2, &genuine, 5));
+    assert_eq!(sidecar.asked(), [""; 0]);
+    assert_eq!(believed(), bundle(0, &[&genuine]).authorities);
+}

@@ -100,10 +100,13 @@ fn entry(resource: &Resource) -> proto::StoredResource {
 fn what_is_sealed_is_loaded_with_what_was_in_force_before() {
     let (key, keys) = key();
     let sealed = vec![key.seal(tenant("acme", 1), 7).unwrap()];
-    let floor = Floor { epoch: 9, digest: zone::Digest::of(b"x") };
-    let file = encode("acme-api", sealed.iter(), iter::once((Kind::Tenant, "globex", floor)));
+    let floor = Floor { epoch: 9, digest: zone::Digest::of(b"x"), key: Some(key.id()) };
+    let of_old = Floor { key: None, ..floor };
+    let floors = [("globex", floor), ("initech", of_old)];
+    let file = encode("acme-api", sealed.iter(), floors.into_iter().map(|(name, floor)| (Kind::Tenant, name, floor)));
     let stored = decode(&file, "acme-api", Some(&keys)).unwrap();
-    assert_eq!(stored, Stored { resources: sealed, floors: vec![(Kind::Tenant, "globex".into(), floor)] });
+    let floors = floors.map(|(name, floor)| (Kind::Tenant, name.to_owned(), floor));
+    assert_eq!(stored, Stored { resources: sealed, floors: floors.to_vec() });
     let believed = decode(&file, "acme-api", None).unwrap();
     assert!(believed.resources.iter().all(|resource| resource.seal.is_none()), "a seal that nobody verified is none");
 }

@@ -1,6 +1,7 @@
 //! mTLS at the listener: which peers are taken, and for how long.
 
 use std::{
+    cell::Cell,
     fs::File,
     net::SocketAddr,
     rc::Rc,
@@ -24,14 +25,17 @@ use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::watch,
+    sync::{mpsc, watch},
     task::spawn_local,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::peers::{Origin, Peer, Sidecar, public, run};
 use crate::{
-    config::Current,
+    config::{
+        Current,
+        learn::{Learner, Learnt, Question},
+    },
     data::Shared,
     identity::authority::Authority,
     inbound::{Enforce, Transport, tls::HTTP1},
@@ -62,9 +66,12 @@ struct Called {
     tokens: Ed25519KeyPair,
     sidecar: Sidecar,
     key: ListenerKey,
-    upstream: SocketAddr,
+    upstream: Cell<SocketAddr>,
     current: Arc<Current>,
     svid: watch::Sender<Option<Arc<Svid>>>,
+    /// Tenants that a shared workload has learnt.
+    learnt: Cell<&'static [&'static str]>,
+    questions: mpsc::Receiver<Question>,
 }
 
 impl Called {
@@ -77,13 +84,16 @@ impl Called {
         let authority = Authority::new();
         let (svid, current_svid) = watch::channel(Some(authority.svid(API)));
         let (mut key, current) = (None, Arc::new(Current::default()));
+        let (learner, questions) = Learner::new();
         let sidecar = Sidecar::with(upstream, |inbound| {
-            let shared = Shared { access_log, current: current.clone(), svid: current_svid, ..public(inbound.key, upstream) };
+            let shared = Shared { access_log, current: current.clone(), svid: current_svid, learner, ..public(inbound.key, upstream) };
             key = Some(inbound.key);
             inbound.enforce = Rc::new(Enforce::new(shared));
             inbound.transport = Transport::Mutual;
         });
-        Self { authority, tokens: Ed25519KeyPair::generate().unwrap(), sidecar, key: key.unwrap(), upstream, current, svid }
+        let (tokens, learnt) = (Ed25519KeyPair::generate().unwrap(), Cell::new(&["acme", "globex"][..]));
+        let upstream = Cell::new(upstream);
+        Self { authority, tokens, sidecar, key: key.unwrap(), upstream, current, svid, learnt, questions }
     }
 
     fn bundle(&self) -> Option<Arc<TrustBundle>> {
@@ -114,11 +124,11 @@ impl Called {
         };
         let served: Vec<&str> = match &tenants {
             ServedTenants::One(_) => vec!["acme"],
-            _ => vec!["acme", "globex"],
+            _ => self.learnt.get().to_vec(),
         };
         let listener = InboundPolicy {
             listen: self.key.listen,
-            upstream: self.upstream,
+            upstream: self.upstream.get(),
             public: vec!["/open".parse().unwrap()],
             tls: None,
             mtls: true,
@@ -237,6 +247,29 @@ fn peers_are_taken_by_their_ids_and_speak_for_their_tenant_alone() {
             called.push(served, agreed, called.bundle());
             assert_eq!(called.ask(svid.as_deref(), path, token).await, expected, "{case}");
         }
+    });
+}
+
+#[test]
+fn whoever_waits_for_a_tenant_is_judged_by_the_policy_that_knows_it() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        obliging(origin);
+        let mut called = Called::start("127.0.0.1:1".parse().unwrap());
+        let mut questions = std::mem::replace(&mut called.questions, mpsc::channel(1).1);
+        called.learnt.set(&["acme"]);
+        called.push(ServedTenants::Any, &[], called.bundle());
+        let learnt = async {
+            let Some(Question::Tenant { answer, .. }) = questions.recv().await else { panic!("it asks for the tenant") };
+            // The workload has moved meanwhile.
+            called.upstream.set(address);
+            called.learnt.set(&["acme", "globex"]);
+            called.push(ServedTenants::Any, &[], called.bundle());
+            answer.send(Learnt::Known).unwrap();
+        };
+        let globex = called.authority.svid(GLOBEX);
+        let (answer, ()) = tokio::join!(called.ask(Some(&globex), "/", Some("globex")), learnt);
+        assert_eq!(answer, "200");
     });
 }
 

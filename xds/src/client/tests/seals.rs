@@ -188,6 +188,33 @@ fn keys_are_replaced_and_whoever_was_a_stranger_may_be_known_then() {
 }
 
 #[test]
+fn with_a_key_goes_what_it_said_of_epochs() {
+    let (next, _) = SigningKey::generate().unwrap();
+    let only_next = || Arc::new(ConfigKeys::from_pem(next.public_pem().as_bytes()).unwrap());
+    let mut client = wanting(&["acme", "globex"]);
+    told(&mut client, &[acme(1, u64::MAX), sealed(tenant("globex", 1), u64::MAX)], &[]);
+    told(&mut client, &[], &["globex"]);
+    let before: Vec<_> = client.floors().map(|(kind, name, floor)| (kind, name.to_owned(), floor)).collect();
+    assert_eq!(before.len(), 1, "of what is held, its seal tells");
+
+    let strangers = client.trust(only_next());
+    assert_eq!(strangers, ["acme", "globex"].map(|name| (Kind::Tenant, name.to_owned())).into());
+    let [request] = client.refresh_all(&strangers).try_into().unwrap();
+    assert_eq!(request.resource_names_subscribe, ["acme", "globex"]);
+    assert_eq!(known(&client), "acme=1 -globex", "until another is told");
+    let genuine = [("acme", 2), ("globex", 2)].map(|(name, in_flight)| next.seal(tenant(name, in_flight), 7).unwrap());
+    assert_eq!(told(&mut client, &genuine, &[]), "");
+    assert_eq!(known(&client), "acme=2 globex=2");
+    assert!(told(&mut client, &[next.seal(tenant("acme", 3), 6).unwrap()], &[]).contains("earlier epoch"));
+    assert_eq!(client.trust(only_next()), BTreeSet::new(), "what it has sealed stays as it is");
+    assert!(told(&mut client, &[next.seal(tenant("acme", 3), 6).unwrap()], &[]).contains("earlier epoch"));
+
+    let mut restarted = Client::new("api").trusting(only_next());
+    restarted.restore_floors(before);
+    assert_eq!(restarted.floors().count(), 0);
+}
+
+#[test]
 fn without_its_platform_a_sidecar_goes_on_with_the_old_or_has_none() {
     let workload = Resource::new("api", &proto::Workload { tenants: vec!["acme".into()], ..Default::default() });
     let assembled = |client: &Client| assemble::assemble("api", client, 1, None).is_some();
