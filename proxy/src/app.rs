@@ -131,6 +131,7 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
         None => None,
     };
     let membership = identity.as_ref().map(|identity| identity.membership.clone());
+    let drain_for = Duration::from_secs(bootstrap.drain_seconds);
     let shared = Shared {
         current: Arc::new(Current::default()),
         used: Arc::new(Used::default()),
@@ -146,9 +147,10 @@ pub fn run(bootstrap: Bootstrap, take_over: bool) -> Result<(), StartError> {
         own: own.clone(),
         // Whoever has no identity shows none.
         svid: membership.as_ref().map_or_else(|| watch::channel(None).1, |membership| membership.svid.clone()),
+        drain_for,
     };
     let (commands, threads) = start_data_threads(bootstrap.threads.get(), &shared)?;
-    let mut listeners = Listeners::new(commands, Duration::from_secs(bootstrap.drain_seconds), own, bootstrap.capture_dir);
+    let mut listeners = Listeners::new(commands, drain_for, own, bootstrap.capture_dir);
     listeners.nameless = identity.is_none();
     if let Some(estate) = estate {
         listeners.inherit(estate.listeners)?;

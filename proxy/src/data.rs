@@ -1,6 +1,6 @@
 //! A data thread: serves listeners, each connection from accept to close, with pools and remembered tokens of its own.
 
-use std::{io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
+use std::{io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{runtime::LocalRuntime, sync::mpsc, task::JoinSet};
 
@@ -36,6 +36,8 @@ pub struct Shared {
     pub resolvers: Arc<[SocketAddr]>,
     /// What is shown to peers.
     pub svid: CurrentSvid,
+    /// How long what is under way at a workload's old address may go on.
+    pub drain_for: Duration,
 }
 
 #[cfg(test)]
@@ -56,6 +58,7 @@ impl Shared {
             resolvers: Default::default(),
             own: Default::default(),
             svid: tokio::sync::watch::channel(None).1,
+            drain_for: Duration::from_secs(30),
         }
     }
 }

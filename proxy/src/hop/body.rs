@@ -22,6 +22,8 @@ pub enum BodyError {
     Stalled(Duration),
     #[error("the response has ended before it")]
     Answered,
+    #[error("its upstream is another by now")]
+    Left,
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
@@ -190,6 +192,8 @@ impl<A: Account + Unpin> Body for ResponseBody<A> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = match &mut self.content {
+            // Looked at when the body moves: one that does not is ended for that.
+            Content::Upstream(body) if body.lease.as_ref().is_some_and(Lease::is_cut) => Poll::Ready(Some(Err(BodyError::Left))),
             Content::Upstream(body) => body.flow.poll_frame(cx),
             Content::Text(text) if text.is_empty() => Poll::Ready(None),
             Content::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),

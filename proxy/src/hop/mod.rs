@@ -11,6 +11,7 @@ pub(crate) mod guard;
 
 pub(crate) mod body;
 pub(crate) mod headers;
+pub(crate) mod leaving;
 
 pub(crate) mod pool;
 pub(crate) mod send;

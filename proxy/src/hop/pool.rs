@@ -35,7 +35,7 @@ use tokio::{
 use self::idle::{Idle, Rested};
 use super::{
     body::RequestBody,
-    connection::LocalExecutor,
+    leaving::Leaving,
     limits::{BUFFER, H2_CONNECTION_WINDOW, H2_STREAM_WINDOW, UPSTREAM_IDLE},
     socket::Socket,
 };
@@ -222,6 +222,23 @@ pub struct Upstream {
     idle: RefCell<Idle>,
     /// The streams of a connection share its window and the workload's bound on streams, and who reads none of its responses uses both up.
     http2: RefCell<HashMap<Option<TenantId>, Shared>>,
+    leaving: Rc<Leaving>,
+}
+
+/// hyper's tasks of a connection, which end with what it leads to: the connection itself is one of them.
+#[derive(Clone)]
+struct UntilLeft(Rc<Leaving>);
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for UntilLeft {
+    fn execute(&self, task: F) {
+        let leaving = self.0.clone();
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                _ = task => {}
+                () = leaving.over() => {}
+            }
+        });
+    }
 }
 
 struct Shared {
@@ -243,7 +260,12 @@ impl Upstream {
 
     /// `connect`: how long to wait for HTTP/2 on a new connection.
     pub(crate) fn dialled_by(dial: Box<dyn Dial>, connect: Duration) -> Self {
-        Self { dial, connect, idle: RefCell::default(), http2: RefCell::default() }
+        Self { dial, connect, idle: RefCell::default(), http2: RefCell::default(), leaving: Rc::default() }
+    }
+
+    /// When what goes there is to end.
+    pub(crate) fn leaving(&self) -> &Rc<Leaving> {
+        &self.leaving
     }
 
     /// An idle HTTP/1 connection of the tenant's. Age is looked at here and not by a timer, so that an idle sidecar sleeps; the upstream may
@@ -278,7 +300,7 @@ impl Upstream {
         }
         let stream = self.dial.dial().await?;
         let peer = stream.peer();
-        let mut builder = http2::Builder::new(LocalExecutor);
+        let mut builder = http2::Builder::new(UntilLeft(self.leaving.clone()));
         builder.initial_connection_window_size(H2_CONNECTION_WINDOW).initial_stream_window_size(H2_STREAM_WINDOW).max_send_buf_size(BUFFER);
         let (sender, connection) =
             timeout(self.connect, builder.handshake(TokioIo::new(stream))).await.map_err(|_| ConnectError::Timeout(self.connect))??;
@@ -304,6 +326,11 @@ pub(crate) struct Lease {
 impl Lease {
     pub(crate) fn new(upstream: Rc<Upstream>, connection: Http1, reusable: bool) -> Self {
         Self { upstream, connection, reusable }
+    }
+
+    /// Whether what is still under way on it is to be cut.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.upstream.leaving.is_cut()
     }
 
     /// The exchange has ended as it should. A lease that is dropped instead closes its connection.

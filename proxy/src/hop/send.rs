@@ -257,7 +257,7 @@ async fn within<T>(answer: impl Future<Output = T>, progress: Progress, to: To<'
 fn failed(error: &hyper::Error, to: To<'_>) -> Deny {
     match caused_by::<BodyError>(error) {
         Some(BodyError::Stalled(_)) => Deny::new(Reason::RequestTimeout, "the request's body stood still"),
-        Some(BodyError::Answered | BodyError::Broken(_)) => match to.signals.broken_body() {
+        Some(BodyError::Answered | BodyError::Left | BodyError::Broken(_)) => match to.signals.broken_body() {
             Some(violation) => violation.into(),
             None => Deny::new(Reason::RequestMalformed, "the request's body broke off"),
         },

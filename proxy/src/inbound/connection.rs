@@ -16,6 +16,7 @@ use crate::{
     hop::{
         connection::{self as hop, Activity},
         guard::{Guarded, Signals, Targets},
+        leaving::Leaving,
     },
     identity::peer::Peer,
     listeners::Drain,
@@ -28,8 +29,8 @@ pub(super) struct Downstream {
     /// Of a listener with mTLS.
     pub(super) peer: Option<Rc<Peer>>,
     pub(super) signals: Rc<Signals>,
-    /// The upstream's half of a WebSocket, left here by the request that opened it.
-    pub(super) tunnel: Cell<Option<OnUpgrade>>,
+    /// The upstream's half of a WebSocket, left here by the request that opened it, and when it is to end.
+    pub(super) tunnel: Cell<Option<(OnUpgrade, Rc<Leaving>)>>,
     /// The request that opened it, as long as it lasts.
     pub(super) exchange: Cell<Option<Exchange>>,
     pub(super) activity: Rc<Activity>,
@@ -98,9 +99,15 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let each = |request| handle(request, downstream.clone());
     let mut ended = hop::http1(guarded, each, &downstream.activity, timeouts, drain).await;
     match downstream.tunnel.take() {
-        Some(upstream) => {
+        Some((upstream, leaving)) => {
             let _exchange = downstream.exchange.take();
-            Box::pin(upgrade::splice(ended.stream, &ended.rest, upstream)).await
+            let spliced = async {
+                tokio::select! {
+                    spliced = upgrade::splice(ended.stream, &ended.rest, upstream) => spliced,
+                    () = leaving.over() => Ok(()),
+                }
+            };
+            Box::pin(spliced).await
         }
         None => hop::linger(&mut ended.stream, timeouts.linger).await.and(ended.outcome),
     }

@@ -42,9 +42,9 @@ pub(super) async fn forward(
     }
     match timed(send::http1(parts, body, is_upgrade, to), exchange).await? {
         Answer::Response(response) => Ok(response),
-        Answer::Switched(response, upstream) => {
+        Answer::Switched(response, half) => {
             // The connection joins it with the downstream's half once hyper has let go.
-            downstream.tunnel.set(Some(upstream));
+            downstream.tunnel.set(Some((half, upstream.leaving().clone())));
             Ok(response)
         }
     }

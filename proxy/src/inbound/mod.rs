@@ -37,6 +37,7 @@ mod headers;
 mod limit;
 
 mod forward;
+mod moved;
 mod mutual;
 mod upgrade;
 
@@ -104,13 +105,16 @@ impl Inbound {
         Self { key, transport: Transport::of(route), workload: RefCell::default(), timeouts, enforce }
     }
 
-    /// The workload at `address`. What is under way to where it was before goes on there.
+    /// The workload at `address`. What is under way to where it was before goes on there until the drain time is over.
     fn upstream(&self, address: SocketAddr) -> Rc<Upstream> {
         let mut workload = self.workload.borrow_mut();
         match &*workload {
-            Some((known, upstream)) if *known == address => upstream.clone(),
+            Some((known, upstream)) if *known == address && !upstream.leaving().has_begun() => upstream.clone(),
             _ => {
                 let upstream = Rc::new(Upstream::new(address, self.timeouts.connect));
+                let Shared { current, drain_for, .. } = &self.enforce.shared;
+                let leaving = Rc::downgrade(upstream.leaving());
+                tokio::task::spawn_local(moved::leave(self.key, address, leaving, current.clone(), *drain_for));
                 *workload = Some((address, upstream.clone()));
                 upstream
             }

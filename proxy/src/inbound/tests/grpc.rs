@@ -75,6 +75,29 @@ fn grpc_goes_on_over_http2_with_its_trailers() {
 }
 
 #[test]
+fn a_stream_to_where_the_workload_was_is_cut() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let listener = origin.into_listener();
+        spawn_local(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let endless = service_fn(|_| async {
+                let body = StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>());
+                Ok::<_, Infallible>(Response::new(body))
+            });
+            let _ = server::conn::http2::Builder::new(LocalExecutor).serve_connection(TokioIo::new(stream), endless).await;
+        });
+        let (sidecar, move_to) = Sidecar::hasty(address);
+        let mut client = connect(&sidecar).await;
+        let call = Request::post("http://greeter.test/Greeter/Watch").header("content-type", "application/grpc");
+        let response = client.send_request(call.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        move_to("127.0.0.1:1".parse().unwrap());
+        assert!(response.into_body().collect().await.is_err());
+    });
+}
+
+#[test]
 fn a_tenant_that_reads_nothing_holds_up_no_other() {
     run(async {
         let (origin, address) = Origin::bind().await;

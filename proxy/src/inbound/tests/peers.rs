@@ -48,6 +48,18 @@ impl Sidecar {
         Self { address, drain, served }
     }
 
+    /// One that gives what is under way at a workload's old address no time; and what puts another address in force.
+    pub(super) fn hasty(upstream: SocketAddr) -> (Self, impl Fn(SocketAddr)) {
+        let mut listener = None;
+        let sidecar = Self::with(upstream, |inbound| {
+            let shared = Shared { drain_for: Duration::ZERO, ..public(inbound.key, upstream) };
+            listener = Some((inbound.key, shared.current.clone()));
+            inbound.enforce = Rc::new(Enforce::new(shared));
+        });
+        let (key, current) = listener.unwrap();
+        (sidecar, move |upstream| current.swap(public(key, upstream).current.pin().unwrap()))
+    }
+
     pub(super) async fn client(&self) -> Peer<TcpStream> {
         Peer::new(TcpStream::connect(self.address).await.unwrap())
     }

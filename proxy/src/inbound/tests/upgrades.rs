@@ -34,6 +34,39 @@ fn a_websocket_carries_octets_both_ways() {
 }
 
 #[test]
+fn what_goes_on_where_the_workload_was_is_cut() {
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let (sidecar, move_to) = Sidecar::hasty(address);
+        let (mut tunnel, mut stream) = (sidecar.client().await, sidecar.client().await);
+        tunnel.send(HANDSHAKE).await;
+        let mut socket = origin.accept().await;
+        socket.head().await;
+        socket.send(format!("{SWITCHED}hello\n")).await;
+        tunnel.until("hello\n").await;
+        stream.send("GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut events = origin.accept().await;
+        events.head().await;
+        events.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+        stream.until("one\r\n").await;
+
+        move_to("127.0.0.1:1".parse().unwrap());
+        assert_eq!(tunnel.rest().await, "");
+        assert_eq!(socket.rest().await, "");
+        events.send("3\r\ntwo\r\n").await;
+        assert_eq!(stream.rest().await, "", "neither the next event nor an end");
+
+        move_to(address);
+        let mut client = sidecar.client().await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut workload = origin.accept().await;
+        workload.head().await;
+        workload.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        assert!(client.until("\r\n\r\nok").await.starts_with("HTTP/1.1 200 "), "where it was is as good as any other again");
+    });
+}
+
+#[test]
 fn http_goes_on_where_the_workload_declines() {
     run(async {
         let (origin, address) = Origin::bind().await;
