@@ -8,7 +8,6 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -29,9 +28,6 @@ use crate::{
     store::WatchedFile,
     trust::{self, SignedTrustConfig, Trust, TrustError},
 };
-
-/// How long sidecars are waited for at the end.
-const CLOSE: Duration = Duration::from_secs(1);
 
 /// What is served, and where sidecars connect.
 #[derive(Clone, Debug)]
@@ -69,11 +65,7 @@ pub async fn serve(config: &ReplicaConfig) -> Result<(), PlaneError> {
     let keys = signing::config_keys(&config.config_keys)?;
     let mut watched = WatchedFile::new(&config.signed).map_err(PlaneError::Watch)?;
     let (fleet, mut events) = Fleet::new();
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |error| PlaneError::Path { path, error }
-    };
-    let sockets = config.sockets.as_ref().map(|dir| Sockets::new(dir).map_err(at(dir))).transpose()?;
+    let sockets = config.sockets.as_ref().map(|dir| Sockets::new(dir).map_err(PlaneError::at(dir))).transpose()?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (set, trust, faults) = Default::default();
     let mut replica = Replica { file: config.signed.clone(), keys, set, fleet, sockets, trust, faults };
@@ -82,7 +74,7 @@ pub async fn serve(config: &ReplicaConfig) -> Result<(), PlaneError> {
         say(format_args!("ringfence: TLS on {}", replica.serve_tls(*address, config).await?));
     }
     if let Some(dir) = config.state_dir.as_deref().or_else(|| replica.sockets.as_ref().map(Sockets::dir)) {
-        replica.serve_status(dir).map_err(at(dir))?;
+        replica.serve_status(dir).map_err(PlaneError::at(dir))?;
     }
     if let Some(sockets) = &config.sockets {
         say(format_args!("ringfence: sockets in {}", sockets.display()));
@@ -107,7 +99,7 @@ pub async fn serve(config: &ReplicaConfig) -> Result<(), PlaneError> {
         }
     }
     // Whoever has not been told by then finds out.
-    let _ = tokio::time::timeout(CLOSE, replica.fleet.close()).await;
+    let _ = tokio::time::timeout(plane::CLOSE, replica.fleet.close()).await;
     if let Some(sockets) = &replica.sockets {
         sockets.clear();
     }
@@ -168,7 +160,7 @@ impl Replica {
     fn serve_status(&self, dir: &Path) -> io::Result<()> {
         let state = dir.join(STATE_DIR);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&state)?;
-        let socket = self.sockets.as_ref().map_or_else(|| state.join("status.sock"), Sockets::status);
+        let socket = self.sockets.as_ref().map_or_else(|| plane::admin_socket(&state), Sockets::status);
         tokio::spawn(admin::serve(&socket, &state, self.running())?);
         Ok(())
     }

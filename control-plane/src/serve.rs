@@ -58,7 +58,8 @@ pub async fn serve(source: &Source, config: &ServeConfig) -> Result<(), PlaneErr
     let own = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
     let admin = config.sockets.clone().unwrap_or_else(|| own.path().to_owned());
     let trust = config.tls.as_ref().map(|(_, trust)| trust.clone());
-    let plane = PlaneConfig { sockets: config.sockets.clone(), admin, trust, config_key: config.config_key.clone(), or_as_before: true };
+    let plane =
+        PlaneConfig { sockets: config.sockets.clone(), admin, trust, config_key: config.config_key.clone(), fall_back_to_last: true };
     let mut joined = None;
     let mut plane = match source {
         Source::Directory(dir) => Plane::open(dir, plane).await?,

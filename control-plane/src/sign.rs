@@ -40,8 +40,13 @@ struct Author<'a> {
 /// Writes the set, once or, with `watch`, again at each change until SIGINT or SIGTERM.
 pub async fn sign(config: &SignConfig, watch: bool) -> Result<(), PlaneError> {
     let own = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
-    let plane =
-        PlaneConfig { sockets: None, admin: own.path().to_owned(), trust: None, config_key: Some(config.key.clone()), or_as_before: false };
+    let plane = PlaneConfig {
+        sockets: None,
+        admin: own.path().to_owned(),
+        trust: None,
+        config_key: Some(config.key.clone()),
+        fall_back_to_last: false,
+    };
     let watched = config.authorities.as_ref().filter(|_| watch).map(|authorities| WatchedFile::new(&authorities.file));
     let mut watched = watched.transpose().map_err(PlaneError::Watch)?;
     let keys = signing::public_keys(&config.key)?;

@@ -10,7 +10,10 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-use crate::fleet::{Fleet, ads};
+use crate::{
+    fleet::{Fleet, ads},
+    plane::admin_socket,
+};
 
 #[derive(Debug)]
 pub(crate) struct Sockets {
@@ -35,7 +38,7 @@ impl Sockets {
 
     /// For whoever asks after the status.
     pub(crate) fn status(&self) -> PathBuf {
-        self.dir.join("status.sock")
+        admin_socket(&self.dir)
     }
 
     /// Serves these workloads, and no others. Errors are those of single sockets.

@@ -2,11 +2,10 @@
 //! sidecars of every replica, whether the API server is there or not.
 
 use ringfence_tests::{
-    KubeApi, Replica, Sidecar, Site, Traffic, Upstream, control_plane::ringfence, eventually, http, kubernetes::User, site, token,
+    KubeApi, Replica, Sidecar, Site, Traffic, Upstream, chart::NAMESPACE, control_plane::ringfence, eventually, http, kubernetes::User,
+    site, token,
 };
 use serde_json::{Value, json};
-
-const NAMESPACE: &str = "ringfence-system";
 
 /// An API server that knows the kinds.
 fn with_kinds() -> Option<KubeApi> {

@@ -2,10 +2,9 @@
 
 use std::process::Command;
 
-use ringfence_tests::{KubeApi, binaries::binary, control_plane::ringfence, corpora, eventually, process::Process};
+use ringfence_tests::{KubeApi, binaries::binary, chart::NAMESPACE, control_plane::ringfence, corpora, eventually, process::Process};
 use serde_json::{Value, json};
 
-const NAMESPACE: &str = "ringfence-system";
 const WEBHOOK: &str = "ringfence-injector";
 
 struct Cluster {

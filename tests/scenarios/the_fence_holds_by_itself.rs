@@ -63,7 +63,7 @@ struct Fenced {
 impl Fenced {
     fn start() -> Option<Self> {
         let api = KubeApi::start()?;
-        api.namespace("ringfence-system");
+        api.namespace(chart::NAMESPACE);
         api.admin().apply(&template(&api, None));
         let mut command = Command::new(program("kubectl").unwrap());
         // Whoever gets there may everything, for as long as this test lasts.

@@ -43,9 +43,7 @@ impl TrustArgs {
         let given = self.intermediate().zip(self.ca_roots.clone()).map(|(intermediate, roots)| GivenCa { intermediate, roots });
         TrustConfig { trust_domain: self.trust_domain.clone(), svid_ttl: self.svid_ttl, given }
     }
-}
 
-impl TrustArgs {
     fn intermediate(&self) -> Option<Intermediate> {
         let (certificate, key) = self.ca_cert.clone().zip(self.ca_key.clone())?;
         Some(Intermediate { certificate, key })

@@ -162,6 +162,7 @@ impl ApiServer {
             loop {
                 match tenants.patch(name, &apply, &Patch::Apply(&tenant)).await {
                     Ok(made) => break made.metadata.uid.unwrap(),
+                    Err(kube::Error::Api(status)) if status.code != 404 => panic!("{status:?}"),
                     // Kinds are served a moment after they are taken.
                     Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
                 }

@@ -59,7 +59,7 @@ use outside::Unfilled;
 pub const STATE_DIR: &str = ".ringfence";
 
 /// How long sidecars are waited for at the end.
-const CLOSE: Duration = Duration::from_secs(1);
+pub(crate) const CLOSE: Duration = Duration::from_secs(1);
 
 /// Why the control plane does not run. Faults of the objects were printed by then.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +90,13 @@ pub enum PlaneError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+}
+
+impl PlaneError {
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |error| Self::Path { path, error }
+    }
 }
 
 pub(crate) struct Plane {
@@ -334,6 +341,7 @@ pub(crate) fn close_memory() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-fn admin_socket(dir: &Path) -> PathBuf {
+/// Where `ringfence status` asks, in a directory of the control plane's.
+pub(crate) fn admin_socket(dir: &Path) -> PathBuf {
     dir.join("status.sock")
 }

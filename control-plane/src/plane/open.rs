@@ -49,7 +49,7 @@ pub(crate) struct PlaneConfig {
     /// The configuration key; default: one of the directory's own.
     pub(crate) config_key: Option<PathBuf>,
     /// Whether a directory that has faults at the start is served as it was published last.
-    pub(crate) or_as_before: bool,
+    pub(crate) fall_back_to_last: bool,
 }
 
 /// Where the objects come from, and the first of them.
@@ -68,18 +68,14 @@ impl Plane {
     /// are an error here, unless what was published last may be served in its place.
     pub(crate) async fn open(dir: &Path, config: PlaneConfig) -> Result<Self, PlaneError> {
         close_memory()?;
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |error| PlaneError::Path { path, error }
-        };
         // Links in it are followed at each reading anew.
-        let dir = std::path::absolute(dir).map_err(at(dir))?;
+        let dir = std::path::absolute(dir).map_err(PlaneError::at(dir))?;
         let mut catalog = Catalog::new(&dir).map_err(PlaneError::Watch)?;
-        let mut loaded = catalog.load().map_err(at(&dir))?;
-        if !loaded.faults.is_empty() && !config.or_as_before {
+        let mut loaded = catalog.load().map_err(PlaneError::at(&dir))?;
+        if !loaded.faults.is_empty() && !config.fall_back_to_last {
             return Err(refused(dir, &loaded));
         }
-        let state = dir.canonicalize().map_err(at(&dir))?.join(STATE_DIR);
+        let state = dir.canonicalize().map_err(PlaneError::at(&dir))?.join(STATE_DIR);
         let (state, lock) = match lock(&state) {
             Ok(lock) => (Some(state), Some(lock)),
             Err(fs::TryLockError::WouldBlock) => return Err(PlaneError::Served { dir }),
@@ -103,11 +99,10 @@ impl Plane {
     /// `state`: a directory of our own, for what is fetched and transferred.
     pub(crate) async fn open_cluster(installation: &Installation, state: &Path, config: PlaneConfig) -> Result<Self, PlaneError> {
         close_memory()?;
-        let at = |error| PlaneError::Path { path: state.to_owned(), error };
         let lock = match lock(state) {
             Ok(lock) => lock,
             Err(fs::TryLockError::WouldBlock) => return Err(PlaneError::Served { dir: state.to_owned() }),
-            Err(fs::TryLockError::Error(error)) => return Err(at(error)),
+            Err(fs::TryLockError::Error(error)) => return Err(PlaneError::at(state)(error)),
         };
         let mut cluster = Cluster::new(&installation.client, state);
         let ledger = cluster.ledger();
@@ -126,14 +121,10 @@ impl Plane {
         (state, lock): (Option<PathBuf>, Option<fs::File>),
         config: PlaneConfig,
     ) -> Result<Self, PlaneError> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |error| PlaneError::Path { path, error }
-        };
         let mut faults: BTreeSet<String> = loaded.faults.iter().chain(&loaded.left_out).map(ToString::to_string).collect();
         faults.extend(standing.is_some().then(|| last::told(&place)));
         faults.iter().for_each(say);
-        let sockets = config.sockets.map(|sockets| Sockets::new(&sockets).map_err(at(&sockets))).transpose()?;
+        let sockets = config.sockets.map(|sockets| Sockets::new(&sockets).map_err(PlaneError::at(&sockets))).transpose()?;
         let (fleet, events) = Fleet::new();
         let mut trust_text = None;
         // What an authority publishes is signed as all else.
@@ -221,8 +212,7 @@ impl Plane {
     fn serve_admin(&self) -> Result<(), PlaneError> {
         let Some(state) = &self.state else { return Ok(()) };
         let socket = admin_socket(&self.admin);
-        let at = |error| PlaneError::Path { path: socket.clone(), error };
-        tokio::spawn(admin::serve(&socket, state, self.running()).map_err(at)?);
+        tokio::spawn(admin::serve(&socket, state, self.running()).map_err(PlaneError::at(&socket))?);
         Ok(())
     }
 

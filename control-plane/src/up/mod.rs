@@ -61,7 +61,8 @@ pub async fn up(dir: &Path, notify: Option<SocketAddr>) -> Result<(), UpError> {
     let sockets = tempfile::Builder::new().prefix("ringfence-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
     let trust_domain = DEFAULT_TRUST_DOMAIN.parse().map_err(|error| UpError::NotReady(format!("trust domain: {error}")))?;
     let trust = TrustConfig { trust_domain, svid_ttl: DEFAULT_SVID_TTL, given: None };
-    let config = PlaneConfig { sockets: None, admin: sockets.path().to_owned(), trust: Some(trust), config_key: None, or_as_before: false };
+    let config =
+        PlaneConfig { sockets: None, admin: sockets.path().to_owned(), trust: Some(trust), config_key: None, fall_back_to_last: false };
     let plane = Plane::open(dir, config).await?;
     let (Some(state), Some(trust)) = (plane.state.clone(), plane.trust.clone()) else {
         return Err(UpError::NotReady(format!("{} must be writable", dir.display())));

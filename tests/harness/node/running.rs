@@ -162,8 +162,7 @@ impl RunningPod {
     /// Starts the container of this place and waits for what the next one waits for.
     fn begin(&mut self, index: usize, runtime: Runtime) -> Result<(), String> {
         let inits = self.spec.init_containers.len();
-        let container = self.spec.init_containers.iter().chain(&self.spec.containers).nth(index);
-        let container = container.expect("one runtime for each");
+        let container = self.container(index);
         let start = || runtime.start(&self.network, &self.name, self.dir.path());
         if index < inits && container.restart_policy.is_none() {
             // As a kubelet does, which goes on for as long as the pod is there.
@@ -177,9 +176,14 @@ impl RunningPod {
         let process = start();
         // In front: what is started last is ended first.
         self.containers.insert(0, Running { runtime, process, name: container.name.clone() });
-        let container = self.spec.init_containers.iter().chain(&self.spec.containers).nth(index).expect("it is there");
+        let container = self.container(index);
         self.passes(container, container.startup_probe.as_ref());
         Ok(())
+    }
+
+    /// In the order in which they are started.
+    fn container(&self, index: usize) -> &Container {
+        self.spec.init_containers.iter().chain(&self.spec.containers).nth(index).expect("one runtime for each")
     }
 
     #[track_caller]
