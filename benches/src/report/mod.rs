@@ -91,7 +91,10 @@ impl Report {
     }
 
     pub(crate) fn leave_out(&mut self, what: String) {
-        self.left_out.push(what);
+        // Several parts may miss the same program.
+        if !self.left_out.contains(&what) {
+            self.left_out.push(what);
+        }
     }
 
     /// Writes it beside what was built, as JSON and as a drawing.
