@@ -21,7 +21,6 @@
 use aws_lc_rs::{
     error::Unspecified,
     hmac::{self, HMAC_SHA256, Key},
-    rand,
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderName, HeaderValue};
@@ -52,10 +51,11 @@ pub struct Contexts {
 }
 
 impl Contexts {
-    /// Fails where the system has no random numbers.
-    pub fn new() -> Result<Self, Unspecified> {
+    /// Fails where the system has no random numbers. They are the kernel's: AWS-LC's generator first gathers entropy from the jitter of the
+    /// processor's clock for some 30 ms, and every start would wait for it.
+    pub fn new() -> Result<Self, getrandom::Error> {
         let mut octets = [0; KEY];
-        rand::fill(&mut octets)?;
+        getrandom::fill(&mut octets)?;
         Ok(Self { key: Key::new(HMAC_SHA256, &octets), octets })
     }
 
