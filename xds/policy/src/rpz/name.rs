@@ -8,7 +8,7 @@ use smallvec::{SmallVec, smallvec};
 /// stand in a label (RFC 2181 §11).
 ///
 /// Names of common length are held in place: a query's costs no allocation.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, Hash)]
 pub struct Name(Octets);
 
 type Octets = SmallVec<[u8; 48]>;
@@ -161,6 +161,13 @@ fn label_length(length: usize) -> Result<u8, NameError> {
         0 => Err(NameError::EmptyLabel),
         1..=Name::MAX_LABEL => Ok(length as u8),
         _ => Err(NameError::LongLabel),
+    }
+}
+
+impl Clone for Name {
+    /// As one piece: SmallVec's own clone goes octet by octet.
+    fn clone(&self) -> Self {
+        Self(Octets::from_slice(&self.0))
     }
 }
 

@@ -104,6 +104,20 @@ fn entry_at(entries: &[u8], at: usize) -> Option<Entry<'_>> {
     Some(Entry { shared, rest, exact, wildcard, next })
 }
 
+/// Exact and wildcard code.
+fn codes_at(octets: &[u8]) -> Option<(Code, Code)> {
+    let (exact, next) = varint_at(octets, 0)?;
+    let (wildcard, _) = varint_at(octets, next)?;
+    Some((exact, wildcard))
+}
+
+/// What follows a varint.
+#[inline]
+fn after_varint(octets: &[u8]) -> Option<&[u8]> {
+    let last = octets.iter().position(|octet| *octet < 0x80)?;
+    octets.get(last + 1..)
+}
+
 /// What is known of an index once it has been walked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::rpz) struct Summary {
@@ -183,28 +197,28 @@ impl Names<'_> {
 
     fn find(self, key: &[u8]) -> Found {
         let mut found = Found { common: 0, equal: None };
-        let Some(mut at) = self.block_of(key) else { return found };
-        let mut count = 0;
-        while count < MAX_BLOCK {
+        let Some(mut entries) = self.block_of(key).and_then(|at| self.entries.get(at..)) else { return found };
+        for count in 0..MAX_BLOCK {
             // What cannot be read is not there: `check` has read it all.
-            let Some(entry) = entry_at(self.entries, at) else { break };
+            let [shared, length, entry @ ..] = entries else { break };
+            let Some((own, codes)) = entry.split_at_checked(usize::from(*length)) else { break };
             // The next block's first key is behind `key`.
-            if count > 0 && entry.shared < found.common {
+            if count > 0 && usize::from(*shared) < found.common {
                 break;
             }
-            if entry.shared == found.common {
+            if usize::from(*shared) == found.common {
                 let rest = &key[found.common..];
-                let more = common(entry.rest, rest);
-                match (entry.rest.get(more), rest.get(more)) {
-                    (None, None) => return Found { common: key.len(), equal: Some((entry.exact, entry.wildcard)) },
+                let more = common(own, rest);
+                match (own.get(more), rest.get(more)) {
+                    (None, None) => return Found { common: key.len(), equal: codes_at(codes) },
                     (Some(a), Some(b)) if a > b => break,
                     (Some(_), None) => break,
                     _ => found.common += more,
                 }
             }
-            // Sharing more with the entry before than the key does, it stands before the key too.
-            at = entry.next;
-            count += 1;
+            // Sharing more with the entry before than the key does, it stands before the key too. Its codes are passed over unread.
+            let Some(next) = after_varint(codes).and_then(after_varint) else { break };
+            entries = next;
         }
         found
     }
