@@ -77,10 +77,11 @@ pub type Outcome<'b> = Result<Option<&'b Limit>, &'b Limit>;
 impl Limiter {
     /// Counts a query of a workload that serves `tenants`.
     pub fn query<'b>(&self, question: &Question<'_>, budget: &'b Budget, tenants: &ServedTenants, now: Instant) -> Outcome<'b> {
-        let charges = self.charges(budget.at_once(), question);
-        if charges.is_empty() {
+        let mut charges = budget.at_once().peekable();
+        if charges.peek().is_none() {
             return Ok(None);
         }
+        let charges = self.charges(charges, question);
         let now = self.nanos(now);
         self.asker(tenants, now).outwards().names.lock().charge(&charges, now)
     }
