@@ -9,6 +9,7 @@ use hickory_proto::{
     op::{Message, ResponseCode},
 };
 use ringfence_policy::{budget::is_free_form, rpz::Name};
+use smallvec::SmallVec;
 
 use super::{
     ede::Ede,
@@ -21,13 +22,15 @@ const TYPE_AAAA: u16 = 28;
 /// Octets of an OPT record without options.
 const OPT: usize = 11;
 
+/// Where the TTLs of a message stand. Those of most answers are few.
+type Ttls = SmallVec<[u16; 8]>;
+
 /// What a question is answered with, for whoever asks it: a message in wire form, without OPT.
 #[derive(Clone, Debug)]
 pub struct Reply {
     /// Header, question and records.
     wire: Box<[u8]>,
-    /// Where the TTLs stand in it.
-    ttls: Box<[u16]>,
+    ttls: Ttls,
     pub rcode: ResponseCode,
     /// Seconds.
     pub lifetime: u32,
@@ -95,11 +98,11 @@ impl Reply {
         let mut wire = Vec::with_capacity(HEADER + question_len(query));
         wire.extend_from_slice(&[0, 0, QR, rcode.low(), 0, 1, 0, 0, 0, 0, 0, 0]);
         push_question(query, &mut wire);
-        Self::written(wire, Box::default(), rcode, lifetime, ede)
+        Self::written(wire, Ttls::new(), rcode, lifetime, ede)
     }
 
     /// As it stands in `wire`; nothing has been done with it yet.
-    fn written(wire: Vec<u8>, ttls: Box<[u16]>, rcode: ResponseCode, lifetime: u32, ede: Option<Ede>) -> Self {
+    fn written(wire: Vec<u8>, ttls: Ttls, rcode: ResponseCode, lifetime: u32, ede: Option<Ede>) -> Self {
         Self {
             wire: wire.into(),
             ttls,
@@ -149,7 +152,8 @@ impl Reply {
 
     /// Octets that it takes in memory.
     pub fn size(&self) -> usize {
-        size_of::<Self>() + self.wire.len() + 2 * self.ttls.len()
+        let ttls = if self.ttls.spilled() { size_of::<u16>() * self.ttls.capacity() } else { 0 };
+        size_of::<Self>() + self.wire.len() + ttls
     }
 }
 
@@ -239,18 +243,17 @@ fn tell_ttls(message: &mut [u8], ttls: &[u16], age: Age) {
     }
 }
 
-/// Where the TTLs of a message stand.
-fn ttls(wire: &[u8]) -> Option<Box<[u16]>> {
+fn ttls(wire: &[u8]) -> Option<Ttls> {
     let records: usize = [6, 8, 10].into_iter().map(|at| u16_at(wire, at).map(usize::from)).sum::<Option<_>>()?;
     let mut at = HEADER + skip_name(wire.get(HEADER..)?)? + 4;
     // A record has eleven octets at least.
-    let mut ttls = Vec::with_capacity(records.min(wire.len() / 11));
+    let mut ttls = Ttls::with_capacity(records.min(wire.len() / 11));
     for _ in 0..records {
         at += skip_name(wire.get(at..)?)? + 4;
         ttls.push(u16::try_from(at).ok()?);
         at += 6 + usize::from(u16_at(wire, at + 4)?);
     }
-    (at == wire.len()).then(|| ttls.into())
+    (at == wire.len()).then_some(ttls)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{
         ede::Ede,
         query::{HEADER, QR, Query, TC, skip_name, u16_at},
     },
-    Age, Reply, push_question, question_len, tell_ttls,
+    Age, Reply, Ttls, push_question, question_len, tell_ttls,
 };
 
 const CLASS_IN: u16 = 1;
@@ -52,7 +52,7 @@ impl Reply {
         let mut wire = Vec::with_capacity(HEADER + question_len(query) + room);
         wire.extend_from_slice(&[0, 0, flags, rcode.low(), 0, 1, answers_high, answers_low, 0, 0, 0, rewrite.soa.is_some().into()]);
         push_question(query, &mut wire);
-        let mut ttls = Vec::with_capacity(records().count());
+        let mut ttls = Ttls::with_capacity(records().count());
         for record in records() {
             wire.extend_from_slice(owner(record));
             wire.extend_from_slice(&record.rtype.to_be_bytes());
@@ -62,7 +62,7 @@ impl Reply {
             wire.extend_from_slice(&u16::try_from(record.rdata.len()).ok()?.to_be_bytes());
             wire.extend_from_slice(&record.rdata);
         }
-        Some(Self::written(wire, ttls.into(), rcode, lifetime, ede))
+        Some(Self::written(wire, ttls, rcode, lifetime, ede))
     }
 
     /// `self`, whose aliases lead to what `rest` answers.
