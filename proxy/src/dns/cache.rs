@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ahash::RandomState;
 use hickory_proto::op::ResponseCode;
 use quick_cache::{Weighter, unsync};
 use ringfence_policy::tenant::DEFAULT_SERVE_STALE;
@@ -21,7 +22,7 @@ const OVERHEAD: u64 = 128;
 const USUAL: u64 = 512;
 
 pub(super) struct Cache {
-    entries: unsync::Cache<Box<[u8]>, Entry, Octets>,
+    entries: unsync::Cache<Box<[u8]>, Entry, Octets, RandomState>,
     stale_for: Duration,
 }
 
@@ -62,7 +63,8 @@ impl Default for Cache {
 
 impl Cache {
     pub(super) fn new(octets: u64) -> Self {
-        let entries = unsync::Cache::with_weighter((octets / USUAL) as usize, octets, Octets);
+        // The hash is keyed: whoever chooses names does not choose which of them meet.
+        let entries = unsync::Cache::with((octets / USUAL) as usize, octets, Octets, RandomState::new(), Default::default());
         Self { entries, stale_for: DEFAULT_SERVE_STALE }
     }
 
