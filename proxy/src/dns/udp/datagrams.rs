@@ -4,14 +4,17 @@
 use std::{
     array,
     io::{self, IoSlice, IoSliceMut},
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     ops::Range,
     os::fd::AsRawFd,
 };
 
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
-use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
-use tokio::{io::Interest, net::UdpSocket};
+use rustix::{
+    io::Errno,
+    net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg},
+};
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::dns::limits::{UDP_BATCH, UDP_QUERY};
 
@@ -30,10 +33,10 @@ impl Inbox {
     }
 
     /// Takes in what has arrived. [`io::ErrorKind::WouldBlock`]: nothing has.
-    pub(super) fn receive(&mut self, socket: &UdpSocket) -> io::Result<()> {
+    pub(super) fn receive(&mut self, socket: &AsyncFd<UdpSocket>) -> io::Result<()> {
         let Self { headers, slots, arrived } = self;
         arrived.clear();
-        let received = socket.try_io(Interest::READABLE, || {
+        let received = socket.try_io(Interest::READABLE, |socket| {
             let mut rest = slots.iter_mut();
             let mut slots: [_; UDP_BATCH] = array::from_fn(|_| [IoSliceMut::new(rest.next().map_or(&mut [], |slot| slot))]);
             let datagrams = recvmmsg(socket.as_raw_fd(), headers, slots.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
@@ -88,9 +91,9 @@ impl Outbox {
         let mut messages: Vec<_> = parts.map(|(((_, receiver), slice), none)| MMsgHdr::new_with_addr(receiver, slice, none)).collect();
         let mut left = &mut messages[..];
         while !left.is_empty() {
-            let sent = match socket.try_io(Interest::WRITABLE, || Ok(sendmmsg(socket, left, SendFlags::DONTWAIT)?)) {
+            let sent = match sendmmsg(socket, left, SendFlags::DONTWAIT) {
                 Ok(sent) => sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(Errno::WOULDBLOCK) => break,
                 // The first of them cannot be sent where it is to go.
                 Err(_) => 1,
             };
