@@ -40,13 +40,16 @@ pub struct Client {
     kinds: BTreeMap<Kind, Subscription>,
 }
 
+/// A name is the same allocation wherever it stands: a sidecar may know tens of thousands.
+type Names = BTreeSet<Arc<str>>;
+
 #[derive(Debug, Default)]
 struct Subscription {
-    wanted: Arc<BTreeSet<String>>,
+    wanted: Arc<Names>,
     /// Held with its version, or told absent.
-    known: HashMap<String, Entry>,
+    known: HashMap<Arc<str>, Entry>,
     /// Names subscribed to on this stream.
-    subscribed: Arc<BTreeSet<String>>,
+    subscribed: Arc<Names>,
     /// Whether this stream has carried a request of this kind: only the first may tell initial versions.
     started: bool,
     floors: Floors,
@@ -55,13 +58,13 @@ struct Subscription {
 #[derive(Debug)]
 struct Entry {
     known: Known,
-    /// As received, for the last known good on disk. Absent names have none.
-    resource: Option<Resource>,
+    /// As received, for the last known good on disk. Absent names have none. In a box, for half of a large table is room for more.
+    resource: Option<Box<Resource>>,
 }
 
 impl Entry {
     fn held(upsert: Upsert) -> Self {
-        Self { known: Known::Held(upsert.decoded), resource: Some(upsert.resource) }
+        Self { known: Known::Held(upsert.decoded), resource: Some(upsert.resource.into()) }
     }
 
     const ABSENT: Self = Self { known: Known::Absent, resource: None };
@@ -119,7 +122,7 @@ impl Client {
         for (kind, subscription) in &mut self.kinds {
             let Subscription { known, floors, .. } = subscription;
             strangers.extend(floors.forget_strangers(&keys).map(|name| (*kind, name)));
-            for resource in known.values().filter_map(|entry| entry.resource.as_ref()) {
+            for resource in known.values().filter_map(|entry| entry.resource.as_deref()) {
                 match Floor::of(resource) {
                     Some(floor) if floor.is_strange(&keys) => drop(strangers.insert((*kind, resource.name.to_string()))),
                     Some(floor) => floors.raise(&resource.name, floor),
@@ -171,7 +174,7 @@ impl Client {
             let gone = self.gone(kind);
             let known = &mut self.subscription(kind).known;
             for name in names {
-                known.entry(name).or_insert_with(gone);
+                known.entry(name.into()).or_insert_with(gone);
             }
         }
     }
@@ -207,7 +210,7 @@ impl Client {
     /// Everything held, as received, but for the chunks of zones: those are kept otherwise.
     pub fn held(&self) -> impl Iterator<Item = &Resource> {
         let kinds = self.kinds.iter().filter(|(kind, _)| **kind != Kind::ZoneChunk);
-        kinds.flat_map(|(_, subscription)| subscription.known.values()).filter_map(|entry| entry.resource.as_ref())
+        kinds.flat_map(|(_, subscription)| subscription.known.values()).filter_map(|entry| entry.resource.as_deref())
     }
 
     /// A new stream is up: the requests that subscribe to everything wanted and tell what is held.
@@ -226,7 +229,9 @@ impl Client {
     /// `connected` says it all again.
     pub fn want(&mut self, kind: Kind, names: BTreeSet<String>) -> Option<DeltaDiscoveryRequest> {
         let subscription = self.subscription(kind);
-        subscription.wanted = names.into();
+        let known = &subscription.known;
+        let shared = |name: String| known.get_key_value(&*name).map_or_else(|| name.as_str().into(), |(name, _)| name.clone());
+        subscription.wanted = Arc::new(names.into_iter().map(shared).collect());
         let wanted = &subscription.wanted;
         subscription.known.retain(|name, _| wanted.contains(name));
         subscription.floors.forget_oldest(wanted);
@@ -247,7 +252,7 @@ impl Client {
     pub fn refresh_all(&mut self, names: &BTreeSet<(Kind, String)>) -> Vec<DeltaDiscoveryRequest> {
         let each = Kind::ALL.into_iter().filter_map(|kind| {
             let subscribed = &self.subscription(kind).subscribed;
-            let of_kind = names.iter().filter(|(of, name)| *of == kind && subscribed.contains(name));
+            let of_kind = names.iter().filter(|(of, name)| *of == kind && subscribed.contains(&**name));
             let again: Vec<String> = of_kind.map(|(_, name)| name.clone()).collect();
             (!again.is_empty()).then(|| self.request(kind, again, Vec::new()))
         });
@@ -256,15 +261,15 @@ impl Client {
 
     fn subscribe(&mut self, kind: Kind) -> Option<DeltaDiscoveryRequest> {
         let subscription = self.subscription(kind);
-        let subscribe: Vec<String> = subscription.wanted.difference(&subscription.subscribed).cloned().collect();
-        let unsubscribe: Vec<String> = subscription.subscribed.difference(&subscription.wanted).cloned().collect();
+        let subscribe: Vec<String> = subscription.wanted.difference(&subscription.subscribed).map(|name| name.to_string()).collect();
+        let unsubscribe: Vec<String> = subscription.subscribed.difference(&subscription.wanted).map(|name| name.to_string()).collect();
         // An empty first request would be the legacy wildcard.
         if subscribe.is_empty() && unsubscribe.is_empty() {
             return None;
         }
         let first = !std::mem::replace(&mut subscription.started, true);
         let held = |name: &String| {
-            let resource = subscription.known.get(name)?.resource.as_ref()?;
+            let resource = subscription.known.get(&**name)?.resource.as_ref()?;
             Some((name.clone(), resource.version.to_string()))
         };
         let versions = if first { subscribe.iter().filter_map(held).collect() } else { HashMap::new() };
@@ -319,7 +324,7 @@ impl Client {
         let subscription = self.subscription(kind);
         for resource in resources {
             // What was not asked for (any more) is ignored, as the protocol has it.
-            if subscription.wanted.contains(&resource.name) {
+            if subscription.wanted.contains(&*resource.name) {
                 let is_strange = kind.is_sealed() && keys.as_ref().is_some_and(|keys| !keys.know(&resource.seal));
                 match subscription.read(kind, resource, keys.as_deref()) {
                     Ok(upsert) => update.upserts.extend(upsert),
@@ -330,7 +335,7 @@ impl Client {
                 }
             }
         }
-        update.removed = removed_resources.into_iter().filter(|name| subscription.wanted.contains(name)).collect();
+        update.removed = removed_resources.into_iter().filter(|name| subscription.wanted.contains(&**name)).collect();
         update
     }
 
@@ -348,8 +353,8 @@ impl Client {
             let Subscription { wanted, known, .. } = subscription;
             let never_held = |name: &&str| known.get(*name).is_none_or(|entry| entry.resource.is_none());
             let unusable: Vec<&str> = rejected.iter().copied().filter(|name| wanted.contains(*name)).filter(never_held).collect();
-            known.extend(unusable.into_iter().map(|name| (name.to_owned(), Entry::UNUSABLE)));
-            known.extend(removed.into_iter().filter(|name| wanted.contains(name)).map(|name| (name, gone())));
+            known.extend(unusable.into_iter().map(|name| (name.into(), Entry::UNUSABLE)));
+            known.extend(removed.into_iter().filter_map(|name| wanted.get(&*name)).map(|name| (name.clone(), gone())));
             for upsert in upserts {
                 let name = &*upsert.resource.name;
                 if subscription.wanted.contains(name) && !rejected.contains(name) {
@@ -373,19 +378,22 @@ impl Client {
 }
 
 impl Subscription {
-    fn hold(&mut self, upsert: Upsert) {
-        let name = &*upsert.resource.name;
-        if let Some(floor) = Floor::of(&upsert.resource) {
-            self.floors.raise(name, floor);
+    fn hold(&mut self, mut upsert: Upsert) {
+        let resource = &mut upsert.resource;
+        if let Some(floor) = Floor::of(resource) {
+            self.floors.raise(&resource.name, floor);
         }
-        self.known.insert(name.to_owned(), Entry::held(upsert));
+        if let Some(name) = self.wanted.get(&resource.name) {
+            resource.name = name.clone();
+        }
+        self.known.insert(resource.name.clone(), Entry::held(upsert));
     }
 
     /// One resource of a response; `Ok(None)`: a heartbeat of what is held.
     fn read(&self, kind: Kind, resource: WireResource, keys: Option<&ConfigKeys>) -> Result<Option<Upsert>, Rejection> {
         let WireResource { name, version, resource: body, seal, .. } = resource;
         let reject = |message: String| Rejection { kind, name: name.clone(), faults: vec![Fault { path: String::new(), message }] };
-        let entry = self.known.get(&name).and_then(|entry| Some((entry.resource.as_ref()?, &entry.known)));
+        let entry = self.known.get(&*name).and_then(|entry| Some((entry.resource.as_deref()?, &entry.known)));
         let Some(body) = body else {
             let heartbeat = entry.is_some_and(|(held, _)| *held.version == *version);
             return if heartbeat { Ok(None) } else { Err(reject("has no body".into())) };
@@ -442,7 +450,7 @@ impl Lookup for Client {
     fn bindings(&self) -> impl Iterator<Item = (&str, &TenantId)> {
         self.kinds.get(&Kind::Binding).into_iter().flat_map(|subscription| &subscription.known).filter_map(|(name, entry)| {
             match &entry.known {
-                Known::Held(Decoded::Binding(tenant)) => Some((name.as_str(), tenant)),
+                Known::Held(Decoded::Binding(tenant)) => Some((&**name, tenant)),
                 _ => None,
             }
         })

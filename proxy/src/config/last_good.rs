@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use prost::Message;
 use ringfence_xds::{
     generated::resource as proto,
@@ -144,7 +145,8 @@ fn encode<'a>(
             type_url: resource.kind.type_url().into(),
             name: resource.name.to_string(),
             version: resource.version.to_string(),
-            body: resource.bytes.clone(),
+            // Copied for as long as this takes: a share in it would cost what is held an allocation for good.
+            body: Bytes::copy_from_slice(&resource.bytes),
             seal: resource.seal.as_ref().map(|seal| seal.to_bytes()).unwrap_or_default(),
         })
         .collect();

@@ -1,8 +1,9 @@
 //! The latest that was in force under each name of one kind: what is older is refused, also after the name was gone for a while. A name may
 //! go because a sidecar has no more use for it, or because somebody who cannot sign says that there is no such resource.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
+use super::Names;
 use crate::{
     resource::Resource,
     seal::{ConfigKeys, Floor, SealError},
@@ -36,16 +37,17 @@ impl Floors {
         self.0.extract_if(|_, floor| floor.is_strange(keys)).map(|(name, _)| name)
     }
 
-    pub(super) fn forget_oldest(&mut self, wanted: &BTreeSet<String>) {
+    pub(super) fn forget_oldest(&mut self, wanted: &Names) {
         if self.0.len() <= wanted.len() + MAX_UNWANTED {
             return;
         }
-        let mut epochs: Vec<u64> = self.0.iter().filter(|(name, _)| !wanted.contains(*name)).map(|(_, floor)| floor.epoch).collect();
+        let mut epochs: Vec<u64> =
+            self.0.iter().filter(|(name, _)| !wanted.contains(name.as_str())).map(|(_, floor)| floor.epoch).collect();
         if epochs.len() > MAX_UNWANTED {
             // Half of them at once, so that this is not done for each name.
             let (_, middle, _) = epochs.select_nth_unstable(MAX_UNWANTED / 2);
             let middle = *middle;
-            self.0.retain(|name, floor| floor.epoch > middle || wanted.contains(name));
+            self.0.retain(|name, floor| floor.epoch > middle || wanted.contains(name.as_str()));
         }
     }
 
@@ -56,13 +58,15 @@ impl Floors {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::zone::Digest;
 
     #[test]
     fn names_without_use_are_bounded_and_the_oldest_go() {
         let mut floors = Floors::default();
-        let wanted = BTreeSet::from(["wanted".to_owned()]);
+        let wanted = Names::from(["wanted".into()]);
         floors.raise("wanted", Floor { epoch: 0, digest: Digest::of(b""), key: None });
         for epoch in 1..=3 * MAX_UNWANTED as u64 {
             floors.raise(&format!("t{epoch}"), Floor { epoch, digest: Digest::of(b""), key: None });

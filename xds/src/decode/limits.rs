@@ -108,5 +108,7 @@ pub(super) fn patterns(path: &str, texts: &[String], faults: &mut Faults) -> Vec
         faults.add(path, format!("must be at most {MAX_PATTERNS} patterns"));
         return Vec::new();
     }
-    texts.iter().enumerate().filter_map(|(i, text)| faults.parse(format!("{path}[{i}]"), text)).collect()
+    let mut patterns = Vec::with_capacity(texts.len());
+    patterns.extend(texts.iter().enumerate().filter_map(|(i, text)| faults.parse::<PathPattern>(format!("{path}[{i}]"), text)));
+    patterns
 }

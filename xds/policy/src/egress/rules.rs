@@ -11,6 +11,12 @@ use crate::host::{Host, HostName, HostPattern};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EgressRules {
     rules: Vec<EgressRule>,
+    /// `None`: there are no rules, as in most of the thousands of tenants of a shared workload.
+    index: Option<Box<Index>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Index {
     /// Which list this name.
     exact: HashMap<HostName, Places>,
     /// Which list the names below this one.
@@ -24,21 +30,27 @@ type Places = SmallVec<[u32; 2]>;
 
 impl From<Vec<EgressRule>> for EgressRules {
     fn from(rules: Vec<EgressRule>) -> Self {
-        let (mut exact, mut below) = (HashMap::<_, Places>::new(), HashMap::<_, Places>::new());
-        let mut addresses = Vec::new();
-        for (place, rule) in (0..).zip(&rules) {
+        let index = (!rules.is_empty()).then(|| Box::new(Index::of(&rules)));
+        Self { rules, index }
+    }
+}
+
+impl Index {
+    fn of(rules: &[EgressRule]) -> Self {
+        let mut index = Self::default();
+        for (place, rule) in (0..).zip(rules) {
             for pattern in &rule.hosts {
                 let places = match pattern {
-                    HostPattern::Exact(name) => exact.entry(name.clone()),
-                    HostPattern::Below(suffix) => below.entry(suffix.clone()),
+                    HostPattern::Exact(name) => index.exact.entry(name.clone()),
+                    HostPattern::Below(suffix) => index.below.entry(suffix.clone()),
                 };
                 places.or_default().push(place);
             }
             if rule.hosts.is_empty() {
-                addresses.push(place);
+                index.addresses.push(place);
             }
         }
-        Self { rules, exact, below, addresses }
+        index
     }
 }
 
@@ -59,17 +71,18 @@ impl Deref for EgressRules {
 impl EgressRules {
     /// Those that list `host`, in their order: a name by name, an address by prefix.
     pub(super) fn listing(&self, host: &Host) -> Vec<&EgressRule> {
+        let Some(index) = &self.index else { return Vec::new() };
         match host {
             Host::Name(name) => {
                 let above = std::iter::successors(parent(name.as_str()), |name| parent(name));
-                let found = above.filter_map(|name| self.below.get(name)).chain(self.exact.get(name));
+                let found = above.filter_map(|name| index.below.get(name)).chain(index.exact.get(name));
                 let mut places: Places = found.flatten().copied().collect();
                 places.sort_unstable();
                 places.dedup();
                 places.into_iter().filter_map(|place| self.rules.get(place as usize)).collect()
             }
             Host::Address(address) => {
-                let listed = self.addresses.iter().filter_map(|&place| self.rules.get(place as usize));
+                let listed = index.addresses.iter().filter_map(|&place| self.rules.get(place as usize));
                 listed.filter(|rule| rule.cidrs.iter().any(|prefix| prefix.contains(address))).collect()
             }
         }

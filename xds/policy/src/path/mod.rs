@@ -47,11 +47,6 @@ impl<'a> NormalPath<'a> {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// The decoded segments; the last is empty where the path ends with a slash.
-    fn segments(&self) -> impl Iterator<Item = &str> {
-        self.0.split('/').skip(1)
-    }
 }
 
 const NO_SLASH: &str = "must begin with '/'";

@@ -10,38 +10,40 @@ use crate::TenantId;
 /// - everything else is itself, byte for byte; a slash at the end too: `/a/` is not `/a`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
-    text: String,
-    /// Octets of `text` before the first segment that is no literal: a path that does not begin with them need not be taken apart.
+    /// As written: segments are looked at where they stand, for there may be a pattern for each of thousands of tenants.
+    text: Box<str>,
+    /// Octets of `text` before the first segment that is no literal, with the slash before it; all of them where each is one.
     literal: usize,
-    segments: Vec<Segment>,
-    /// Ends with `**`.
-    open: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
-    Literal(Box<str>),
-    Any,
-    Tenant,
-}
+/// As a whole segment.
+const ANY: &str = "*";
+const REST: &str = "**";
+const TENANT: &str = "{tenant}";
 
 impl PathPattern {
     /// `tenant`: `None` on a public path, where nobody is identified; `{tenant}` then matches nothing.
     pub fn matches(&self, path: &NormalPath<'_>, tenant: Option<&TenantId>) -> bool {
+        // Octets, for most of a long list of rules end here.
         if !path.as_str().as_bytes().starts_with(&self.text.as_bytes()[..self.literal]) {
             return false;
         }
-        let mut rest = path.segments();
-        let begins = self.segments.iter().all(|segment| {
-            rest.next().is_some_and(|text| match segment {
-                Segment::Literal(literal) => **literal == *text,
-                Segment::Any => !text.is_empty(),
+        let mut segments = path.as_str()[self.literal..].split('/');
+        for part in self.text[self.literal..].split('/') {
+            // The slash before `**` is part of the pattern: an empty rest is still a segment.
+            let Some(segment) = segments.next() else { return false };
+            let is_met = match part {
+                REST => return true,
+                ANY => !segment.is_empty(),
                 // A tenant's name is a DNS label: it has no other spelling.
-                Segment::Tenant => tenant.is_some_and(|tenant| tenant.as_str() == text),
-            })
-        });
-        // The slash before `**` is part of the pattern: an empty rest is still a segment.
-        begins && rest.next().is_some() == self.open
+                TENANT => tenant.is_some_and(|tenant| tenant.as_str() == segment),
+                literal => literal == segment,
+            };
+            if !is_met {
+                return false;
+            }
+        }
+        segments.next().is_none()
     }
 }
 
@@ -50,43 +52,38 @@ impl FromStr for PathPattern {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let rest = text.strip_prefix('/').ok_or(NO_SLASH)?;
-        let (rest, open) = match rest.strip_suffix("**") {
-            Some("") => return Ok(Self { text: text.into(), literal: 1, segments: Vec::new(), open: true }),
-            Some(before) => (before.strip_suffix('/').ok_or(WHOLE_SEGMENT)?, true),
-            None => (rest, false),
-        };
-        let mut segments = Vec::new();
-        let mut parts = rest.split('/').peekable();
+        let mut parts = text.strip_prefix('/').ok_or(NO_SLASH)?.split('/').peekable();
+        let mut at = 1;
+        let mut literal = None;
         while let Some(part) = parts.next() {
-            // Only the very last may be empty: a slash at the end.
-            if part.is_empty() && (open || parts.peek().is_some()) {
-                return Err(EMPTY_SEGMENT);
+            let is_last = parts.peek().is_none();
+            match part {
+                REST if is_last => {}
+                // Only the very last may be empty: a slash at the end.
+                "" if !is_last => return Err(EMPTY_SEGMENT),
+                _ => check(part)?,
             }
-            segments.push(segment(part)?);
+            if matches!(part, ANY | REST | TENANT) {
+                literal.get_or_insert(at);
+            }
+            at += part.len() + 1;
         }
-        let lengths = segments.iter().map_while(|segment| match segment {
-            // With the slash before it.
-            Segment::Literal(text) => Some(1 + text.len()),
-            Segment::Any | Segment::Tenant => None,
-        });
-        let literal = lengths.sum();
-        Ok(Self { text: text.into(), literal, segments, open })
+        Ok(Self { text: text.into(), literal: literal.unwrap_or(text.len()) })
     }
 }
 
 const WHOLE_SEGMENT: &str = "must have '*' and '**' as whole segments only, '**' as the last one";
 
-fn segment(text: &str) -> Result<Segment, &'static str> {
-    match text {
-        "*" => Ok(Segment::Any),
-        "{tenant}" => Ok(Segment::Tenant),
-        _ if text.contains('*') => Err(WHOLE_SEGMENT),
-        _ if text.contains(['{', '}']) => Err("must have no other braces than {tenant}, as a whole segment"),
-        _ if text.contains('%') => Err("must be written decoded, without '%'"),
+/// What stands between two slashes, but for `**`.
+fn check(part: &str) -> Result<(), &'static str> {
+    match part {
+        ANY | TENANT => Ok(()),
+        _ if part.contains('*') => Err(WHOLE_SEGMENT),
+        _ if part.contains(['{', '}']) => Err("must have no other braces than {tenant}, as a whole segment"),
+        _ if part.contains('%') => Err("must be written decoded, without '%'"),
         // Else the pattern could never match.
-        _ if !text.chars().all(is_text) => Err("must have no character that a request's path may not have"),
-        _ => check_segment(text).map(|()| Segment::Literal(text.into())),
+        _ if !part.chars().all(is_text) => Err("must have no character that a request's path may not have"),
+        _ => check_segment(part),
     }
 }
 
