@@ -34,10 +34,10 @@ impl PathPattern {
         let mut rest = path.segments();
         let begins = self.segments.iter().all(|segment| {
             rest.next().is_some_and(|text| match segment {
-                Segment::Literal(literal) => **literal == *text,
+                Segment::Literal(literal) => literal.as_bytes() == text,
                 Segment::Any => !text.is_empty(),
                 // A tenant's name is a DNS label: it has no other spelling.
-                Segment::Tenant => tenant.is_some_and(|tenant| tenant.as_str() == text),
+                Segment::Tenant => tenant.is_some_and(|tenant| tenant.as_str().as_bytes() == text),
             })
         });
         // The slash before `**` is part of the pattern: an empty rest is still a segment.
