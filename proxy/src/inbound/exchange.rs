@@ -147,7 +147,7 @@ impl Exchange {
     }
 }
 
-impl Account for Exchange {
+impl Account for Box<Exchange> {
     fn sent(&mut self, octets: usize) {
         self.bytes_out += octets as u64;
         self.in_flight.0.moved(Instant::now().into());
