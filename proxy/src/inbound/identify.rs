@@ -70,10 +70,13 @@ struct Settled {
     marked: u64,
 }
 
+/// By what stood behind `Bearer`.
+type Tokens = unsync::Cache<Box<[u8]>, Rc<Token>, Weight, RandomState>;
+
 /// What the stage needs beside the request. One per data thread.
 pub struct Identify {
     /// Hashed with a key of this process, as the standard library does, for a fifth of the instructions: tokens are long.
-    tokens: RefCell<unsync::Cache<Box<[u8]>, Rc<Token>, Weight, RandomState>>,
+    tokens: RefCell<Tokens>,
     /// The second in which an issuer's keys were last asked for.
     keys_asked: RefCell<HashMap<IssuerName, u64>>,
     learner: Learner,
@@ -95,7 +98,7 @@ impl Weighter<Box<[u8]>, Rc<Token>> for Weight {
 
 impl Identify {
     pub fn new(learner: Learner, used: Arc<Used>, current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
-        let tokens = unsync::Cache::with(EXPECTED_ENTRIES, REMEMBERED_BYTES, Weight, RandomState::new(), Default::default());
+        let tokens = Tokens::with(EXPECTED_ENTRIES, REMEMBERED_BYTES, Weight, RandomState::new(), Default::default());
         Self { tokens: tokens.into(), keys_asked: RefCell::default(), learner, used, current, metrics }
     }
 
