@@ -76,10 +76,10 @@ impl Activity {
         self.moved.set(now);
     }
 
-    /// Keeps the connection from counting as idle.
-    pub(crate) fn in_flight(self: &Rc<Self>) -> InFlight {
+    /// An exchange that begins `now`. It keeps the connection from counting as idle.
+    pub(crate) fn in_flight(self: &Rc<Self>, now: Instant) -> InFlight {
         self.in_flight.update(|count| count + 1);
-        self.moved(Instant::now());
+        self.moved(now);
         InFlight(self.clone())
     }
 
@@ -100,19 +100,18 @@ impl Drop for OpenTunnel {
     }
 }
 
-/// An exchange that has not ended. Dropping it ends it.
+/// An exchange that has not ended. Dropping it ends it, at the time when it last moved: whoever drops it has looked at the clock already.
 pub(crate) struct InFlight(Rc<Activity>);
 
 impl InFlight {
-    pub(crate) fn moved(&self) {
-        self.0.moved(Instant::now());
+    pub(crate) fn moved(&self, now: Instant) {
+        self.0.moved(now);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.update(|count| count - 1);
-        self.0.moved(Instant::now());
     }
 }
 
@@ -167,7 +166,8 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         let asks_for_tunnel = request.method() == Method::CONNECT;
         // In a box: hyper moves it several times before it is asked for, and keeps as much room as it takes for all of the connection's life.
-        let response = Box::pin(handle(request));
+        // The box is there before what goes into it, which is several KiB and then written there and not copied.
+        let response = Box::into_pin(Box::write(Box::new_uninit(), handle(request)));
         async move {
             let mut response = response.await;
             let status = response.status();

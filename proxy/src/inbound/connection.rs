@@ -32,7 +32,7 @@ pub(super) struct Downstream {
     /// The upstream's half of a WebSocket, left here by the request that opened it, and when it is to end.
     pub(super) tunnel: Cell<Option<(OnUpgrade, Rc<Leaving>)>>,
     /// The request that opened it, as long as it lasts.
-    pub(super) exchange: Cell<Option<Exchange>>,
+    pub(super) exchange: Cell<Option<Box<Exchange>>>,
     pub(super) activity: Rc<Activity>,
 }
 

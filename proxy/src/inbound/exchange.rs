@@ -63,11 +63,12 @@ impl Exchange {
             path: Clipped::path(request.uri().path().as_bytes()),
             version: request.version(),
         });
+        let started = Instant::now();
         Self {
             listener: downstream.inbound.key,
             id: enforce.shared.ids.next(),
             time: SystemTime::now(),
-            started: Instant::now(),
+            started,
             line,
             peer: downstream.peer.clone(),
             tenant: None,
@@ -81,7 +82,7 @@ impl Exchange {
             bytes_in: None,
             bytes_out: 0,
             trace: Some(enforce.shared.tracing.start(request.headers(), request.method())),
-            in_flight: (downstream.activity.in_flight(), enforce.shared.metrics.in_flight()),
+            in_flight: (downstream.activity.in_flight(started.into()), enforce.shared.metrics.in_flight()),
             _admitted: None,
             enforce,
         }
@@ -146,10 +147,10 @@ impl Exchange {
     }
 }
 
-impl Account for Exchange {
+impl Account for Box<Exchange> {
     fn sent(&mut self, octets: usize) {
         self.bytes_out += octets as u64;
-        self.in_flight.0.moved();
+        self.in_flight.0.moved(Instant::now().into());
     }
 }
 
@@ -160,7 +161,9 @@ impl Drop for Exchange {
             self.refused(deny);
         }
         let decision = self.decision();
-        let total = self.started.elapsed();
+        let now = Instant::now();
+        self.in_flight.0.moved(now.into());
+        let total = now.saturating_duration_since(self.started);
         let trace = self.trace.take();
         self.enforce.shared.metrics.request(decision, total, self.upstream);
         if let (Some(log), Some(line)) = (&self.enforce.shared.access_log, self.line.take()) {

@@ -2,6 +2,8 @@
 //!
 //! HTTP/1.1 upstream, except gRPC that came over HTTP/2, which goes on over HTTP/2 (h2c).
 
+use std::time::Instant;
+
 use http::{HeaderMap, Request, Response, Version, header};
 use hyper::body::Incoming;
 use ringfence_policy::Deny;
@@ -36,31 +38,28 @@ pub(super) async fn forward(
         exchange.count_in(octets);
     }
     let to = To { upstream, tenant: authorized.tenant(), signals: &downstream.signals, timeouts, peer: None };
-    if is_grpc {
+    let asked = Instant::now();
+    let answer = if is_grpc {
         // Boxed, so that the ordinary request does not carry its state about.
-        return timed(Box::pin(send::http2(parts, body, to)), exchange).await;
-    }
-    match timed(send::http1(parts, body, is_upgrade, to), exchange).await? {
-        Answer::Response(response) => Ok(response),
-        Answer::Switched(response, half) => {
+        Box::pin(send::http2(parts, body, to)).await.map(Answer::Response)
+    } else {
+        send::http1(parts, body, is_upgrade, to).await
+    };
+    exchange.upstream_answered(asked);
+    match answer {
+        Ok(Answer::Response(response)) => Ok(response),
+        Ok(Answer::Switched(response, half)) => {
             // The connection joins it with the downstream's half once hyper has let go.
             downstream.tunnel.set(Some((half, upstream.leaving().clone())));
             Ok(response)
         }
-    }
-}
-
-/// Measures how long the workload takes to begin its answer.
-async fn timed<T>(answer: impl Future<Output = Result<T, Failed>>, exchange: &mut Exchange) -> Result<T, Deny> {
-    let asked = std::time::Instant::now();
-    let answer = answer.await;
-    exchange.upstream_answered(asked);
-    answer.map_err(|failed| {
-        if let Failed::Connect(error) = &failed {
-            exchange.not_connected(error.class());
+        Err(failed) => {
+            if let Failed::Connect(error) = &failed {
+                exchange.not_connected(error.class());
+            }
+            Err(failed.into())
         }
-        failed.into()
-    })
+    }
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

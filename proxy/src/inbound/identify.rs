@@ -70,10 +70,13 @@ struct Settled {
     marked: u64,
 }
 
+/// By what stood behind `Bearer`.
+type Tokens = unsync::Cache<Box<[u8]>, Rc<Token>, Weight, RandomState>;
+
 /// What the stage needs beside the request. One per data thread.
 pub struct Identify {
     /// Hashed with a key of this process, as the standard library does, for a fifth of the instructions: tokens are long.
-    tokens: RefCell<unsync::Cache<Box<str>, Rc<Token>, Weight, RandomState>>,
+    tokens: RefCell<Tokens>,
     /// The second in which an issuer's keys were last asked for.
     keys_asked: RefCell<HashMap<IssuerName, u64>>,
     learner: Learner,
@@ -86,8 +89,8 @@ pub struct Identify {
 #[derive(Clone, Debug)]
 struct Weight;
 
-impl Weighter<Box<str>, Rc<Token>> for Weight {
-    fn weight(&self, token: &Box<str>, _: &Rc<Token>) -> u64 {
+impl Weighter<Box<[u8]>, Rc<Token>> for Weight {
+    fn weight(&self, token: &Box<[u8]>, _: &Rc<Token>) -> u64 {
         // The claims are the token's middle part, decoded.
         ENTRY_BYTES + 2 * token.len() as u64
     }
@@ -95,14 +98,14 @@ impl Weighter<Box<str>, Rc<Token>> for Weight {
 
 impl Identify {
     pub fn new(learner: Learner, used: Arc<Used>, current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
-        let tokens = unsync::Cache::with(EXPECTED_ENTRIES, REMEMBERED_BYTES, Weight, RandomState::new(), Default::default());
+        let tokens = Tokens::with(EXPECTED_ENTRIES, REMEMBERED_BYTES, Weight, RandomState::new(), Default::default());
         Self { tokens: tokens.into(), keys_asked: RefCell::default(), learner, used, current, metrics }
     }
 
     /// `now`: Unix seconds.
     pub async fn identify(&self, headers: &HeaderMap, snapshot: &Arc<Snapshot>, now: u64) -> Result<Identified, Deny> {
-        let text = identify::bearer(headers.get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()))?;
-        let token = self.verify(text, snapshot, now)?;
+        let credentials = identify::credentials(headers.get_all(AUTHORIZATION).iter().map(|value| value.as_bytes()))?;
+        let token = self.verify(credentials, snapshot, now)?;
         if let Some(settled) = token.settled.borrow().as_ref()
             && settled.generation == snapshot.generation
             && settled.marked == self.used.sweep()
@@ -114,7 +117,7 @@ impl Identify {
             TenantAnswer::Known(tenant) => Ok(self.settle(token.clone(), tenant.clone(), snapshot.clone())),
             TenantAnswer::Unlearnt { .. } if token.unknown.get() == Some((snapshot.generation, now)) => Err(unknown()),
             TenantAnswer::Unlearnt { .. } => {
-                let learnt = self.learn(text, &token, now).await;
+                let learnt = self.learn(credentials, &token, now).await;
                 if learnt.as_ref().is_err_and(|deny| deny.reason == Reason::TenantUnknown) {
                     token.unknown.set(Some((snapshot.generation, now)));
                 }
@@ -131,8 +134,9 @@ impl Identify {
         Identified { tenant, token, snapshot }
     }
 
-    fn verify(&self, text: &str, snapshot: &Snapshot, now: u64) -> Result<Rc<Token>, Deny> {
-        if let Some(token) = self.tokens.borrow().get(text)
+    fn verify(&self, credentials: &[u8], snapshot: &Snapshot, now: u64) -> Result<Rc<Token>, Deny> {
+        // Before its characters are judged: what is remembered was a token.
+        if let Some(token) = self.tokens.borrow().get(credentials)
             && token.generation == snapshot.identity_generation
         {
             self.metrics.identify_cache(true);
@@ -142,6 +146,7 @@ impl Identify {
                 Err(Deny::new(Reason::TokenExpired, "exp: the remembered token has expired"))
             };
         }
+        let text = identify::b64token(credentials)?;
         self.metrics.identify_cache(false);
         match identify::verify(text, snapshot.issuers.iter().map(|issuer| &**issuer), now) {
             Ok(claims) => {
@@ -153,7 +158,7 @@ impl Identify {
                     settled: RefCell::default(),
                     unknown: Cell::new(None),
                 });
-                self.tokens.borrow_mut().insert(text.into(), token.clone());
+                self.tokens.borrow_mut().insert(credentials.into(), token.clone());
                 Ok(token)
             }
             Err(deny) => {
@@ -180,7 +185,7 @@ impl Identify {
 
     /// Waits for a tenant that this sidecar has not met. Keys may have been withdrawn meanwhile: the token is looked at again under the
     /// policy that knows the tenant.
-    async fn learn(&self, text: &str, token: &Token, now: u64) -> Result<Identified, Deny> {
+    async fn learn(&self, credentials: &[u8], token: &Token, now: u64) -> Result<Identified, Deny> {
         let absent = |detail| Deny::new(Reason::ConfigAbsent, detail);
         let asked = self.learner.tenant(token.claims.issuer(), token.claims.tenant_value().unwrap_or_default());
         match timeout(LEARN_TIMEOUT, asked).await {
@@ -190,7 +195,7 @@ impl Identify {
             Ok(Some(Learnt::Known)) => {}
         }
         let snapshot = self.current.pin().ok_or_else(|| absent("there is no policy"))?;
-        let token = self.verify(text, &snapshot, now)?;
+        let token = self.verify(credentials, &snapshot, now)?;
         let TenantAnswer::Known(tenant) = snapshot.tenant_of(&token.claims)? else { return Err(unknown()) };
         let tenant = tenant.clone();
         Ok(self.settle(token, tenant, snapshot))

@@ -57,10 +57,11 @@ impl Exchange {
             path: Clipped::path(request.uri().path().as_bytes()),
             version: request.version(),
         });
+        let started = Instant::now();
         Self {
             id: outbound.shared.ids.next(),
             time: SystemTime::now(),
-            started: Instant::now(),
+            started,
             line,
             tenant: None,
             destination: None,
@@ -73,7 +74,7 @@ impl Exchange {
             bytes_in: None,
             bytes_out: 0,
             continued: false,
-            in_flight: downstream.activity.in_flight(),
+            in_flight: downstream.activity.in_flight(started.into()),
             outbound,
         }
     }
@@ -138,12 +139,14 @@ impl Exchange {
 impl Account for Exchange {
     fn sent(&mut self, octets: usize) {
         self.bytes_out += octets as u64;
-        self.in_flight.moved();
+        self.in_flight.moved(Instant::now().into());
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        let now = Instant::now();
+        self.in_flight.moved(now.into());
         if self.continued {
             return;
         }
@@ -180,7 +183,7 @@ impl Drop for Exchange {
                 shadow: self.shadow.take().and_then(|(_, rule)| rule).into_iter().collect(),
                 bytes_in: self.bytes_in.as_ref().map_or(0, |octets| octets.get()),
                 bytes_out: self.bytes_out,
-                timings: Timings { total: self.started.elapsed(), identify: None, upstream: self.upstream },
+                timings: Timings { total: now.saturating_duration_since(self.started), identify: None, upstream: self.upstream },
                 upstream_error: None,
                 trace_id: None,
             });

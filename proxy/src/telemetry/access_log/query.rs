@@ -82,18 +82,18 @@ impl fmt::Display for QueryName {
 pub(super) fn tell(record: &QueryRecord, workload: &WorkloadName, line: &mut Object<'_>) {
     line.time("time", record.time);
     line.hex("id", record.id.0.to_be_bytes());
-    line.text("route", "dns");
+    line.word("route", "dns");
     line.text("workload", workload.as_str());
     line.address("listener", record.listener);
-    line.text("transport", record.transport.as_str());
+    line.word("transport", record.transport.as_str());
     line.text("tenant", record.tenant.as_ref().map(|tenant| tenant.as_str()));
     line.display("name", record.name.as_ref());
     line.display("type", record.qtype);
     let mnemonic = |rcode| RCODES.iter().find(|(known, _)| *known == rcode).map_or("OTHER", |(_, mnemonic)| mnemonic);
-    line.text("rcode", record.rcode.map(mnemonic));
-    line.text("source", record.source.as_str());
-    line.text("decision", record.decision.as_str());
-    line.text("reason", record.decision.reason().map(|reason| reason.as_str()));
+    line.word("rcode", record.rcode.map(mnemonic));
+    line.word("source", record.source.as_str());
+    line.word("decision", record.decision.as_str());
+    line.word("reason", record.decision.reason().map(|reason| reason.as_str()));
     if let Some(decision) = &record.policy {
         policy(decision, line);
     }
@@ -111,7 +111,7 @@ pub(super) fn tell(record: &QueryRecord, workload: &WorkloadName, line: &mut Obj
 fn policy(decision: &rpz::Decision, line: &mut Object<'_>) {
     // `metadata.name` of the PolicyZone.
     line.text("zone", &*decision.zone);
-    line.text("trigger", decision.trigger.as_str());
+    line.word("trigger", decision.trigger.as_str());
     // Relative to the zone.
     line.display("owner", Some(&decision.owner));
     line.text("action", decision.action.as_str());

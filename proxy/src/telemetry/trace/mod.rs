@@ -32,7 +32,8 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt};
 pub use context::Traceparent;
 
 use super::{known_method, metrics::Metrics};
-use context::{BAGGAGE, TRACEPARENT, TRACESTATE, tracestate_is_passable};
+use crate::hop::headers::remove_all;
+use context::{TRACEPARENT, tracestate_is_passable};
 
 const TARGET: &str = "ringfence::request";
 
@@ -184,14 +185,15 @@ impl RequestTrace {
     /// Makes the upstream request carry this trace: our span's `traceparent`, or the caller's where we make none. Removes what is not
     /// valid, and `baggage`.
     pub fn inject(&self, headers: &mut HeaderMap) {
-        headers.remove(BAGGAGE);
         let ours = self.span.as_ref().and_then(|_| self.upstream_parent()?.header());
-        if self.parent.is_none() {
-            headers.remove(TRACEPARENT);
-        }
-        if self.parent.is_none() || !tracestate_is_passable(headers) {
-            headers.remove(TRACESTATE);
-        }
+        let is_orphan = self.parent.is_none();
+        let loses_state = is_orphan || !tracestate_is_passable(headers);
+        remove_all(headers, |name| match name.as_str() {
+            "baggage" => true,
+            "traceparent" => is_orphan,
+            "tracestate" => loses_state,
+            _ => false,
+        });
         if let Some(ours) = ours {
             headers.insert(TRACEPARENT, ours);
         }

@@ -12,7 +12,7 @@ mod claims;
 mod json;
 
 pub use claims::VerifiedClaims;
-pub use token::bearer;
+pub use token::{b64token, bearer, credentials};
 
 use crate::{Deny, IssuerName, Reason, RuleRef};
 use keys::KeySet;

@@ -21,6 +21,11 @@ pub(super) fn malformed(detail: impl Into<std::borrow::Cow<'static, str>>) -> De
 /// 2. more than one value (of whatever scheme): `token_malformed`, since two readers could pick different ones;
 /// 3. not `Bearer`, one space and a `b64token`, or longer than [`MAX_TOKEN_BYTES`]: `token_malformed`.
 pub fn bearer<'a>(authorization: impl IntoIterator<Item = &'a [u8]>) -> Result<&'a str, Deny> {
+    b64token(credentials(authorization)?)
+}
+
+/// What stands behind `Bearer` and one space, as [`bearer`] has it, before it is known to be a `b64token`: to look up among tokens that are.
+pub fn credentials<'a>(authorization: impl IntoIterator<Item = &'a [u8]>) -> Result<&'a [u8], Deny> {
     let mut values = authorization.into_iter();
     let Some(value) = values.next() else {
         return Err(Deny::new(Reason::TokenMissing, "no Authorization"));
@@ -38,7 +43,12 @@ pub fn bearer<'a>(authorization: impl IntoIterator<Item = &'a [u8]>) -> Result<&
     if token.len() > MAX_TOKEN_BYTES {
         return Err(malformed(TOO_LONG));
     }
-    match std::str::from_utf8(token) {
+    Ok(token)
+}
+
+/// [`credentials`] as the token that they must be.
+pub fn b64token(credentials: &[u8]) -> Result<&str, Deny> {
+    match std::str::from_utf8(credentials) {
         Ok(token) if is_b64token(token) => Ok(token),
         _ => Err(malformed("Bearer must be followed by one space and a token of the b64token characters")),
     }
@@ -49,7 +59,7 @@ const TOO_LONG: &str = "the token is longer than 8 KiB";
 /// RFC 6750 §2.1: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
 fn is_b64token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
-    // Every octet is looked at, without an early end: the compiler then compares many at a time, and every request comes by here.
+    // Every octet is looked at, without an early end: the compiler then compares many at a time.
     let is_allowed = |octet: u8| octet.is_ascii_alphanumeric() | matches!(octet, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
     !body.is_empty() && body.bytes().fold(true, |sound, octet| sound & is_allowed(octet))
 }
