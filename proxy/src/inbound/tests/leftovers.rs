@@ -3,7 +3,6 @@
 use std::{rc::Rc, time::Duration};
 
 use http::Request;
-use tokio::task::spawn_local;
 
 use super::peers::{Origin, Sidecar, run};
 use crate::hop::{Upstream, body::RequestBody, pool::Lease};
@@ -97,14 +96,14 @@ fn a_connection_is_one_tenants() {
         let mut workloads = Vec::new();
         for tenant in &tenants {
             assert!(upstream.reuse(tenant.as_ref()).await.is_none(), "those of others are not for {tenant:?}");
-            let mut connection = upstream.connect_http1(tenant.clone(), false).await.unwrap();
+            let mut connection = upstream.connect_http1(tenant.clone()).await.unwrap();
             let mut workload = origin.accept().await;
-            let answer = spawn_local(connection.sender.send_request(Request::new(RequestBody::empty())));
-            workload.head().await;
-            workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
-            answer.await.unwrap().unwrap();
-            connection.sender.ready().await.unwrap();
-            Lease::new(upstream.clone(), connection, true).give_back();
+            let (answer, ()) = tokio::join!(connection.ask(Request::new(RequestBody::empty())), async {
+                workload.head().await;
+                workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+            });
+            assert!(answer.is_ok());
+            Lease::new(upstream.clone(), connection).give_back();
             workloads.push(workload);
         }
         for tenant in &tenants {
