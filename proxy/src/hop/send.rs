@@ -190,7 +190,8 @@ async fn send_http1(mut request: Request<RequestBody>, to: To<'_>) -> Result<(Re
     if let Some(mut connection) = to.upstream.reuse(to.tenant).await {
         to.goes_to(connection.peer);
         let copy = is_repeatable(&request).then(|| copy(&request));
-        let answered = within(pin!(connection.ask(request)), progress.clone(), to).await?;
+        let answer = pin!(connection.ask(request));
+        let answered = within(pin!(connection.drive(answer)), progress.clone(), to).await?;
         match answered {
             Ok(response) => return Ok((response, connection)),
             Err(mut refused) => {
@@ -217,7 +218,8 @@ async fn send_fresh(
     if may_upgrade {
         connection.drive_apart();
     }
-    let response = within(pin!(connection.ask(request)), progress, to).await?;
+    let answer = pin!(connection.ask(request));
+    let response = within(pin!(connection.drive(answer)), progress, to).await?;
     Ok((response.map_err(|refused| failed(refused.error(), to))?, connection))
 }
 

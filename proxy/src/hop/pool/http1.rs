@@ -7,7 +7,7 @@ use std::{
     future::poll_fn,
     mem,
     net::SocketAddr,
-    pin::pin,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Wake, Waker},
 };
@@ -43,6 +43,8 @@ enum Driven {
     /// By nobody: it has ended, or lives on as a tunnel.
     Over,
 }
+
+type Answer = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 /// Wakes whoever drives the connection. The socket and hyper keep a waker for as long as the connection rests: were it the task's own, it
 /// would keep all of that task's memory. And hyper wakes who takes a response from it, who is awake.
@@ -93,9 +95,13 @@ impl Http1 {
         *self.bell.wakes() = None;
     }
 
-    /// Yields the request where it was not written at all.
-    pub(crate) async fn ask(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        let mut answer = pin!(self.sender.try_send_request(request));
+    /// What the upstream answers, which comes while the connection is driven; or the request, where it was not written at all.
+    pub(crate) fn ask(&mut self, request: Request<RequestBody>) -> impl Future<Output = Answer> + use<> {
+        self.sender.try_send_request(request)
+    }
+
+    /// Drives the connection until `answer` is there, which `ask` gave.
+    pub(crate) async fn drive(&mut self, mut answer: Pin<&mut impl Future<Output = Answer>>) -> Answer {
         poll_fn(|cx| {
             self.poll(cx);
             match self.driven {

@@ -58,7 +58,8 @@ fn a_tenant_gets_its_last_one() {
 
 /// Asks on `connection` what has no content, and gives it back.
 async fn ask(mut connection: Http1, workload: &mut Peer<TcpStream>, upstream: &Rc<Upstream>) {
-    let (answer, ()) = tokio::join!(connection.ask(Request::new(RequestBody::empty())), async {
+    let answer = pin!(connection.ask(Request::new(RequestBody::empty())));
+    let (answer, ()) = tokio::join!(connection.drive(answer), async {
         workload.head().await;
         workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
     });
@@ -112,7 +113,8 @@ fn what_rests_holds_no_reader() {
             let reader = Arc::new(Reader);
             let waker = Waker::from(reader.clone());
             {
-                let mut asked = pin!(connection.ask(Request::new(RequestBody::empty())));
+                let answer = pin!(connection.ask(Request::new(RequestBody::empty())));
+                let mut asked = pin!(connection.drive(answer));
                 assert!(asked.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
                 assert!(Arc::strong_count(&reader) > 2, "it is woken when there is an answer");
                 workload.head().await;
@@ -151,7 +153,8 @@ fn what_a_workload_says_unasked_answers_nobody() {
         }
         let warm = [upstream.reuse(tenant(0).as_ref()).await.unwrap(), upstream.reuse(tenant(1).as_ref()).await.unwrap()];
         for mut connection in warm.into_iter().chain(begun) {
-            let answer = connection.ask(Request::new(RequestBody::empty())).await;
+            let answer = pin!(connection.ask(Request::new(RequestBody::empty())));
+            let answer = connection.drive(answer).await;
             let tenant = &connection.tenant;
             assert!(answer.is_err_and(|mut refused| refused.take_message().is_some()), "{tenant:?}: it must not be sent");
         }
@@ -174,7 +177,8 @@ fn what_is_not_over_is_not_kept() {
             let upstream = Rc::new(Upstream::new(address, Duration::from_secs(20)));
             let mut connection = upstream.connect_http1(tenant(0)).await.unwrap();
             let mut workload = origin.accept().await;
-            let (response, ()) = tokio::join!(connection.ask(Request::new(RequestBody::empty())), async {
+            let asked = pin!(connection.ask(Request::new(RequestBody::empty())));
+            let (response, ()) = tokio::join!(connection.drive(asked), async {
                 workload.head().await;
                 workload.send(answer).await;
             });
