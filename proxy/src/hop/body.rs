@@ -126,7 +126,7 @@ impl Body for RequestBody {
                 *reader = Some(cx.waker().clone());
             }
         }
-        let polled = flow.poll_frame(cx);
+        let polled = flow.poll_frame(None, cx);
         if let (Poll::Ready(frame), Some(moved)) = (&polled, &this.progress.0) {
             let now = Instant::now();
             moved.last.set(now);
@@ -178,6 +178,14 @@ impl UpstreamBody {
     pub(crate) fn new(incoming: Incoming, asked: Progress, stall: Duration, lease: Option<Lease>) -> Self {
         Self { flow: Flow::new(incoming, stall), lease, asked }
     }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // Looked at when the body moves: one that does not is ended for that.
+        if self.lease.as_ref().is_some_and(Lease::is_cut) {
+            return Poll::Ready(Some(Err(BodyError::Left)));
+        }
+        self.flow.poll_frame(self.lease.as_mut(), cx)
+    }
 }
 
 impl<A> ResponseBody<A> {
@@ -192,9 +200,7 @@ impl<A: Account + Unpin> Body for ResponseBody<A> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = match &mut self.content {
-            // Looked at when the body moves: one that does not is ended for that.
-            Content::Upstream(body) if body.lease.as_ref().is_some_and(Lease::is_cut) => Poll::Ready(Some(Err(BodyError::Left))),
-            Content::Upstream(body) => body.flow.poll_frame(cx),
+            Content::Upstream(body) => body.poll_frame(cx),
             Content::Text(text) if text.is_empty() => Poll::Ready(None),
             Content::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
         };
@@ -256,8 +262,8 @@ impl Flow {
         self.ended || self.incoming.is_end_stream()
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+    fn poll_frame(&mut self, lease: Option<&mut Lease>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.poll_incoming(lease, cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 if let Some(standstill) = &mut self.standstill {
                     standstill.since = Instant::now();
@@ -274,6 +280,20 @@ impl Flow {
                 Poll::Ready(None)
             }
             Poll::Pending => self.poll_standstill(cx).map(|()| Some(Err(BodyError::Stalled(self.stall)))),
+        }
+    }
+
+    /// What has come, or comes when the connection is driven that it comes on.
+    fn poll_incoming(&mut self, lease: Option<&mut Lease>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let mut incoming = Pin::new(&mut self.incoming);
+        let Some(lease) = lease else { return incoming.poll_frame(cx) };
+        lease.hush();
+        match incoming.as_mut().poll_frame(cx) {
+            Poll::Pending => {
+                lease.poll(cx);
+                incoming.poll_frame(cx)
+            }
+            ready => ready,
         }
     }
 

@@ -30,7 +30,7 @@ pub const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 pub const H2_STREAM_WINDOW: u32 = 256 * 1024;
 
 /// Idle upstream connections that one listener of one thread keeps ready, for all tenants together.
-pub const MAX_WARM_UPSTREAM: usize = 256;
+pub const MAX_WARM_UPSTREAM: usize = 64;
 /// Idle upstream connections of which the process keeps the socket alone: as many as a shared workload may have tenants.
 pub const MAX_BARE_UPSTREAM: usize = 10_000;
 /// An upstream connection that rested longer is not used again. Shorter than the 60 s after which common servers close.

@@ -7,31 +7,30 @@
 //! pingora-pool was considered: it shares its map between threads behind locks and keys it by a hash, neither of which
 //! a pool of one address on one thread needs.
 
+mod http1;
 mod idle;
 
 use std::{
     cell::RefCell,
     collections::HashMap,
-    future::poll_fn,
     io,
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use ringfence_policy::{Deny, TenantId};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::oneshot,
-    task::JoinHandle,
     time::{Instant, timeout},
 };
 
+pub(crate) use self::http1::Http1;
 use self::idle::{Idle, Rested};
 use super::{
     body::RequestBody,
@@ -55,82 +54,30 @@ pub(crate) struct Connected {
     peer: SocketAddr,
     /// It counts for a tenant until it ends.
     counted: Option<InFlightGuard>,
-}
-
-/// An HTTP/1 connection. Dropping it closes it, whatever was under way: a request that is still being written would go on without anybody
-/// who counts it, and the workload may have long stopped reading it as one.
-#[derive(Debug)]
-pub(crate) struct Http1 {
-    tenant: Option<TenantId>,
-    pub(crate) peer: SocketAddr,
-    pub(crate) sender: http1::SendRequest<RequestBody>,
-    /// `None`: it lives on as a tunnel, or as a socket.
-    task: Option<JoinHandle<()>>,
-    /// Gets the socket when hyper was made to let go of it, unless it may be upgraded. Not the task's own result: whoever keeps that keeps
-    /// the memory of the whole task.
-    socket: Option<oneshot::Receiver<Connected>>,
-}
-
-impl Http1 {
-    /// `stream`: nothing was asked on it, or all that was is answered.
-    async fn begin(stream: Connected, tenant: Option<TenantId>, may_upgrade: bool) -> hyper::Result<Self> {
-        let peer = stream.peer();
-        let (sender, mut connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
-        if may_upgrade {
-            let task = tokio::task::spawn_local(async { drop(connection.with_upgrades().await) });
-            return Ok(Self { tenant, peer, sender, task: Some(task), socket: None });
-        }
-        let (let_go, socket) = oneshot::channel();
-        // Polled where it is: `without_shutdown` would move it once more, and the task have room for both.
-        let task = tokio::task::spawn_local(async move {
-            let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-            let parts = connection.into_parts();
-            if ended.is_ok() && parts.read_buf.is_empty() {
-                let stream = parts.io.into_inner();
-                stream.forget_reader();
-                // Nobody wants it: it is closed.
-                let _ = let_go.send(stream);
-            }
-        });
-        Ok(Self { tenant, peer, sender, task: Some(task), socket: Some(socket) })
-    }
-
-    /// Leaves the connection to what `hyper::upgrade` makes of it.
-    pub(crate) fn detach(mut self) {
-        self.task = None;
-    }
-
-    /// Ends what hyper keeps of a connection on which nothing is under way.
-    fn let_go(mut self) -> Option<oneshot::Receiver<Connected>> {
-        let socket = self.socket.take()?;
-        self.task = None;
-        Some(socket)
-    }
-}
-
-impl Drop for Http1 {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
-    }
+    /// All that was to be written on it is.
+    is_flushed: bool,
 }
 
 impl Connected {
     /// `counted`: kept for as long as the connection lasts.
     pub(crate) fn new(stream: impl Into<Socket>, peer: SocketAddr, counted: Option<InFlightGuard>) -> Self {
-        Self { stream: stream.into(), peer, counted }
+        Self { stream: stream.into(), peer, counted, is_flushed: true }
     }
 
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
 
+    /// Whether nothing has come that nobody asked for, its end included, as far as can be told without a system call.
+    ///
     /// tokio holds the waker of the task that last found nothing to read, and with it all of that task's memory, for as long as the
-    /// connection rests.
-    fn forget_reader(&self) {
-        if let Socket::Tcp(stream) = &self.stream {
-            let _ = stream.poll_read_ready(&mut Context::from_waker(Waker::noop()));
+    /// connection rests: it is forgotten here.
+    fn is_quiet(&self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        match &self.stream {
+            Socket::Tcp(stream) => stream.poll_read_ready(&mut nobody).is_pending(),
+            // TLS has records of its own: whoever reads finds out.
+            Socket::Peer(_) => true,
         }
     }
 
@@ -147,10 +94,12 @@ impl AsyncRead for Connected {
 
 impl AsyncWrite for Connected {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.is_flushed = false;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.is_flushed = false;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -159,7 +108,9 @@ impl AsyncWrite for Connected {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.is_flushed = true;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -274,20 +225,15 @@ impl Upstream {
         let rested = self.idle.borrow_mut().take(tenant, Instant::now())?;
         match rested {
             Rested::Warm(connection) => Some(connection),
-            Rested::Bare(bare) => Box::pin(Http1::begin(bare.socket.await.ok()?, tenant.cloned(), false)).await.ok(),
+            // Boxed, so that a request on a warm one does not carry its state about.
+            Rested::Bare(stream) => Box::pin(Http1::begin(stream, tenant.cloned())).await.ok(),
         }
     }
 
-    fn keep(&self, connection: Http1) {
-        if !connection.sender.is_closed() {
-            self.idle.borrow_mut().keep(connection, Instant::now());
-        }
-    }
-
-    /// A new HTTP/1 connection. Where it `may_upgrade`, its socket is not kept without hyper.
-    pub(crate) async fn connect_http1(&self, tenant: Option<TenantId>, may_upgrade: bool) -> Result<Http1, ConnectError> {
+    /// A new HTTP/1 connection.
+    pub(crate) async fn connect_http1(&self, tenant: Option<TenantId>) -> Result<Http1, ConnectError> {
         let stream = self.dial.dial().await?;
-        Ok(Http1::begin(stream, tenant, may_upgrade).await?)
+        Ok(Http1::begin(stream, tenant).await?)
     }
 
     /// The tenant's HTTP/2 connection, made anew when it has died or rested too long. Requests that find none at the same time each make
@@ -318,14 +264,11 @@ impl Upstream {
 pub(crate) struct Lease {
     upstream: Rc<Upstream>,
     connection: Http1,
-    /// The request had been written to its end when the response began. A workload that answers earlier may never read the rest as a body:
-    /// it could take those octets, which the client chose, for a request, and answer that in the place of the next one.
-    reusable: bool,
 }
 
 impl Lease {
-    pub(crate) fn new(upstream: Rc<Upstream>, connection: Http1, reusable: bool) -> Self {
-        Self { upstream, connection, reusable }
+    pub(crate) fn new(upstream: Rc<Upstream>, connection: Http1) -> Self {
+        Self { upstream, connection }
     }
 
     /// Whether what is still under way on it is to be cut.
@@ -333,10 +276,17 @@ impl Lease {
         self.upstream.leaving.is_cut()
     }
 
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) {
+        self.connection.poll(cx);
+    }
+
+    /// Wakes nobody until it is polled again.
+    pub(crate) fn hush(&self) {
+        self.connection.hush();
+    }
+
     /// The exchange has ended as it should. A lease that is dropped instead closes its connection.
     pub(crate) fn give_back(self) {
-        if self.reusable {
-            self.upstream.keep(self.connection);
-        }
+        self.upstream.idle.borrow_mut().keep(self.connection, Instant::now());
     }
 }

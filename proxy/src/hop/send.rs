@@ -8,7 +8,13 @@
 //! An upstream that ignores a body and keeps its connection reads that body as the next request, which nobody has judged. So content where
 //! nobody expects it comes with `Connection: close`, and no octet of a request follows the end of its response.
 
-use std::{cell::Cell, error::Error, net::SocketAddr, rc::Rc};
+use std::{
+    cell::Cell,
+    error::Error,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
@@ -103,8 +109,7 @@ pub(crate) async fn http1(mut parts: Parts, body: RequestBody, is_upgrade: bool,
     }
     let written = body.progress();
     let request = Request::from_parts(parts, body);
-    // One whose socket may be kept without hyper cannot become a tunnel.
-    let (mut response, connection) =
+    let (mut response, mut connection) =
         if is_upgrade { Box::pin(send_fresh(request, written.clone(), true, to)).await? } else { send_http1(request, to).await? };
     match (response.status(), is_upgrade) {
         (StatusCode::SWITCHING_PROTOCOLS, true) => {
@@ -118,7 +123,12 @@ pub(crate) async fn http1(mut parts: Parts, body: RequestBody, is_upgrade: bool,
             Err(Deny::new(Reason::UpstreamProtocol, "the upstream switched protocols unasked").into())
         }
         _ => {
-            let lease = Lease::new(to.upstream.clone(), connection, written.is_done());
+            // A workload that answers before it was asked all may never read the rest as a body: it could take those octets, which the client
+            // chose, for a request, and answer that in the place of the next one. And they must go on where nobody takes the response yet.
+            if !written.is_done() {
+                connection.drive_apart();
+            }
+            let lease = Lease::new(to.upstream.clone(), connection);
             Ok(Answer::Response(respond(response, written, Some(lease), to)))
         }
     }
@@ -138,14 +148,14 @@ pub(crate) async fn http2(mut parts: Parts, body: RequestBody, to: To<'_>) -> Re
     let progress = body.progress();
     let mut connection = to.upstream.http2(to.tenant.cloned()).await?;
     to.goes_to(connection.peer);
-    let response = match within(connection.sender.try_send_request(Request::from_parts(parts, body)), progress.clone(), to).await? {
+    let response = match within(pin!(connection.sender.try_send_request(Request::from_parts(parts, body))), progress.clone(), to).await? {
         Ok(response) => response,
         Err(mut refused) => {
             // The connection died before anything was written on it: once more, on a new one.
             let Some(request) = refused.take_message() else { return Err(failed(refused.error(), to).into()) };
             let mut connection = to.upstream.http2(to.tenant.cloned()).await?;
             to.goes_to(connection.peer);
-            within(connection.sender.send_request(request), progress.clone(), to).await?.map_err(|error| failed(&error, to))?
+            within(pin!(connection.sender.send_request(request)), progress.clone(), to).await?.map_err(|error| failed(&error, to))?
         }
     };
     Ok(respond(response, progress, None, to))
@@ -180,7 +190,9 @@ async fn send_http1(mut request: Request<RequestBody>, to: To<'_>) -> Result<(Re
     if let Some(mut connection) = to.upstream.reuse(to.tenant).await {
         to.goes_to(connection.peer);
         let copy = is_repeatable(&request).then(|| copy(&request));
-        match within(connection.sender.try_send_request(request), progress.clone(), to).await? {
+        let answer = pin!(connection.ask(request));
+        let answered = within(pin!(connection.drive(answer)), progress.clone(), to).await?;
+        match answered {
             Ok(response) => return Ok((response, connection)),
             Err(mut refused) => {
                 request = match (refused.take_message(), copy) {
@@ -201,10 +213,14 @@ async fn send_fresh(
     may_upgrade: bool,
     to: To<'_>,
 ) -> Result<(Response<Incoming>, Http1), Failed> {
-    let mut connection = to.upstream.connect_http1(to.tenant.cloned(), may_upgrade).await?;
+    let mut connection = to.upstream.connect_http1(to.tenant.cloned()).await?;
     to.goes_to(connection.peer);
-    let response = within(connection.sender.send_request(request), progress, to).await?;
-    Ok((response.map_err(|error| failed(&error, to))?, connection))
+    if may_upgrade {
+        connection.drive_apart();
+    }
+    let answer = pin!(connection.ask(request));
+    let response = within(pin!(connection.drive(answer)), progress, to).await?;
+    Ok((response.map_err(|refused| failed(refused.error(), to))?, connection))
 }
 
 /// Whether content of such a request means anything (RFC 9110 §9.3). Where it does not, many upstreams do not look at it.
@@ -232,10 +248,9 @@ fn died(error: &hyper::Error) -> bool {
 }
 
 /// Waits for a response's head: `response_head` from now, or from the last octet of the request's body.
-async fn within<T>(answer: impl Future<Output = T>, progress: Progress, to: To<'_>) -> Result<T, Deny> {
+async fn within<T>(mut answer: Pin<&mut impl Future<Output = T>>, progress: Progress, to: To<'_>) -> Result<T, Deny> {
     let limit = to.timeouts.response_head;
     let started = Instant::now();
-    tokio::pin!(answer);
     let expired = sleep_until(started + limit);
     tokio::pin!(expired);
     loop {

@@ -1,8 +1,8 @@
 //! Idle HTTP/1 connections to one upstream.
 //!
-//! Those that were used last are warm: hyper reads from them and keeps the buffers that it had. Of the others only the socket is kept, with
-//! which hyper begins anew when their tenant asks again. So each of thousands of tenants can have its own connection at rest for little
-//! memory, and none of them pays a handshake of TCP for its neighbours.
+//! A few are warm: hyper keeps the buffers that it had. Of the others only the socket is kept, with which hyper begins anew when their tenant
+//! asks again. So each of thousands of tenants can have its own connection at rest for little memory, and none of them pays a handshake of
+//! TCP for its neighbours.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,7 +16,7 @@ use ahash::RandomState;
 use ringfence_policy::TenantId;
 use rustix::process::{Resource, getrlimit};
 use smallvec::SmallVec;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use super::{Connected, Http1};
 use crate::hop::limits::{MAX_BARE_UPSTREAM, MAX_WARM_UPSTREAM, UPSTREAM_IDLE};
@@ -27,16 +27,15 @@ pub(super) struct Idle {
     bare: ByAge<Bare>,
 }
 
-/// A connection of which hyper has let go, or does so in a moment. Dropping it closes it.
-pub(super) struct Bare {
-    pub(super) socket: oneshot::Receiver<Connected>,
-    _place: Place,
+struct Bare {
+    stream: Connected,
+    place: Place,
 }
 
 /// What was found at rest.
 pub(super) enum Rested {
     Warm(Http1),
-    Bare(Bare),
+    Bare(Connected),
 }
 
 impl Idle {
@@ -45,33 +44,36 @@ impl Idle {
         self.warm.drop_aged(now);
         self.bare.drop_aged(now);
         let tenant = tenant.cloned();
-        // Not ready: it was closed, or the end of its last exchange is still being written.
-        let warm = self.warm.take(&tenant, |connection| connection.sender.is_ready()).map(Rested::Warm);
-        warm.or_else(|| self.bare.take(&tenant, |_| true).map(Rested::Bare))
+        if let Some(warm) = self.warm.take(&tenant) {
+            return Some(Rested::Warm(warm));
+        }
+        loop {
+            let Bare { stream, .. } = self.bare.take(&tenant)?;
+            if stream.is_quiet() {
+                return Some(Rested::Bare(stream));
+            }
+        }
     }
 
+    /// Where there are enough warm ones, hyper lets go of the newcomer: its buffers are the next request's while the processor has them at
+    /// hand, which those of the longest at rest are not.
     pub(super) fn keep(&mut self, connection: Http1, now: Instant) {
-        let tenant = connection.tenant.clone();
-        self.warm.put(tenant, connection, now);
-        if self.warm.len() <= MAX_WARM_UPSTREAM {
-            return;
-        }
-        if let Some(Entry { tenant, since, item }) = self.warm.most_expendable(MAX_WARM_UPSTREAM)
-            && item.sender.is_ready()
+        if self.warm.entries.len() < MAX_WARM_UPSTREAM {
+            if connection.is_ready() {
+                connection.hush();
+                self.warm.put(connection.tenant.clone(), connection, now);
+            }
+        } else if let Some((tenant, stream)) = connection.let_go()
             && let Some(place) = self.place()
-            && let Some(socket) = item.let_go()
         {
-            self.bare.put(tenant, Bare { socket, _place: place }, since);
+            self.bare.put(tenant, Bare { stream, place }, now);
         }
     }
 
-    /// Where the process has none left, this upstream's own connections make room.
+    /// Where the process has none left, one of this upstream's own connections makes room.
     fn place(&mut self) -> Option<Place> {
-        let most = self.bare.len();
-        Place::take().or_else(|| {
-            self.bare.most_expendable(most);
-            Place::take()
-        })
+        let most = self.bare.entries.len();
+        Place::take().or_else(|| self.bare.most_expendable(most).map(|entry| entry.item.place))
     }
 }
 
@@ -121,20 +123,15 @@ impl<T> Default for ByAge<T> {
 }
 
 impl<T> ByAge<T> {
-    fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     fn put(&mut self, tenant: Option<TenantId>, item: T, since: Instant) {
         self.of.entry(tenant.clone()).or_default().push(self.next);
         self.entries.insert(self.next, Entry { tenant, since, item });
         self.next += 1;
     }
 
-    /// The tenant's last that is fit.
-    fn take(&mut self, tenant: &Option<TenantId>, is_fit: impl Fn(&T) -> bool) -> Option<T> {
-        let numbers = self.of.get(tenant)?;
-        let number = *numbers.iter().rev().find(|number| self.entries.get(number).is_some_and(|entry| is_fit(&entry.item)))?;
+    /// The tenant's last.
+    fn take(&mut self, tenant: &Option<TenantId>) -> Option<T> {
+        let number = *self.of.get(tenant)?.last()?;
         self.remove(number).map(|entry| entry.item)
     }
 

@@ -1,9 +1,9 @@
 //! Workloads that do not read what they are sent: its octets must not become a request of anybody's.
 
-use std::{rc::Rc, time::Duration};
+use std::{pin::pin, rc::Rc, time::Duration};
 
 use http::Request;
-use tokio::task::spawn_local;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::peers::{Origin, Sidecar, run};
 use crate::hop::{Upstream, body::RequestBody, pool::Lease};
@@ -89,6 +89,34 @@ fn a_connection_whose_response_began_early_is_not_used_again() {
 }
 
 #[test]
+fn a_request_goes_on_where_nobody_takes_its_response_yet() {
+    // More than fits into all buffers on the way.
+    const OCTETS: usize = 32 * 1024 * 1024;
+    run(async {
+        let (origin, address) = Origin::bind().await;
+        let mut client = Sidecar::start(address).client().await;
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {OCTETS}\r\n\r\n")).await;
+        let (mut workload, _) = origin.into_listener().accept().await.unwrap();
+        let (mut asked, mut answer) = workload.split();
+        let octets = vec![b'x'; OCTETS];
+        let answered = async {
+            answer.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {OCTETS}\r\n\r\n").as_bytes()).await.unwrap();
+            answer.write_all(&octets).await
+        };
+        let read = async {
+            let mut read = 0;
+            while read < OCTETS {
+                read += asked.read(&mut vec![0; 64 * 1024]).await.unwrap();
+            }
+        };
+        tokio::select! {
+            _ = answered => panic!("the response has gone to nobody"),
+            _ = async { tokio::join!(read, client.send(&octets)) } => {}
+        }
+    });
+}
+
+#[test]
 fn a_connection_is_one_tenants() {
     run(async {
         let (origin, address) = Origin::bind().await;
@@ -97,14 +125,15 @@ fn a_connection_is_one_tenants() {
         let mut workloads = Vec::new();
         for tenant in &tenants {
             assert!(upstream.reuse(tenant.as_ref()).await.is_none(), "those of others are not for {tenant:?}");
-            let mut connection = upstream.connect_http1(tenant.clone(), false).await.unwrap();
+            let mut connection = upstream.connect_http1(tenant.clone()).await.unwrap();
             let mut workload = origin.accept().await;
-            let answer = spawn_local(connection.sender.send_request(Request::new(RequestBody::empty())));
-            workload.head().await;
-            workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
-            answer.await.unwrap().unwrap();
-            connection.sender.ready().await.unwrap();
-            Lease::new(upstream.clone(), connection, true).give_back();
+            let answer = pin!(connection.ask(Request::new(RequestBody::empty())));
+            let (answer, ()) = tokio::join!(connection.drive(answer), async {
+                workload.head().await;
+                workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+            });
+            assert!(answer.is_ok());
+            Lease::new(upstream.clone(), connection).give_back();
             workloads.push(workload);
         }
         for tenant in &tenants {

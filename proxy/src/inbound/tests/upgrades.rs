@@ -76,6 +76,8 @@ fn http_goes_on_where_the_workload_declines() {
         workload.head().await;
         workload.send("HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n").await;
         assert!(client.head().await.starts_with("http/1.1 426 "));
+        assert_eq!(workload.rest().await, "", "one that was to become a tunnel is used for nothing else");
+        let mut workload = origin.accept().await;
         assert!(workload.head().await.starts_with("get /next "));
         workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
         assert!(client.head().await.starts_with("http/1.1 204 "));

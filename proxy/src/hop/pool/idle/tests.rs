@@ -1,6 +1,6 @@
 use std::{
     ops::Range,
-    pin::Pin,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Wake, Waker},
@@ -8,17 +8,14 @@ use std::{
 };
 
 use http::Request;
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::hop::{
     Upstream,
     body::RequestBody,
     peers::{Origin, Peer, run},
-    pool::Lease,
+    pool::{Http1, Lease},
 };
 
 fn tenant(number: usize) -> Option<TenantId> {
@@ -46,56 +43,57 @@ fn who_holds_more_than_their_share_makes_room_and_else_the_oldest() {
 }
 
 #[test]
-fn a_tenant_gets_its_last_one_that_is_fit() {
+fn a_tenant_gets_its_last_one() {
     let mut all = ByAge::default();
     for (number, item) in [(0, 'a'), (1, 'b'), (0, 'c'), (0, 'd')] {
         all.put(tenant(number), item, Instant::now());
     }
-    assert_eq!(all.take(&tenant(0), |item| *item != 'd'), Some('c'));
-    assert_eq!(all.take(&tenant(0), |_| true), Some('d'));
-    assert_eq!(all.take(&None, |_| true), None);
-    assert_eq!(all.take(&tenant(1), |_| false), None);
+    for (number, expected) in [(0, Some('d')), (0, Some('c')), (2, None), (1, Some('b')), (1, None)] {
+        assert_eq!(all.take(&tenant(number)), expected, "{number}");
+    }
+    assert_eq!(all.take(&None), None);
     all.drop_aged(Instant::now() + UPSTREAM_IDLE);
     assert!(all.entries.is_empty() && all.of.is_empty());
+}
+
+/// Asks on `connection` what has no content, and gives it back.
+async fn ask(mut connection: Http1, workload: &mut Peer<TcpStream>, upstream: &Rc<Upstream>) {
+    let answer = pin!(connection.ask(Request::new(RequestBody::empty())));
+    let (answer, ()) = tokio::join!(connection.drive(answer), async {
+        workload.head().await;
+        workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    });
+    assert!(answer.is_ok());
+    Lease::new(upstream.clone(), connection).give_back();
 }
 
 /// Asks once for each tenant, and yields the workload's ends.
 async fn each_asked_once(tenants: Range<usize>, origin: &Origin, upstream: &Rc<Upstream>) -> Vec<Peer<TcpStream>> {
     let mut workloads = Vec::new();
     for number in tenants {
-        let mut connection = upstream.connect_http1(tenant(number), false).await.unwrap();
-        let answer = connection.sender.send_request(Request::new(RequestBody::empty()));
+        let connection = upstream.connect_http1(tenant(number)).await.unwrap();
         let mut workload = origin.accept().await;
-        let (answer, ()) = tokio::join!(answer, async {
-            workload.head().await;
-            workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
-        });
-        answer.unwrap();
-        connection.sender.ready().await.unwrap();
-        Lease::new(upstream.clone(), connection, true).give_back();
+        ask(connection, &mut workload, upstream).await;
         workloads.push(workload);
     }
     workloads
 }
 
 #[test]
-fn a_bare_connection_serves_its_tenant_again_and_nobody_else() {
+fn a_connection_serves_its_tenant_again_and_nobody_else() {
     run(async {
         let (origin, address) = Origin::bind().await;
         let upstream = Rc::new(Upstream::new(address, Duration::from_secs(20)));
-        let mut workloads = each_asked_once(0..MAX_WARM_UPSTREAM + 2, &origin, &upstream).await;
-        assert_eq!((upstream.idle.borrow().warm.len(), upstream.idle.borrow().bare.len()), (MAX_WARM_UPSTREAM, 2));
-        for number in [1, 0] {
-            let mut connection = upstream.reuse(tenant(number).as_ref()).await.unwrap();
-            let answer = connection.sender.send_request(Request::new(RequestBody::empty()));
-            let workload = &mut workloads[number];
-            let (answer, ()) = tokio::join!(answer, async {
-                workload.head().await;
-                workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
-            });
-            answer.unwrap();
+        let count = MAX_WARM_UPSTREAM + 2;
+        let mut workloads = each_asked_once(0..count, &origin, &upstream).await;
+        let at_rest = || (upstream.idle.borrow().warm.entries.len(), upstream.idle.borrow().bare.entries.len());
+        assert_eq!(at_rest(), (MAX_WARM_UPSTREAM, 2));
+        for number in [1, 0, count - 1, 1] {
+            let connection = upstream.reuse(tenant(number).as_ref()).await.unwrap();
+            assert!(upstream.reuse(tenant(number).as_ref()).await.is_none(), "{number}: it was not given back");
+            ask(connection, &mut workloads[number], &upstream).await;
         }
-        assert!(upstream.reuse(tenant(0).as_ref()).await.is_none(), "it was not given back");
+        assert_eq!(at_rest(), (MAX_WARM_UPSTREAM, 2));
     });
 }
 
@@ -107,36 +105,86 @@ fn what_rests_holds_no_reader() {
     }
     run(async {
         let (origin, address) = Origin::bind().await;
-        let mut connection = Connected::new(TcpStream::connect(address).await.unwrap(), address, None);
-        let _workload = origin.accept().await;
-        let reader = Arc::new(Reader);
-        {
+        let upstream = Rc::new(Upstream::new(address, Duration::from_secs(20)));
+        let _warm = each_asked_once(0..MAX_WARM_UPSTREAM - 1, &origin, &upstream).await;
+        for kind in ["warm", "bare"] {
+            let mut connection = upstream.connect_http1(tenant(MAX_WARM_UPSTREAM)).await.unwrap();
+            let mut workload = origin.accept().await;
+            let reader = Arc::new(Reader);
             let waker = Waker::from(reader.clone());
-            let read = Pin::new(&mut connection).poll_read(&mut Context::from_waker(&waker), &mut ReadBuf::new(&mut [0]));
-            assert!(read.is_pending());
+            {
+                let answer = pin!(connection.ask(Request::new(RequestBody::empty())));
+                let mut asked = pin!(connection.drive(answer));
+                assert!(asked.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                assert!(Arc::strong_count(&reader) > 2, "it is woken when there is an answer");
+                workload.head().await;
+                workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+                // Until the kernel has told of it.
+                while asked.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Lease::new(upstream.clone(), connection).give_back();
+            assert_eq!(Arc::strong_count(&reader), 2, "{kind}: this test's own");
         }
-        assert_eq!(Arc::strong_count(&reader), 2);
-        connection.forget_reader();
-        assert_eq!(Arc::strong_count(&reader), 1);
+        assert_eq!((upstream.idle.borrow().warm.entries.len(), upstream.idle.borrow().bare.entries.len()), (MAX_WARM_UPSTREAM, 1));
     });
 }
 
 #[test]
-fn what_a_workload_says_unasked_on_a_bare_connection_answers_nobody() {
+fn what_a_workload_says_unasked_answers_nobody() {
     run(async {
         let (origin, address) = Origin::bind().await;
         let upstream = Rc::new(Upstream::new(address, Duration::from_secs(20)));
-        let mut workloads = each_asked_once(0..MAX_WARM_UPSTREAM + 2, &origin, &upstream).await;
-        // Until hyper has let go of both.
+        let mut workloads = each_asked_once(0..MAX_WARM_UPSTREAM + 4, &origin, &upstream).await;
+        let bare = [MAX_WARM_UPSTREAM, MAX_WARM_UPSTREAM + 1, MAX_WARM_UPSTREAM + 2, MAX_WARM_UPSTREAM + 3];
+        // Two that hyper has begun on anew by then.
+        let begun = [upstream.reuse(tenant(bare[2]).as_ref()).await.unwrap(), upstream.reuse(tenant(bare[3]).as_ref()).await.unwrap()];
+        for number in [0, bare[0], bare[2]] {
+            workloads[number].send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        }
+        for number in [bare[3], bare[1], 1] {
+            drop(workloads.remove(number));
+        }
+        // Until the kernel has told of them all.
         each_asked_once(1000..1001, &origin, &upstream).await;
-        drop(workloads.remove(0));
-        workloads[0].send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-        // Until the kernel has told of both.
-        each_asked_once(1001..1002, &origin, &upstream).await;
-        for number in [0, 1] {
-            let mut connection = upstream.reuse(tenant(number).as_ref()).await.unwrap();
-            let answer = connection.sender.try_send_request(Request::new(RequestBody::empty())).await;
-            assert!(answer.is_err_and(|mut refused| refused.take_message().is_some()), "tenant {number}: it must not be sent");
+        for number in [bare[0], bare[1]] {
+            assert!(upstream.reuse(tenant(number).as_ref()).await.is_none(), "tenant {number}");
+        }
+        let warm = [upstream.reuse(tenant(0).as_ref()).await.unwrap(), upstream.reuse(tenant(1).as_ref()).await.unwrap()];
+        for mut connection in warm.into_iter().chain(begun) {
+            let answer = pin!(connection.ask(Request::new(RequestBody::empty())));
+            let answer = connection.drive(answer).await;
+            let tenant = &connection.tenant;
+            assert!(answer.is_err_and(|mut refused| refused.take_message().is_some()), "{tenant:?}: it must not be sent");
         }
     });
+}
+
+#[test]
+fn what_is_not_over_is_not_kept() {
+    for (answer, is_kept) in [
+        ("HTTP/1.1 204 No Content\r\n\r\n", true),
+        ("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", false),
+        ("HTTP/1.0 204 No Content\r\n\r\n", false),
+        ("HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\n", false),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", false),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false),
+        ("HTTP/1.1 200 OK\r\n\r\n", false),
+    ] {
+        run(async {
+            let (origin, address) = Origin::bind().await;
+            let upstream = Rc::new(Upstream::new(address, Duration::from_secs(20)));
+            let mut connection = upstream.connect_http1(tenant(0)).await.unwrap();
+            let mut workload = origin.accept().await;
+            let asked = pin!(connection.ask(Request::new(RequestBody::empty())));
+            let (response, ()) = tokio::join!(connection.drive(asked), async {
+                workload.head().await;
+                workload.send(answer).await;
+            });
+            assert!(response.is_ok(), "{answer}");
+            Lease::new(upstream.clone(), connection).give_back();
+            assert_eq!(upstream.reuse(tenant(0).as_ref()).await.is_some(), is_kept, "{answer}");
+        });
+    }
 }
