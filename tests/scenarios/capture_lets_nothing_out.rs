@@ -183,14 +183,15 @@ fn original_destinations_of_both_families_reach_a_listener_of_both() {
     for backend in BACKENDS {
         let Some(pod) = Pod::captured(backend) else { return };
         let listener = pod.net.pod.inside(|| TcpListener::bind(("::", EGRESS)).unwrap());
+        let bound = listener.local_addr().unwrap();
         for destination in [OUTSIDE_V4, OUTSIDE_V6].map(|address| SocketAddr::new(address, 4433)) {
             let _stream = pod.net.pod.inside_as(WORKLOAD, || TcpStream::connect_timeout(&destination, DEADLINE).unwrap());
             let (accepted, _) = listener.accept().unwrap();
-            assert_eq!(original_destination(&accepted).unwrap(), Some(destination), "{backend:?}");
+            assert_eq!(original_destination(&accepted, bound).unwrap(), Some(destination), "{backend:?}");
         }
         let _direct = pod.net.pod.inside_as(WORKLOAD, || TcpStream::connect(("127.0.0.1", EGRESS)).unwrap());
         let (accepted, _) = listener.accept().unwrap();
-        assert_eq!(original_destination(&accepted).unwrap(), None, "{backend:?}: an explicit proxy's client");
+        assert_eq!(original_destination(&accepted, bound).unwrap(), None, "{backend:?}: an explicit proxy's client");
     }
 }
 

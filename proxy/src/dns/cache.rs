@@ -87,6 +87,15 @@ impl Cache {
         entry.may_be_told(now, self.stale_for).then(|| Found::Stale { reply: &entry.reply, quiet: entry.is_quiet(now) })
     }
 
+    /// Until when [`Cache::find`] has this very reply to tell and nothing else to do: before it is time to refresh it. `None`: it is another
+    /// one's time, or it is used too little for its uses to be left uncounted.
+    pub(super) fn told_until(&self, key: &[u8], reply: &Rc<Reply>) -> Option<Instant> {
+        let entry = self.entries.peek(key)?;
+        let lifetime = Duration::from_secs(reply.lifetime.into());
+        let is_popular = entry.uses.get() >= POPULAR;
+        (is_popular && Rc::ptr_eq(&entry.reply, reply)).then(|| entry.stored + (lifetime - lifetime / PREFETCH_PART))
+    }
+
     pub(super) fn store(&mut self, key: &[u8], reply: Rc<Reply>, now: Instant) {
         let entry = Entry { reply, stored: now, uses: Cell::new(0), quiet_until: Cell::new(None) };
         self.entries.insert(key.into(), entry);

@@ -89,6 +89,11 @@ impl Forwarder {
         Some(told)
     }
 
+    /// Until when `reply` is what [`Forwarder::find`] has for `query`, if it is popular.
+    pub(super) fn told_until(&self, query: &Query, reply: &Rc<Reply>) -> Option<Instant> {
+        self.cache.borrow().told_until(query.key(), reply)
+    }
+
     /// What the upstreams know, or what they knew once.
     pub(super) async fn look_up(self: &Rc<Self>, query: &Query, now: Instant) -> Result<Told, LookupError> {
         let asked = async {

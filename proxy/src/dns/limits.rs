@@ -43,6 +43,8 @@ pub(super) const MAX_CHAIN: usize = 16;
 
 /// Octets that one thread remembers of answers, keys and bookkeeping included.
 pub(super) const CACHE_OCTETS: u64 = 4 * 1024 * 1024;
+/// Octets that one thread remembers of where names lead that connections asked for.
+pub(super) const REMEMBERED_OCTETS: u64 = 512 * 1024;
 /// The longest that an answer is remembered, and the longest TTL that is told.
 pub(super) const MAX_TTL: u32 = 24 * 60 * 60;
 /// The same for an answer that there is nothing (RFC 2308 §5 suggests one to three hours).

@@ -24,7 +24,8 @@
 //!
 //! One thread serves a listener's sockets with a cache and upstream connections of its own: nothing here is `Send`. What is remembered is
 //! what upstreams said; each query goes through the zones of the snapshot that it pinned, so that an edit of them is in force for the next
-//! query, and what one client may know is not told to another.
+//! query, and what one client may know is not told to another. Where the sidecar's own questions ended is remembered besides, for as long as
+//! neither policy nor replies are others.
 
 pub mod listener;
 mod tcp;
@@ -50,7 +51,11 @@ mod told;
 pub mod exchange;
 mod limits;
 
-use std::{cell::Cell, rc::Rc, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Instant,
+};
 
 use hickory_proto::op::ResponseCode;
 use ringfence_policy::{
@@ -80,6 +85,7 @@ pub struct Dns {
     shared: Shared,
     recorder: Recorder,
     forwarders: Forwarders,
+    remembered: RefCell<own::Remembered>,
     /// TCP connections open.
     connections: Cell<usize>,
 }
@@ -102,7 +108,13 @@ pub struct Pending {
 
 impl Dns {
     pub fn new(shared: Shared) -> Self {
-        Self { recorder: Recorder::new(shared.clone()), shared, forwarders: Forwarders::default(), connections: Cell::new(0) }
+        Self {
+            recorder: Recorder::new(shared.clone()),
+            shared,
+            forwarders: Forwarders::default(),
+            remembered: RefCell::default(),
+            connections: Cell::new(0),
+        }
     }
 
     /// Takes one packet; appends its answer to `out` where that can be had at once.

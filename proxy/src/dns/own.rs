@@ -2,6 +2,8 @@
 //! name that a workload may not look up is not looked up for it. Asks whom the workload's queries are asked of, in the same way, and
 //! nobody else. Rules about CLIENT-IP are about who asks over DNS, and a rule that makes a client come back over TCP is content here.
 
+mod remembered;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     rc::Rc,
@@ -15,7 +17,8 @@ use ringfence_policy::{
     rpz::{self, Act, Action, Policy, Record, Transport, Verdict, Walk, rtype},
 };
 
-use super::{Dns, decide, forward::Forwarder, query::Query, resolve::LookupError};
+pub(super) use self::remembered::Remembered;
+use super::{Dns, answer::Reply, decide, forward::Forwarder, query::Query, resolve::LookupError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
@@ -30,24 +33,47 @@ pub enum ResolveError {
     NoZones,
 }
 
+/// What one family's question came to.
+struct Family {
+    /// None: the name has no such address.
+    addresses: Vec<IpAddr>,
+    /// Until when the same question would come to the same; `None`: who knows.
+    until: Option<Instant>,
+}
+
 impl Dns {
+    /// Where `name` leads, if that was found a while ago and deciding anew could find nothing else.
+    pub fn remembered(&self, name: &HostName, snapshot: &Snapshot, now: Instant) -> Option<Vec<IpAddr>> {
+        self.remembered.borrow().find(name, snapshot.generation, now).map(<[IpAddr]>::to_vec)
+    }
+
     /// Where `name` leads; never nowhere.
     pub async fn addresses(&self, name: &HostName, snapshot: &Snapshot) -> Result<Vec<IpAddr>, ResolveError> {
         let zones = snapshot.zones.as_ref().ok_or(ResolveError::NoZones)?;
         // Cannot fail: a host's name is a domain name.
-        let Ok(name) = format!("{name}.").parse::<rpz::Name>() else { return Err(ResolveError::Absent) };
+        let Ok(asked) = format!("{name}.").parse::<rpz::Name>() else { return Err(ResolveError::Absent) };
         let forwarder = self.own_forwarder(snapshot);
-        let of_family = |rtype| of_family(&name, rtype, (zones, snapshot.generation), &forwarder);
+        let of_family = |rtype| of_family(&asked, rtype, (zones, snapshot.generation), &forwarder);
         let (mut addresses, mut refusal) = (Vec::new(), ResolveError::Absent);
         let (v4, v6) = tokio::join!(of_family(RecordType::A), of_family(RecordType::AAAA));
+        let until = match (&v4, &v6) {
+            (Ok(Family { until: Some(v4), .. }), Ok(Family { until: Some(v6), .. })) => Some(*v4.min(v6)),
+            _ => None,
+        };
         for found in [v4, v6] {
             match (found, &refusal) {
-                (Ok(found), _) => addresses.extend(found),
-                (Err(ResolveError::Absent), _) | (Err(_), ResolveError::Blocked(_)) => {}
+                (Ok(found), _) => addresses.extend(found.addresses),
+                (Err(_), ResolveError::Blocked(_)) => {}
                 (Err(error), _) => refusal = error,
             }
         }
-        if addresses.is_empty() { Err(refusal) } else { Ok(addresses) }
+        if addresses.is_empty() {
+            return Err(refusal);
+        }
+        if let Some(until) = until {
+            self.remembered.borrow_mut().store(name.clone(), &addresses, snapshot.generation, until);
+        }
+        Ok(addresses)
     }
 }
 
@@ -57,7 +83,7 @@ async fn of_family(
     rtype: RecordType,
     (zones, generation): (&Policy, u64),
     forwarder: &Rc<Forwarder>,
-) -> Result<Vec<IpAddr>, ResolveError> {
+) -> Result<Family, ResolveError> {
     let asked = rpz::Query { name: name.clone(), rtype: rtype.into(), client: NO_CLIENT, transport: Transport::Tcp };
     let mut walk = Walk::new(zones, asked);
     let query = Query::own(name, rtype);
@@ -65,8 +91,13 @@ async fn of_family(
     let addresses: Vec<IpAddr> = ending.told.iter().flat_map(|told| told.reply.addresses()).collect();
     match ending.decision {
         Some(decision) if addresses.is_empty() && decision.action != Action::Passthru => Err(ResolveError::Blocked(decision)),
-        _ if addresses.is_empty() => Err(ResolveError::Absent),
-        _ => Ok(addresses),
+        Some(_) => Ok(Family { addresses, until: None }),
+        None => {
+            // Nothing but this one reply was looked at, and no rule has to do with it.
+            let is_let_through = |reply: &Reply| zones.zones().is_empty() || reply.passed.get() == Some(generation);
+            let told = ending.told.filter(|told| walk.is_undecided() && is_let_through(&told.reply));
+            Ok(Family { addresses, until: told.and_then(|told| forwarder.told_until(&query, &told.reply)) })
+        }
     }
 }
 

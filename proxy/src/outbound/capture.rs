@@ -7,11 +7,12 @@ use rustix::{
     net::{getsockname, sockopt},
 };
 
-/// `None`: nobody redirected it, it was meant for this listener. A connection over IPv4 to a listener of both families has an IPv4 address.
-/// The workload chose the address; it proves nothing.
-pub fn original_destination(connection: impl AsFd) -> io::Result<Option<SocketAddr>> {
+/// `None`: nobody redirected it, it was meant for this listener, which is bound to `bound`. A connection over IPv4 to a listener of both
+/// families has an IPv4 address. The workload chose the address; it proves nothing.
+pub fn original_destination(connection: impl AsFd, bound: SocketAddr) -> io::Result<Option<SocketAddr>> {
     let connection = connection.as_fd();
-    let local = SocketAddr::try_from(getsockname(connection)?)?;
+    // A listener of one address accepts for no other.
+    let local = if bound.ip().to_canonical().is_unspecified() { SocketAddr::try_from(getsockname(connection)?)? } else { bound };
     let local = SocketAddr::new(local.ip().to_canonical(), local.port());
     let original = if local.is_ipv4() {
         sockopt::ip_original_dst(connection).map(SocketAddr::V4)
@@ -41,7 +42,7 @@ mod tests {
             for ip in ["127.0.0.1", "::1"] {
                 let Ok(_stream) = TcpStream::connect(SocketAddr::new(ip.parse().unwrap(), bound.port())) else { continue };
                 let (accepted, _) = listener.accept().unwrap();
-                assert_eq!(original_destination(&accepted).unwrap(), None, "{ip} to {address}");
+                assert_eq!(original_destination(&accepted, bound).unwrap(), None, "{ip} to {address}");
             }
         }
     }

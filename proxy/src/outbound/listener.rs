@@ -21,6 +21,7 @@ const AHEAD: Duration = Duration::from_millis(250);
 pub async fn serve(listener: TcpListener, outbound: Rc<Outbound>, drain: Drain) -> io::Result<()> {
     // What is accepted inherits it.
     let _ = SockRef::from(&listener).set_tcp_nodelay(true);
+    let bound = listener.local_addr()?;
     let first_timer = Rc::<FirstTimer>::default();
     accept::serve(listener, drain, |stream, _, drain| {
         first_timer.set();
@@ -28,7 +29,7 @@ pub async fn serve(listener: TcpListener, outbound: Rc<Outbound>, drain: Drain) 
         let open = outbound.shared.metrics.outbound_open();
         async move {
             let _open = open;
-            let original = original(&stream, outbound.capture)?;
+            let original = original(&stream, bound, outbound.capture)?;
             connection::serve(stream, original, outbound, drain).await
         }
     })
@@ -60,9 +61,9 @@ impl FirstTimer {
 }
 
 /// `None`: nobody redirected it, the workload asks the proxy.
-fn original(stream: &TcpStream, capture: Capture) -> io::Result<Option<SocketAddr>> {
+fn original(stream: &TcpStream, bound: SocketAddr, capture: Capture) -> io::Result<Option<SocketAddr>> {
     match capture {
         Capture::None => Ok(None),
-        Capture::Redirect => original_destination(stream),
+        Capture::Redirect => original_destination(stream, bound),
     }
 }

@@ -51,7 +51,7 @@ impl Sidecar {
         loop {
             match listener.accept() {
                 Ok((accepted, peer)) if peer == ours => {
-                    return match original_destination(&accepted)? {
+                    return match original_destination(&accepted, listener.local_addr()?)? {
                         Some(original) if original == dialled => Ok(()),
                         other => Err(io::Error::other(format!("its original destination is {other:?}"))),
                     };

@@ -1,6 +1,10 @@
 //! What policy zones make of queries and answers, and who hears of them.
 
-use std::{cell::RefCell, rc::Rc, time::Instant};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use hickory_proto::{
     op::{Message, ResponseCode},
@@ -18,6 +22,7 @@ use super::peers::*;
 use crate::dns::{
     answer::{Reply, Transport},
     filter_response::filter,
+    limits::POPULAR,
     own::may_lead,
 };
 
@@ -426,6 +431,75 @@ fn the_sidecars_own_lookups_are_filtered_too() {
                 zones.iter().any(|(_, rules)| rules.starts_with("www.example CNAME") && expected.contains("has the rule"));
             assert!(asked != "www.example" || !is_refused_by_name || world.asked.borrow().is_empty(), "{:?}", world.asked);
         }
+    });
+}
+
+#[test]
+fn where_a_name_leads_is_remembered_where_nothing_else_was_looked_at() {
+    run(async {
+        for (zones, asked, expected) in [
+            (&[][..], "www.example", true),
+            (&[], "alias.example", true),
+            (&[("given", "other.example CNAME .")], "www.example", true),
+            (&[("given", "32.9.2.0.192.rpz-ip CNAME .")], "alias.example", true),
+            (&[], "far.example", false),
+            (&[], "localhost", false),
+            (&[("given", "www.example CNAME rpz-passthru.")], "www.example", false),
+            (&[("given", "www.example CNAME rpz-tcp-only.")], "www.example", false),
+            (&[("given", "www.example A 10.0.0.1")], "www.example", false),
+            (&[("given", "www.example CNAME garden.")], "www.example", false),
+            (&[("given", "32.1.2.0.192.rpz-ip CNAME rpz-passthru.")], "www.example", false),
+            (&[("given", "other.example.rpz-nsdname CNAME .")], "www.example", false),
+            (&[("disabled", "www.example CNAME .")], "www.example", false),
+        ] {
+            let world = World::new();
+            world.rig.filter(policy(zones));
+            let (dns, snapshot) = (&world.rig.dns, world.rig.shared.current.pin().unwrap());
+            let asked = asked.parse().unwrap();
+            assert_eq!(dns.remembered(&asked, &snapshot, Instant::now()), None, "{zones:?} {asked}");
+            for _ in 0..POPULAR {
+                dns.addresses(&asked, &snapshot).await.unwrap();
+            }
+            let found = dns.addresses(&asked, &snapshot).await.unwrap();
+            assert_eq!(dns.remembered(&asked, &snapshot, Instant::now()), expected.then_some(found), "{zones:?} {asked}");
+        }
+    });
+}
+
+#[test]
+fn where_a_name_leads_is_remembered_until_a_reply_is_to_be_refreshed_or_a_policy_is_pushed() {
+    run(async {
+        let world = World::new();
+        let (rig, asked) = (&world.rig, "www.example".parse().unwrap());
+        let pinned = || rig.shared.current.pin().unwrap();
+        let learn = async || {
+            for _ in 0..=POPULAR {
+                rig.dns.addresses(&asked, &pinned()).await.unwrap();
+            }
+        };
+        let is_known = |now| rig.dns.remembered(&asked, &pinned(), now).is_some();
+
+        // There is no AAAA for 30 s, and the last tenth of them is for asking again.
+        let before = Instant::now();
+        learn().await;
+        let after = Instant::now();
+        assert!(is_known(before + Duration::from_millis(26_900)));
+        assert!(!is_known(after + Duration::from_secs(27)));
+
+        for zones in ["www.example CNAME .", "32.1.2.0.192.rpz-ip CNAME *."] {
+            let stands = pinned();
+            rig.filter(policy(&[("given", zones)]));
+            assert!(!is_known(before), "{zones}");
+            assert!(rig.dns.addresses(&asked, &pinned()).await.is_err(), "{zones}");
+            assert!(!is_known(before), "{zones}");
+            assert!(rig.dns.remembered(&asked, &stands, before).is_some(), "whoever pinned the policy before decides under it");
+            rig.filter(policy(&[]));
+            assert!(!is_known(before), "{zones}");
+            learn().await;
+            assert!(is_known(before), "{zones}");
+        }
+        rig.filter(None);
+        assert!(!is_known(before), "without its zones nothing leads anywhere");
     });
 }
 

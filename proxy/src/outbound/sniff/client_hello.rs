@@ -17,6 +17,9 @@ pub(super) const MAX_HELLO: usize = 16 * 1024;
 /// Octets of a record's fragment (RFC 8446 §5.1).
 const MAX_FRAGMENT: u16 = 1 << 14;
 
+/// Extensions that a ClientHello has at most, as browsers and libraries write them; more cost another allocation.
+const USUAL_EXTENSIONS: usize = 24;
+
 const RECORD_HEADER: usize = 5;
 const MESSAGE_HEADER: usize = 4;
 
@@ -134,7 +137,7 @@ fn client_hello(body: &[u8]) -> Result<ClientHello, &'static str> {
         return Err("nothing may follow a ClientHello's extensions");
     }
 
-    let (mut kinds, mut server_name, mut is_encrypted) = (Vec::new(), None, false);
+    let (mut kinds, mut server_name, mut is_encrypted) = (Vec::with_capacity(USUAL_EXTENSIONS), None, false);
     let mut extensions = Reader(extensions);
     while !extensions.is_empty() {
         let (kind, data) = extensions.u16().zip(extensions.vector16()).ok_or(SHORT)?;
