@@ -24,8 +24,8 @@ fn a_name_is_resolved_here_whatever_the_original_destination_was() {
         // Each on its own merits, and from its own connection.
         for (host, path, status, reason) in [
             (format!("b.test:{port}"), "/", 403, "egress_host_not_listed"),
-            ("a.test".into(), "/", 421, "egress_name_mismatch"),
-            (format!("127.0.0.1:{port}"), "/", 421, "egress_name_mismatch"),
+            ("a.test".into(), "/", 403, "egress_name_mismatch"),
+            (format!("127.0.0.1:{port}"), "/", 403, "egress_name_mismatch"),
             (format!("192.0.2.7:{port}"), "/", 403, "egress_host_not_listed"),
         ] {
             client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
