@@ -178,7 +178,9 @@ async fn handle(request: Request<Incoming>, downstream: Rc<Downstream>) -> Respo
             exchange.refused(&deny);
             let asks = deny.reason == Reason::EgressContextMissing && downstream.scope == Scope::Proxy;
             let mut response = if asks { ask_for_context(&deny, exchange.id) } else { refuse(&deny, exchange.id) };
-            if is_http1 && ends_connection(deny.reason) {
+            // What the upstream is at fault for is no refusal.
+            let is_refused = matches!(downstream.scope, Scope::Captured(_)) && response.status().is_client_error();
+            if is_http1 && (is_refused || ends_connection(deny.reason)) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Answer::Response(response.map(Content::Text))
