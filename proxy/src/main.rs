@@ -6,7 +6,12 @@ use clap::{Parser, Subcommand};
 use ringfence_proxy::{admin::AdminAddress, app, bootstrap::Bootstrap, capture::CaptureCommand, telemetry::notice};
 
 #[derive(Parser)]
-#[command(name = "ringfence-proxy", version, about = "The Ringfence sidecar: enforces one workload's policy on its traffic")]
+#[command(
+    name = "ringfence-proxy",
+    version,
+    about = "The Ringfence sidecar: enforces one workload's policy on its traffic",
+    after_help = "Example:\n  ringfence-proxy run --bootstrap bootstrap.json"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -38,7 +43,10 @@ enum Command {
         admin: AdminAddress,
     },
     /// Install, remove or verify the redirect rules of a workload with `capture: redirect`.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  ringfence-proxy capture install --egress-port 15001 --dns-port 15053 --uid 1337 --verify"
+    )]
     Capture(CaptureCommand),
 }
 
@@ -65,5 +73,25 @@ fn done(outcome: Result<(), impl Display>) -> ExitCode {
             notice(format_args!("{error}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The command and those below it, each with its words.
+    fn check(command: &clap::Command, words: &str) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(help.starts_with("Example") && help.contains(&format!("\n  {words} ")), "{words}: {help:?}");
+        command.get_subcommands().for_each(|below| check(below, &format!("{words} {}", below.get_name())));
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        Arguments::command().debug_assert();
+        check(&Arguments::command(), "ringfence-proxy");
     }
 }

@@ -77,9 +77,9 @@ fn each_refusal_has_its_status_and_reason() {
         assert_eq!(verdict, (expected, reason.to_owned()), "{request}");
     }
     let mismatch = egress.ask(&format!("CONNECT api.test:{secure} HTTP/1.1\r\nHost: other.test:{secure}\r\n"));
-    assert_eq!(mismatch, (421, "egress_name_mismatch".into()));
+    assert_eq!(mismatch, (403, "egress_name_mismatch".into()));
     let mismatch = egress.ask(&format!("GET http://plain.test:{open}/v1/acme/a HTTP/1.1\r\nHost: other.test:{open}\r\n"));
-    assert_eq!(mismatch, (421, "egress_name_mismatch".into()));
+    assert_eq!(mismatch, (403, "egress_name_mismatch".into()));
     assert_eq!(tls.connections(), 2, "of what was refused nobody heard");
 }
 
@@ -88,7 +88,7 @@ fn a_refusal_says_who_refused_and_where_the_rest_is_told() {
     let egress = Egress::allowing("[{ name: one, hosts: [api.test], ports: [443] }]");
     let reply = get(egress.address, "http://evil.test/secret").header("proxy-connection", "close").send();
     // The harness asks with a Host of its own, which disagrees.
-    assert_eq!(reply.verdict(), (421, "egress_name_mismatch".into()));
+    assert_eq!(reply.verdict(), (403, "egress_name_mismatch".into()));
     let mut raw = Raw::connect(egress.address);
     raw.send("GET http://evil.test/secret HTTP/1.1\r\nHost: evil.test\r\n\r\n");
     let reply = raw.response();

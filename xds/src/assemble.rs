@@ -10,7 +10,7 @@ use ringfence_policy::{
     budget::Budget,
     identify::IssuerPolicy,
     ratelimit::Mode,
-    rpz::{self, Override, Scope},
+    rpz::{self, Scope},
     snapshot::ResourceVersion,
     tenant::{PlatformPolicy, ServedTenants, TenantPolicy, WorkloadPolicy},
 };
@@ -121,7 +121,8 @@ fn zones(policy: &WorkloadPolicy, platform: &PlatformPolicy, known: &impl Lookup
                 name: held.manifest.name.clone(),
                 zone: held.zone.clone()?,
                 scope,
-                r#override: if mode == Mode::Shadow { Override::Disabled } else { held.manifest.r#override.clone() },
+                r#override: held.manifest.r#override.clone(),
+                mode,
                 max_ttl: held.manifest.max_ttl,
             }),
             _ => is_whole = false,

@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, hint::black_box, sync::Arc};
 
-use ringfence_policy::rpz::{self, Act, Name, Override, Policy, PolicyZone, Query, Scope, Transport, Verdict, Walk, text};
+use ringfence_policy::{
+    ratelimit::Mode,
+    rpz::{self, Act, Name, Override, Policy, PolicyZone, Query, Scope, Transport, Verdict, Walk, text},
+};
 
 use crate::{Case, Run};
 
@@ -24,7 +27,7 @@ fn policy(rules: usize) -> Policy {
     let compiled = text::compile(text.as_bytes(), Some(&origin));
     let zone = rpz::Zone::open(compiled.bytes.expect("a zone").into()).expect("as it was compiled");
     let name: Arc<str> = "malware".into();
-    Policy::from_iter([PolicyZone { name, zone, scope: Scope::Tenant, r#override: Override::Given, max_ttl: None }])
+    Policy::from_iter([PolicyZone { name, zone, scope: Scope::Tenant, r#override: Override::Given, mode: Mode::Enforce, max_ttl: None }])
 }
 
 fn query(name: &str) -> Query {

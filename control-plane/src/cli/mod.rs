@@ -82,7 +82,7 @@ enum Command {
     /// Say what `apply` would change (not built yet)
     #[command(after_help = "Example:\n  ringfence diff tenant-acme.yaml")]
     Diff(NotBuiltArgs),
-    /// Say which sidecars enforce what is published, and what they refused
+    /// Say which sidecars enforce what is published, and what they refused; exit 1 if something has faults or was refused
     #[command(after_help = "Example:\n  ringfence status ringfence-quickstart")]
     Status(status::StatusArgs),
     /// Print a token with which the sidecar of a workload joins: good for one certificate, and for minutes
@@ -141,7 +141,7 @@ pub fn run() -> ExitCode {
         Command::Apply(_) => not_built("apply"),
         Command::Delete(_) => not_built("delete"),
         Command::Diff(_) => not_built("diff"),
-        Command::Status(args) => done(status::run(&args, &mut out)),
+        Command::Status(args) => verdict(status::run(&args, &mut out)),
         Command::Join(args) => done(join::run(&args, &mut out)),
         Command::Trust(args) => done(trust::run(&args, &mut out)),
         Command::Inject(args) => done(inject::run(&args, &mut out)),

@@ -19,13 +19,21 @@ pub(super) struct StatusArgs {
     output: Output,
 }
 
-pub(super) fn run(args: &StatusArgs, out: &mut impl Write) -> io::Result<()> {
+/// Yields whether there are no faults, and no sidecar refused anything.
+pub(super) fn run(args: &StatusArgs, out: &mut impl Write) -> io::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = runtime.block_on(admin::status(&args.dir))?;
-    if matches!(args.output, Output::Json) {
-        serde_json::to_writer_pretty(&mut *out, &status)?;
-        return writeln!(out);
+    match args.output {
+        Output::Text => write(&status, out)?,
+        Output::Json => {
+            serde_json::to_writer_pretty(&mut *out, &status)?;
+            writeln!(out)?;
+        }
     }
+    Ok(status.faults.is_empty() && status.sidecars.iter().all(|sidecar| sidecar.rejections.is_empty()))
+}
+
+fn write(status: &admin::Status, out: &mut impl Write) -> io::Result<()> {
     if status.sidecars.is_empty() {
         writeln!(out, "no sidecar is connected")?;
     }

@@ -186,12 +186,15 @@ impl Plane {
             unfed: BTreeMap::new(),
             operators: Arc::default(),
             last,
-            standing: standing.map(|standing| standing.iter().map(name).collect()),
+            standing: standing.as_ref().map(|standing| standing.iter().map(name).collect()),
             _lock: lock,
             interrupt,
             terminate,
         };
-        say(format_args!("ringfence: {} objects in {}", plane.catalog.objects().count(), plane.place));
+        match &standing {
+            None => say(format_args!("ringfence: {} objects in {}", plane.catalog.objects().count(), plane.place)),
+            Some(before) => say(format_args!("ringfence: {} resources as published before, served", before.len())),
+        }
         // No sidecar is told of an issuer without keys because it asked a moment too early.
         plane.feeds.reconcile(feed::wanted(plane.catalog.objects()));
         plane.transfers.reconcile(transfer::wanted(plane.catalog.objects()));

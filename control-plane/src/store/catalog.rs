@@ -180,6 +180,7 @@ impl Catalog {
         for key in twice {
             self.restore(&mut next, key);
         }
+        let held: BTreeSet<ObjectKey> = next.keys().cloned().collect();
         for _ in 0..MAX_STEPS {
             let objects: Vec<Arc<Object>> = next.values().cloned().collect();
             let compiled = self.compiler.compile(&objects, &BTreeSet::new());
@@ -198,7 +199,9 @@ impl Catalog {
                     continue;
                 }
                 self.restore(&mut next, &object.key);
-                let waits = references(&object.spec).iter().any(|reference| unread.contains(&reference.key()));
+                // What it refers to is written, and cannot be used: that is told already, where it stands.
+                let awaited = |key: &ObjectKey| unread.contains(key) || held.contains(key) && !next.contains_key(key);
+                let waits = references(&object.spec).iter().any(|reference| awaited(&reference.key()));
                 if !waits && told.insert(object.key.clone()) {
                     faults.extend_from_slice(found);
                 }

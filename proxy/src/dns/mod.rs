@@ -192,7 +192,7 @@ impl Dns {
         {
             return self.refuse_spent(query, exchange, spent, out);
         }
-        let shadow = walk.disabled().map(|decision| Box::new(decision.clone()));
+        let shadow = walk.shadow().map(|decision| Box::new(decision.clone()));
         let sent = ending.told.as_ref().map(|told| (told.reply.rcode, told.source));
         self.recorder.ended(exchange, Some(query), Verdict::filtered(sent, ending.decision, shadow).beside(account.shadow()));
         if let Some(told) = ending.told {

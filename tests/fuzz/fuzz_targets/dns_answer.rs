@@ -15,7 +15,10 @@ use hickory_proto::{
     serialize::binary::BinEncodable,
 };
 use libfuzzer_sys::fuzz_target;
-use ringfence_policy::rpz::{self, Policy, PolicyZone, Scope, Verdict, Walk, Zone, text};
+use ringfence_policy::{
+    ratelimit::Mode,
+    rpz::{self, Policy, PolicyZone, Scope, Verdict, Walk, Zone, text},
+};
 use ringfence_proxy::dns::{
     answer::{Age, Reply, Transport, write},
     query::Query,
@@ -31,7 +34,9 @@ const ZONE: &[u8] = b"8.0.0.0.10.rpz-ip CNAME .\nevil.test CNAME .\nsoft.test CN
 static POLICY: LazyLock<Policy> = LazyLock::new(|| {
     let bytes = text::compile(ZONE, None).bytes.expect("a zone");
     let zone = Zone::open(bytes.into()).expect("what was compiled opens");
-    [PolicyZone { name: "zone".into(), zone, scope: Scope::Tenant, r#override: Default::default(), max_ttl: None }].into_iter().collect()
+    [PolicyZone { name: "zone".into(), zone, scope: Scope::Tenant, r#override: Default::default(), mode: Mode::Enforce, max_ttl: None }]
+        .into_iter()
+        .collect()
 });
 
 fuzz_target!(|input: &[u8]| {

@@ -5,7 +5,10 @@ use std::{net::IpAddr, sync::LazyLock};
 
 use hickory_proto::op::{Message, ResponseCode};
 use libfuzzer_sys::fuzz_target;
-use ringfence_policy::rpz::{self, Act, Policy, PolicyZone, Scope, Walk, Zone, text};
+use ringfence_policy::{
+    ratelimit::Mode,
+    rpz::{self, Act, Policy, PolicyZone, Scope, Walk, Zone, text},
+};
 use ringfence_proxy::dns::{
     answer::{Age, Reply, Transport, write, write_no_query},
     query::{NoQuery, Query},
@@ -49,7 +52,9 @@ const ZONE: &[u8] = b"$TTL 60\n@ SOA ns host 1 2 3 4 5\n\
 static POLICY: LazyLock<Policy> = LazyLock::new(|| {
     let bytes = text::compile(ZONE, None).bytes.expect("a zone");
     let zone = Zone::open(bytes.into()).expect("what was compiled opens");
-    [PolicyZone { name: "zone".into(), zone, scope: Scope::Tenant, r#override: Default::default(), max_ttl: None }].into_iter().collect()
+    [PolicyZone { name: "zone".into(), zone, scope: Scope::Tenant, r#override: Default::default(), mode: Mode::Enforce, max_ttl: None }]
+        .into_iter()
+        .collect()
 });
 
 /// What a rule makes of a query is an answer to it.

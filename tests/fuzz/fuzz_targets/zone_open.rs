@@ -7,7 +7,10 @@
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
-use ringfence_policy::rpz::{Name, Policy, PolicyZone, Query, Record, Scope, Transport, Trigger, Verdict, Walk, Zone, rtype, text};
+use ringfence_policy::{
+    ratelimit::Mode,
+    rpz::{Name, Policy, PolicyZone, Query, Record, Scope, Transport, Trigger, Verdict, Walk, Zone, rtype, text},
+};
 use sha2::{Digest, Sha256};
 
 fuzz_target!(|input: &[u8]| {
@@ -20,7 +23,8 @@ fuzz_target!(|input: &[u8]| {
     for trigger in Trigger::ALL {
         zone.rule_count(trigger);
     }
-    let zone = PolicyZone { name: "zone".into(), zone, scope: Scope::Tenant, r#override: Default::default(), max_ttl: None };
+    let zone =
+        PolicyZone { name: "zone".into(), zone, scope: Scope::Tenant, r#override: Default::default(), mode: Mode::Enforce, max_ttl: None };
     let policy: Policy = [zone].into_iter().collect();
     for name in ["a", "a.b", "c.a.b", "www.example.com", "x.y.z.example", "."] {
         for rtype in [rtype::A, rtype::ANY, rtype::CNAME] {

@@ -88,7 +88,7 @@ reasons! {
     /// The name is allowed and leads to an address that is not, or the address is a special one.
     EgressAddressForbidden = "egress_address_forbidden", 403, "This destination's address is not allowed";
     /// CONNECT host, SNI, Host and `:authority` disagree.
-    EgressNameMismatch = "egress_name_mismatch", 421, "The names of the destination disagree";
+    EgressNameMismatch = "egress_name_mismatch", 403, "The names of the destination disagree";
     /// TLS that does not say its host openly: no SNI, two, an address, or Encrypted Client Hello.
     EgressNameHidden = "egress_name_hidden", 403, "The destination must be named openly";
     /// Bytes that begin like TLS or HTTP and are neither.

@@ -260,7 +260,7 @@ fn opened(name: &str) -> Known {
 fn zones_in(snapshot: &Snapshot) -> Option<Vec<String>> {
     let of = |zone: &rpz::PolicyZone| {
         let scope = if zone.scope == Scope::Platform { "platform:" } else { "" };
-        if zone.r#override == Override::Disabled { format!("({scope}{})", zone.name) } else { format!("{scope}{}", zone.name) }
+        if zone.mode == Mode::Shadow { format!("({scope}{})", zone.name) } else { format!("{scope}{}", zone.name) }
     };
     snapshot.zones.as_ref().map(|policy| policy.zones().iter().map(of).collect())
 }

@@ -10,7 +10,10 @@ use ringfence_xds::policy::{
     Reason, Snapshot,
     budget::{Budget, Charge, Count, Key, Question},
     ratelimit::Mode,
-    rpz::{Act, Action, Decision, Lookup, Name, Policy, PolicyZone, Query, Record, Rewrite, Scope, Transport, Verdict, Walk, rtype, text},
+    rpz::{
+        Act, Action, Decision, Lookup, Name, Override, Policy, PolicyZone, Query, Record, Rewrite, Scope, Transport, Verdict, Walk, rtype,
+        text,
+    },
     tenant::ServedTenants,
 };
 
@@ -70,7 +73,7 @@ impl DnsArgs {
         let query = Query { name: self.name.clone(), rtype: self.rtype, client: self.client, transport };
         let mut walk = Walk::new(zones, query);
         let verdict = self.route(&mut walk, &snapshot.budget, &mut explanation);
-        if let Some(decision) = walk.disabled() {
+        if let Some(decision) = walk.shadow() {
             explanation.begin("shadow");
             explanation.say(format!("would have acted: {}", rule(decision)));
         }
@@ -181,9 +184,11 @@ fn list(zones: &Policy, whose: &str) -> String {
 }
 
 fn name(zone: &PolicyZone) -> String {
-    match &zone.r#override {
-        given if *given == Default::default() => zone.name.to_string(),
-        other => format!("{} ({other})", zone.name),
+    match (&zone.r#override, zone.mode) {
+        (Override::Given, Mode::Enforce) => zone.name.to_string(),
+        (other, Mode::Enforce) => format!("{} ({other})", zone.name),
+        (Override::Given, Mode::Shadow) => format!("{} (shadow)", zone.name),
+        (other, Mode::Shadow) => format!("{} ({other}, shadow)", zone.name),
     }
 }
 

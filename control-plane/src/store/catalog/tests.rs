@@ -101,6 +101,26 @@ fn what_is_still_referred_to_stays_though_its_file_is_removed() {
 }
 
 #[test]
+fn what_refers_to_an_object_at_fault_waits_without_a_fault_of_its_own() {
+    let workload = "apiVersion: ringfence.dev/v1alpha1\nkind: Workload\nmetadata: { name: api }\nspec: { tenant: acme, dns: { listen: 127.0.0.1:15053 } }\n";
+    let at_fault = tenant("acme", &LIMIT.replace("RATE", "bad"));
+    for (file, text, fault, in_force) in [
+        ("acme.yaml", &*at_fault, "Tenant/acme: spec.limits[0].rate: must be N/s", &["Issuer/sso"][..]),
+        ("issuer.yaml", &*ISSUER.replace("ES256", "none"), "Issuer/sso: spec.algorithms[0]: ", &[]),
+    ] {
+        let mut dir = Dir::new();
+        dir.write("api.yaml", workload);
+        dir.write(file, text);
+        let (objects, faults) = dir.load();
+        assert_eq!(objects, in_force);
+        assert!(faults.len() == 1 && faults[0].contains(fault), "{faults:?}");
+        dir.write("issuer.yaml", ISSUER);
+        dir.write("acme.yaml", &tenant("acme", ""));
+        assert_eq!(dir.load(), (["Issuer/sso", "Tenant/acme", "Workload/api"].map(str::to_owned).to_vec(), vec![]));
+    }
+}
+
+#[test]
 fn a_newcomer_cannot_take_what_another_holds() {
     let mut dir = Dir::new();
     dir.load();

@@ -16,7 +16,10 @@ use hickory_proto::{
         },
     },
 };
-use ringfence_policy::rpz::{self, Name as PolicyName, Policy, PolicyZone, Scope, Walk, Zone, text};
+use ringfence_policy::{
+    ratelimit::Mode,
+    rpz::{self, Name as PolicyName, Policy, PolicyZone, Scope, Walk, Zone, text},
+};
 
 use super::peers::*;
 use crate::dns::{
@@ -29,6 +32,10 @@ use crate::dns::{
 /// `zones`: override and rules, in their order; the first is the platform's.
 fn policy(zones: &[(&str, &str)]) -> Option<Policy> {
     let compiled = zones.iter().enumerate().map(|(number, (r#override, rules))| {
+        let (r#override, mode) = match r#override.split_once(' ') {
+            Some((word, "shadow")) => (word, Mode::Shadow),
+            _ => (*r#override, Mode::Enforce),
+        };
         let text = format!("$TTL 60\n@ 300 SOA ns h 7 1 1 1 30\n{}\n", rules.replace("; ", "\n"));
         let compiled = text::compile(text.as_bytes(), format!("z{number}.").parse::<PolicyName>().as_ref().ok());
         assert_eq!(compiled.outcome.faults, [], "{rules}");
@@ -37,6 +44,7 @@ fn policy(zones: &[(&str, &str)]) -> Option<Policy> {
             zone: Zone::open(compiled.bytes.unwrap().into()).unwrap(),
             scope: if number == 0 { Scope::Platform } else { Scope::Tenant },
             r#override: r#override.parse().unwrap(),
+            mode,
             max_ttl: None,
         }
     });
@@ -352,15 +360,29 @@ fn that_an_answer_has_passed_holds_for_its_policy_type_and_client_only() {
 }
 
 #[test]
-fn a_disabled_zone_is_told_of_each_time() {
+fn a_zone_that_does_not_act_is_told_of_each_time() {
     run(async {
-        let world = World::new();
-        world.rig.filter(policy(&[("disabled", "24.0.2.0.192.rpz-ip CNAME .")]));
-        for asked in 1..=3 {
-            world.outcome("www.example.", RecordType::A, Transport::Udp).await;
-            let expected = format!(r#"ringfence_dns_policy_total{{action="NXDOMAIN",trigger="IP",mode="shadow"}} {asked}"#);
-            let metrics = world.rig.shared.metrics.render().unwrap();
-            assert!(metrics.lines().any(|line| line == expected), "{expected}");
+        for (r#override, action) in [
+            ("disabled", "NXDOMAIN"),
+            ("given shadow", "NXDOMAIN"),
+            ("nodata shadow", "NODATA"),
+            ("passthru shadow", "PASSTHRU"),
+            ("tcp-only shadow", "TCP-Only"),
+            ("drop shadow", "DROP"),
+            ("cname:garden shadow", "Local-Data"),
+        ] {
+            let world = World::new();
+            world.rig.filter(policy(&[(r#override, "24.0.2.0.192.rpz-ip CNAME .")]));
+            for asked in 1..=3 {
+                assert_eq!(
+                    world.outcome("www.example.", RecordType::A, Transport::Udp).await.split(" <-").next(),
+                    Some("NoError; www.example. 60 A 192.0.2.1"),
+                    "{override}"
+                );
+                let expected = format!(r#"ringfence_dns_policy_total{{action="{action}",trigger="IP",mode="shadow"}} {asked}"#);
+                let metrics = world.rig.shared.metrics.render().unwrap();
+                assert!(metrics.lines().any(|line| line == expected), "{expected}");
+            }
         }
     });
 }

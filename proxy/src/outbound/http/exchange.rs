@@ -92,6 +92,10 @@ impl Exchange {
         self.tenant = Some(tenant.clone());
     }
 
+    pub(super) fn is_identified(&self) -> bool {
+        self.tenant.is_some()
+    }
+
     pub(super) fn allowed(&mut self, decided: &Decided, granted: &Rc<Granted>) {
         self.rule = decided.destinations.first().and_then(|destination| destination.rule().cloned());
         self.shadow = decided.shadow.as_ref().map(|deny| (deny.reason, deny.rule.clone()));

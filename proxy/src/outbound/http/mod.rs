@@ -47,6 +47,7 @@ use super::{
     decide::{Ask, Decided, Protocol},
     flow::Flow,
     stream::Stream,
+    tenant::TenantSource,
 };
 use crate::{
     hop::{
@@ -169,10 +170,17 @@ async fn handle(request: Request<Incoming>, downstream: Rc<Downstream>) -> Respo
     let answer = match route(request, number, may_upgrade, &downstream, &mut exchange).await {
         Ok(answer) => answer,
         Err(deny) => {
+            if !exchange.is_identified()
+                && let Some(tenant) = tenant_of_connection(&downstream)
+            {
+                exchange.identified(&tenant);
+            }
             exchange.refused(&deny);
             let asks = deny.reason == Reason::EgressContextMissing && downstream.scope == Scope::Proxy;
             let mut response = if asks { ask_for_context(&deny, exchange.id) } else { refuse(&deny, exchange.id) };
-            if is_http1 && ends_connection(deny.reason) {
+            // What the upstream is at fault for is no refusal.
+            let is_refused = matches!(downstream.scope, Scope::Captured(_)) && response.status().is_client_error();
+            if is_http1 && (is_refused || ends_connection(deny.reason)) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Answer::Response(response.map(Content::Text))
@@ -204,7 +212,9 @@ async fn route(
     if let Some(violation) = downstream.signals.refusal_of(number) {
         return Err(violation.into());
     }
-    let target = Target::of(&request, &downstream.scope)?;
+    let target = Target::of(&request, &downstream.scope).inspect_err(|_| {
+        Target::said(&request, &downstream.scope).iter().for_each(|target| exchange.asked(target));
+    })?;
     exchange.asked(&target);
     if request.version() == Version::HTTP_2 {
         if target.is_connect { check_connect(&request)? } else { check_http2(&request)? }
@@ -228,6 +238,17 @@ fn whose(request: &Request<Incoming>, downstream: &Downstream, exchange: &Exchan
             let snapshot = downstream.outbound.pin()?;
             whose::whose(request.headers(), &snapshot, &downstream.outbound.shared.contexts, exchange.unix_seconds())
         }
+    }
+}
+
+/// Whose all requests of the connection are, whatever they say; `None`: each says it.
+fn tenant_of_connection(downstream: &Downstream) -> Option<TenantId> {
+    match &downstream.scope {
+        Scope::Tunnel { tenant, .. } => Some(tenant.clone()),
+        Scope::Proxy | Scope::Captured(_) => match TenantSource::of(&downstream.outbound.pin().ok()?.workload) {
+            TenantSource::Workload(tenant) => Some(tenant),
+            TenantSource::Context => None,
+        },
     }
 }
 

@@ -21,6 +21,8 @@ use ringfence_policy::{
 
 /// Plain HTTP's port (RFC 9110 §4.2.1).
 const HTTP: u16 = 80;
+/// Of what is asked for in the open and should not be (RFC 9110 §4.2.2).
+const HTTPS: u16 = 443;
 
 /// What the requests of a connection may ask for, before policy is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,23 @@ impl Target {
         };
         target.agree(scope)?;
         Ok(target)
+    }
+
+    /// Where a request says that it goes that is refused for how it says so, for whoever reads the access log; `None`: that is not known.
+    pub(super) fn said<B>(request: &Request<B>, scope: &Scope) -> Option<Self> {
+        let authority = match (request.uri().authority(), scope) {
+            (Some(named), _) => parse(named).ok()?,
+            (None, Scope::Proxy) => return None,
+            (None, Scope::Tunnel { .. } | Scope::Captured(_)) => authority(request.headers().get(header::HOST)?.to_str().ok()?).ok()?,
+        };
+        let is_connect = *request.method() == Method::CONNECT;
+        let default = match request.uri().scheme_str() {
+            _ if is_connect => None,
+            Some("https") => Some(HTTPS),
+            Some("http") | None => Some(HTTP),
+            Some(_) => None,
+        };
+        Some(Self { host: authority.host, port: authority.port.or(default)?, is_connect })
     }
 
     fn plain(authority: Authority) -> Self {

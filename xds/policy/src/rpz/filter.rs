@@ -81,6 +81,8 @@ pub struct Walk<'p> {
     pending: Option<(usize, Hit<'p>)>,
     /// PASSTHRU, and no earlier zone may have a better rule.
     passed: Option<Verdict>,
+    /// What would have acted first, of zones in shadow mode and of disabled ones.
+    shadow: Option<Decision>,
     disabled: Option<Decision>,
     /// What the answer's CNAMEs lead to, without the query's own name, and those records.
     hops: Vec<(Name, Record)>,
@@ -92,9 +94,9 @@ pub struct Walk<'p> {
 
 impl<'p> Walk<'p> {
     pub fn new(policy: &'p Policy, query: Query) -> Self {
-        let (pending, passed, disabled) = (None, None, None);
+        let (pending, passed, shadow, disabled) = (None, None, None, None);
         let (hops, addresses, lookups) = Default::default();
-        Self { policy, query, pending, passed, disabled, hops, is_open: false, addresses, lookups }
+        Self { policy, query, pending, passed, shadow, disabled, hops, is_open: false, addresses, lookups }
     }
 
     pub fn policy(&self) -> &'p Policy {
@@ -105,9 +107,9 @@ impl<'p> Walk<'p> {
         &self.query
     }
 
-    /// The first rule that would have acted, were its zone not disabled.
-    pub fn disabled(&self) -> Option<&Decision> {
-        self.disabled.as_ref()
+    /// The first rule that would have acted, were its zone not in shadow mode; else the first that would have, were its zone not disabled.
+    pub fn shadow(&self) -> Option<&Decision> {
+        self.shadow.as_ref().or(self.disabled.as_ref())
     }
 
     /// Whether no rule has been met yet that acts, or that waits for what comes before it: what [`Walk::filter_response`] says is then the
@@ -116,10 +118,10 @@ impl<'p> Walk<'p> {
         self.pending.is_none() && self.passed.is_none()
     }
 
-    /// Whether what has been said so far follows from the query and its answer alone: nothing else was looked up, and no disabled zone has
-    /// a rule that is to be told of.
+    /// Whether what has been said so far follows from the query and its answer alone: nothing else was looked up, and no zone that does
+    /// not act has a rule that is to be told of.
     pub fn is_plain(&self) -> bool {
-        self.lookups.is_empty() && self.disabled.is_none()
+        self.lookups.is_empty() && self.shadow().is_none()
     }
 
     /// Before anything is asked upstream. `None`: the query is to be resolved.
@@ -130,13 +132,14 @@ impl<'p> Walk<'p> {
             let by_name = || zone.zone.by_name(Trigger::Qname, &self.query.name).map(|matched| (Trigger::Qname, matched));
             if let Some((trigger, matched)) = by_client().or_else(by_name) {
                 let hit = Hit { zone, trigger, matched };
-                if zone.r#override != Override::Disabled {
+                if zone.acts() {
                     self.pending = Some((place, hit));
                     break;
                 }
-                self.disabled.get_or_insert_with(|| hit.decision(&self.query.name, &self.query.name, hit.action()));
+                let decision = hit.decision(&self.query.name, &self.query.name, self.action(&hit));
+                self.would_act(zone, decision);
             }
-            earlier_need_answer |= zone.r#override != Override::Disabled && needs_answer(zone, self.query.rtype);
+            earlier_need_answer |= zone.acts() && needs_answer(zone, self.query.rtype);
         }
         let (_, hit) = self.pending.filter(|_| !earlier_need_answer)?;
         match self.act(&hit, &self.query.name, &self.query.name, 0) {
@@ -250,17 +253,17 @@ impl<'p> Walk<'p> {
             };
             let found = match by_name().or_else(by_address) {
                 Some(hit) => Some((hit, name.clone())),
-                None if is_last && self.is_open => match needs_answer(zone, self.query.rtype) && zone.r#override != Override::Disabled {
+                None if is_last && self.is_open => match needs_answer(zone, self.query.rtype) && zone.acts() {
                     true => return Ok(None),
                     false => None,
                 },
                 None => self.by_name_server(zone, name)?,
             };
             let Some((hit, looked_up)) = found else { continue };
-            if zone.r#override != Override::Disabled {
+            if zone.acts() {
                 return Ok(Some((hit, looked_up)));
             }
-            self.disabled.get_or_insert_with(|| hit.decision(name, &looked_up, hit.action()));
+            self.would_act(zone, hit.decision(name, &looked_up, self.action(&hit)));
         }
         Ok(None)
     }
@@ -302,12 +305,21 @@ impl<'p> Walk<'p> {
         self.lookups.get(&lookup).map(Vec::as_slice).ok_or(lookup)
     }
 
-    /// What a rule makes of the name at `hop`.
-    fn act(&self, hit: &Hit<'p>, name: &Name, looked_up: &Name, hop: usize) -> Verdict {
-        let action = match hit.action() {
+    fn would_act(&mut self, zone: &PolicyZone, decision: Decision) {
+        let first = if zone.r#override == Override::Disabled { &mut self.disabled } else { &mut self.shadow };
+        first.get_or_insert(decision);
+    }
+
+    fn action(&self, hit: &Hit<'p>) -> Action {
+        match hit.action() {
             Action::TcpOnly if self.query.transport == Transport::Tcp => Action::Passthru,
             action => action,
-        };
+        }
+    }
+
+    /// What a rule makes of the name at `hop`.
+    fn act(&self, hit: &Hit<'p>, name: &Name, looked_up: &Name, hop: usize) -> Verdict {
+        let action = self.action(hit);
         let decision = hit.decision(name, looked_up, action);
         match action {
             Action::Passthru => Verdict::Pass(Some(Box::new(decision))),

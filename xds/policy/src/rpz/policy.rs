@@ -11,6 +11,7 @@ use super::{
     trigger::{self, Trigger},
     zone::{Match, MatchedOwner, Zone},
 };
+use crate::ratelimit::Mode;
 
 /// Whose zone it is: what a client is told of a refusal depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,8 +30,16 @@ pub struct PolicyZone {
     pub zone: Zone,
     pub scope: Scope,
     pub r#override: Override,
+    /// In shadow mode no rule of the zone acts; what would have, and how, is told.
+    pub mode: Mode,
     /// Seconds, of what the zone puts into answers, at most. `None`: as its records say.
     pub max_ttl: Option<u32>,
+}
+
+impl PolicyZone {
+    pub(super) fn acts(&self) -> bool {
+        self.mode == Mode::Enforce && self.r#override != Override::Disabled
+    }
 }
 
 /// All zones in order of precedence: the platform's, then the tenant's. Cloning shares them.

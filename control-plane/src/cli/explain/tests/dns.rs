@@ -103,6 +103,31 @@ decision   deny name_blocked (PolicyZone/own: QNAME *.ads.example: NODATA)
 }
 
 #[test]
+fn a_zone_in_shadow_mode_tells_what_enforcing_it_would_do() {
+    let dir = directory();
+    for (r#override, listed, action) in [
+        ("given", "m (shadow)", "NXDOMAIN"),
+        ("passthru", "m (passthru, shadow)", "PASSTHRU"),
+        ("tcp-only", "m (tcp-only, shadow)", "TCP-Only"),
+        ("nodata", "m (nodata, shadow)", "NODATA"),
+        ("drop", "m (drop, shadow)", "DROP"),
+        ("cname:w.example", "m (cname:w.example., shadow)", "Local-Data"),
+        ("disabled", "m (disabled, shadow)", "NXDOMAIN"),
+    ] {
+        let objects = format!(
+            "apiVersion: ringfence.dev/v1alpha1\nkind: PolicyZone\nmetadata: {{ name: m }}\nspec: {{ inline: \"*.m.example CNAME .\", override: \"{override}\" }}\n\
+             ---\napiVersion: ringfence.dev/v1alpha1\nkind: Tenant\nmetadata: {{ name: trial }}\nspec: {{ identity: [{{ issuer: dev }}], dns: {{ zones: [m], mode: shadow }} }}\n\
+             ---\napiVersion: ringfence.dev/v1alpha1\nkind: Workload\nmetadata: {{ name: trial-job }}\nspec: {{ tenant: trial, dns: {{ listen: 127.0.0.1:15056 }} }}\n"
+        );
+        fs::write(dir.path().join("trial.yaml"), objects).unwrap();
+        let told = told(dir.path(), &["trial-job", "dns", "a.m.example", "A"]).unwrap();
+        let zones = format!("zones      baseline (the platform's), then {listed} (tenant trial's)\n");
+        let end = format!("shadow     would have acted: PolicyZone/m: QNAME *.m.example: {action}\ndecision   allow\n");
+        assert!(told.contains(&zones) && told.ends_with(&end), "{override}\n{told}");
+    }
+}
+
+#[test]
 fn what_a_query_costs_is_told() {
     let dir = directory();
     let labels = "nbswy3dpeb3w64tmmqqgs43vmvzsa2lomzxxe3lboruw63ramfzsaylomnwgk.t.example";

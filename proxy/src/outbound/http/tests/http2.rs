@@ -103,8 +103,8 @@ fn another_authority_on_the_same_connection_is_decided_on_its_own() {
         assert_eq!(answer.await.unwrap().status(), 204);
         for (request, status) in [
             (get(format!("b.test:{port}"), None), 403),
-            (get(format!("a.test:{}", to_b.port()), None), 421),
-            (get(format!("a.test:{port}"), Some("b.test")), 421),
+            (get(format!("a.test:{}", to_b.port()), None), 403),
+            (get(format!("a.test:{port}"), Some("b.test")), 403),
         ] {
             assert_eq!(client.send_request(request).await.unwrap().status(), status);
         }

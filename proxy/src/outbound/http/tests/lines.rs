@@ -42,6 +42,14 @@ fn each_request_has_a_line_and_a_tunnel_has_one() {
             "CONNECT  b.test O - 403 deny egress_host_not_listed 130 -",
             "GET /ok a.test O A 200 deny egress_host_not_listed 6 -",
             "- - c.test O A - allow - - 6",
+            // Refused for how they say where they go.
+            "GET /ok a.test O - 403 deny egress_name_mismatch 134 -",
+            "CONNECT  a.test O - 403 deny egress_name_mismatch 134 -",
+            "GET /ok a.test 443 - 400 deny request_malformed 131 -",
+            "GET /ok a.test 80 - 403 deny egress_name_mismatch 134 -",
+            // The guard lets no octet of these through.
+            "GET / - - - 400 deny request_malformed 131 -",
+            "GET / - - - 400 deny request_malformed 131 -",
         ]
         .map(|line| line.to_owned()),
         "{text}"
@@ -86,6 +94,22 @@ fn run_to_end(log: AccessLog) -> (u16, String) {
         drop(client);
         upstream.rest().await;
         drop(upstream);
+        for head in [
+            format!("GET http://a.test:{port}/ok HTTP/1.1\r\nHost: b.test:{port}\r\n"),
+            format!("CONNECT a.test:{port} HTTP/1.1\r\nHost: b.test:{port}\r\n"),
+            "GET https://a.test/ok HTTP/1.1\r\nHost: a.test\r\n".to_owned(),
+            // As if the kernel had brought it here.
+            "GET /ok HTTP/1.1\r\nHost: a.test\r\n".to_owned(),
+            "GET ftp://a.test/ok HTTP/1.1\r\nHost: a.test\r\n".to_owned(),
+            "GET ok HTTP/1.1\r\nHost: a.test\r\n".to_owned(),
+        ] {
+            let mut client = match head.starts_with("GET /") {
+                true => sidecar.captured(([192, 0, 2, 7], port).into()).await,
+                false => sidecar.client().await,
+            };
+            client.send(format!("{head}Connection: close\r\n\r\n")).await;
+            client.rest().await;
+        }
         sidecar.drained().await;
     });
     at.unwrap()

@@ -64,7 +64,7 @@ fn requests_in_a_tunnel_are_decided_one_by_one() {
             upstream.send("HTTP/1.1 204 No Content\r\n\r\n").await;
         }
         assert!(client.head().await.starts_with("http/1.1 204 "));
-        for (status, reason) in [("403", "egress_request_denied"), ("421", "egress_name_mismatch")] {
+        for (status, reason) in [("403", "egress_request_denied"), ("403", "egress_name_mismatch")] {
             assert!(client.head().await.starts_with(&format!("http/1.1 {status} ")));
             client.until(reason).await;
             client.until("}").await;

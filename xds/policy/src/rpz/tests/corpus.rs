@@ -9,6 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::{upstream::Upstream, *};
+use crate::ratelimit::Mode;
 
 /// The rows of a corpus file; `None`, and a word on it, where there are no corpora.
 fn corpus(file: &str) -> Option<Vec<Value>> {
@@ -45,6 +46,7 @@ fn zone(policy: &Value) -> PolicyZone {
         zone: Zone::open(bytes.into()).unwrap(),
         scope: Scope::Tenant,
         r#override,
+        mode: Mode::Enforce,
         max_ttl: options["max_ttl"].as_u64().map(|ttl| ttl as u32),
     }
 }

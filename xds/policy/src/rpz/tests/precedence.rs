@@ -1,6 +1,7 @@
 //! Which rule acts, and what it makes of an answer.
 
 use super::{upstream::Upstream, *};
+use crate::ratelimit::Mode;
 
 const UPSTREAM: &str = "
 www.example. 300 IN A 192.0.2.1
@@ -20,6 +21,10 @@ ns.servers.example. 300 IN A 203.0.113.53
 ";
 
 fn zone(number: usize, (r#override, rules): (&str, &str)) -> PolicyZone {
+    let (r#override, mode) = match r#override.split_once(' ') {
+        Some((word, "shadow")) => (word, Mode::Shadow),
+        _ => (r#override, Mode::Enforce),
+    };
     let text = format!("$TTL 60\n@ 300 SOA ns h 7 1 1 1 30\n{rules}\n").replace(';', "\n");
     let compiled = text::compile(text.as_bytes(), Some(&name(&format!("z{number}"))));
     assert_eq!(compiled.outcome.faults, [], "{text}");
@@ -28,6 +33,7 @@ fn zone(number: usize, (r#override, rules): (&str, &str)) -> PolicyZone {
         zone: Zone::open(compiled.bytes.unwrap().into()).unwrap(),
         scope: if number == 0 { Scope::Platform } else { Scope::Tenant },
         r#override: r#override.parse().unwrap(),
+        mode,
         max_ttl: (number == 2).then_some(5),
     }
 }
@@ -56,8 +62,8 @@ fn outcome(zones: &[(&str, &str)], name: &str, rtype: u16, client: &str, transpo
             }
         }
     };
-    match walk.disabled() {
-        Some(decision) => format!("{told}; disabled {} {}", decision.zone, decision.owner),
+    match walk.shadow() {
+        Some(decision) => format!("{told}; shadow {} {}: {}", decision.zone, decision.owner, decision.action),
         None => told,
     }
 }
@@ -277,18 +283,40 @@ fn one_rule_acts() {
             A,
             "z0 www.example: Local-Data at www.example., www.example. 11 5 garden.corp., then garden.corp., rcode 0, Some(15)",
         ),
-        (&[(off, "www.example CNAME .")], "www.example", A, "asked: as upstream; disabled z0 www.example"),
+        (&[(off, "www.example CNAME .")], "www.example", A, "asked: as upstream; shadow z0 www.example: NXDOMAIN"),
         (
             &[(off, "www.example CNAME ."), (given, "www.example CNAME *.")],
             "www.example",
             A,
-            "z1 www.example: NODATA at www.example., rcode 0, Some(17); disabled z0 www.example",
+            "z1 www.example: NODATA at www.example., rcode 0, Some(17); shadow z0 www.example: NXDOMAIN",
         ),
-        (&[(off, "32.1.2.0.192.rpz-ip CNAME .")], "alias.example", A, "asked: as upstream; disabled z0 32.1.2.0.192.rpz-ip"),
+        (&[(off, "32.1.2.0.192.rpz-ip CNAME .")], "alias.example", A, "asked: as upstream; shadow z0 32.1.2.0.192.rpz-ip: NXDOMAIN"),
     ];
     for (zones, name, rtype, expected) in cases {
         assert_eq!(outcome(zones, name, *rtype, "192.0.2.7", Transport::Udp), *expected, "{zones:?} {name} {rtype}");
     }
+    // What enforcing would do, and nothing done.
+    for (r#override, action) in [
+        ("given", "NXDOMAIN"),
+        ("nxdomain", "NXDOMAIN"),
+        ("nodata", "NODATA"),
+        ("passthru", "PASSTHRU"),
+        ("drop", "DROP"),
+        ("tcp-only", "TCP-Only"),
+        ("cname:w.example", "Local-Data"),
+    ] {
+        let shadow = format!("{override} shadow");
+        // Of what does not act the first, and a disabled zone would not if it were enforced.
+        let zones = [(off, "www.example CNAME *."), (&*shadow, "*.example CNAME ."), ("drop shadow", "* CNAME .")];
+        let told = format!("asked: as upstream; shadow z1 *.example: {action}");
+        assert_eq!(outcome(&zones, "www.example", A, "192.0.2.7", Transport::Udp), told);
+        let answered = [(&*shadow, "32.1.2.0.192.rpz-ip CNAME .")];
+        let told = format!("asked: as upstream; shadow z0 32.1.2.0.192.rpz-ip: {action}");
+        assert_eq!(outcome(&answered, "alias.example", A, "192.0.2.7", Transport::Udp), told);
+    }
+    let over_tcp = [("tcp-only shadow", "www.example CNAME .")];
+    let told = "asked: as upstream; shadow z0 www.example: PASSTHRU";
+    assert_eq!(outcome(&over_tcp, "www.example", A, "192.0.2.7", Transport::Tcp), told);
     let tcp_only = [(given, "www.example CNAME rpz-tcp-only."), (given, "www.example CNAME .")];
     assert_eq!(outcome(&tcp_only, "www.example", A, "192.0.2.7", Transport::Tcp), "asked: z0 www.example: PASSTHRU");
     // Too long with the target behind it.

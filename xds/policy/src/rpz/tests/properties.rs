@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::ratelimit::Mode;
 
 /// Few labels, so that names meet.
 fn any_name() -> impl Strategy<Value = Name> {
@@ -43,7 +44,9 @@ fn opened(text: &str) -> Zone {
 }
 
 fn policy(zone: Zone) -> Policy {
-    [PolicyZone { name: "z".into(), zone, scope: Scope::Tenant, r#override: Override::Given, max_ttl: None }].into_iter().collect()
+    [PolicyZone { name: "z".into(), zone, scope: Scope::Tenant, r#override: Override::Given, mode: Mode::Enforce, max_ttl: None }]
+        .into_iter()
+        .collect()
 }
 
 /// The owner of the rule that acts on a name.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ratelimit::Mode;
 use crate::rpz::{Action, PolicyZone, Query, Scope, Transport, Trigger, Walk, Zone};
 
 /// The faults of a zone, a line each.
@@ -27,7 +28,14 @@ fn what_the_field_writes_is_read() {
     );
     assert_eq!((zone.origin().to_string(), zone.serial()), (".".into(), Some(2_026_112_201)));
     assert_eq!(zone.rule_count(Trigger::Qname), 8);
-    let policy = [PolicyZone { name: "feed".into(), zone, scope: Scope::Tenant, r#override: Default::default(), max_ttl: None }];
+    let policy = [PolicyZone {
+        name: "feed".into(),
+        zone,
+        scope: Scope::Tenant,
+        r#override: Default::default(),
+        mode: Mode::Enforce,
+        max_ttl: None,
+    }];
     let policy = policy.into_iter().collect();
     for (name, rtype, expected) in [
         ("bad.example", rtype::A, (Action::NxDomain, 30, vec![])),
