@@ -1,4 +1,5 @@
-//! What the sidecar costs: CPU per request, latency, what one tenant feels of another's flood, memory and wake-ups at rest, time to start.
+//! What the sidecar costs beside what one would use instead: as a proxy with and without a tenant policy, for many tenants, under a flood, as
+//! a way out and as a DNS filter; its memory, wake-ups and time to start; and what configuration push costs the control plane.
 //!
 //! This process only directs. The programs under test, the origin behind them and the load before them are processes of their own: the
 //! CPU of one is told from that of the others by the kernel. Origin, relay and load are this program again, with a subcommand.
@@ -32,7 +33,7 @@ use self::{
 };
 
 #[derive(Parser)]
-#[command(about = "Measures the sidecar beside a bare relay, in one run")]
+#[command(about = "Measures Ringfence beside what one would use instead, in one run")]
 struct Arguments {
     /// Three short rounds instead of five long ones.
     #[arg(long)]

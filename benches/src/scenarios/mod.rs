@@ -80,24 +80,24 @@ impl Plan {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
-    /// A: a reverse proxy and nothing else.
+    /// A reverse proxy and nothing else.
     Plain,
-    /// B: the full tenant policy.
+    /// The full tenant policy.
     Policy,
     /// Memory, start, wake-ups.
     Rest,
-    /// D: names through policy zones.
+    /// Names through policy zones.
     Dns,
-    /// E: many tenants behind one workload.
+    /// Many tenants behind one workload.
     Tenants,
-    /// G: one tenant floods.
+    /// One tenant floods.
     Flood,
     /// Bytes in bulk.
     Bulk,
-    /// F: configuration push.
-    Push,
-    /// C: out to a thousand allowed names.
+    /// Out to a thousand allowed names.
     Egress,
+    /// Configuration push.
+    Push,
 }
 
 /// Each starts what it needs, fills tables of the report, and ends what it started.
@@ -111,8 +111,8 @@ const SCENARIOS: [(Part, Scenario); 9] = [
     (Part::Tenants, tenants::run),
     (Part::Flood, flood::run),
     (Part::Bulk, bulk::run),
-    (Part::Push, push::run),
     (Part::Egress, egress::run),
+    (Part::Push, push::run),
 ];
 
 /// `only`: all parts where it is empty.

@@ -12,8 +12,8 @@ use crate::{
 
 /// Tokens that are used in turn, however many tenants they are of. Fewer than any of the programs remembers.
 const TOKENS: usize = 4_000;
-/// Tenants whose callers ask where most tenants are quiet. Ringfence shares no connection to the workload between tenants: where all of
-/// many tenants ask in turn, each request may need a new one, and that is told apart from what it costs to know many.
+/// Tenants whose callers ask where most tenants are quiet. Ringfence shares no connection to the workload between tenants: where many ask in
+/// turn, most find only a socket at rest, on which hyper begins anew. That is told apart from what it costs to know many.
 const BUSY: usize = 32;
 /// What a process may take that serves the most of them.
 const MOST_KIB: f64 = 40.0 * 1024.0;

@@ -193,7 +193,7 @@ impl Plane {
         };
         match &standing {
             None => say(format_args!("ringfence: {} objects in {}", plane.catalog.objects().count(), plane.place)),
-            Some(before) => say(format_args!("ringfence: {} resources as published before, served", before.len())),
+            Some(before) => say(format_args!("ringfence: serving {} resources as published before", before.len())),
         }
         // No sidecar is told of an issuer without keys because it asked a moment too early.
         plane.feeds.reconcile(feed::wanted(plane.catalog.objects()));

@@ -32,7 +32,7 @@ pub enum CaptureCommand {
         verify: bool,
     },
     /// Take the rules away; no fault if there are none
-    #[command(after_help = "Example:\n  ringfence-proxy capture remove --state /run/ringfence")]
+    #[command(after_help = "Example:\n  ringfence-proxy capture remove")]
     Remove {
         #[command(flatten)]
         state: StateArgs,

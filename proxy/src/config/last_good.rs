@@ -145,7 +145,7 @@ fn encode<'a>(
             type_url: resource.kind.type_url().into(),
             name: resource.name.to_string(),
             version: resource.version.to_string(),
-            // Copied for as long as this takes: a share in it would cost what is held an allocation for good.
+            // Copied: a clone would make a shared one of the `Bytes` that is held, whose counter stays allocated.
             body: Bytes::copy_from_slice(&resource.bytes),
             seal: resource.seal.as_ref().map(|seal| seal.to_bytes()).unwrap_or_default(),
         })

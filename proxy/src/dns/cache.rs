@@ -87,8 +87,8 @@ impl Cache {
         entry.may_be_told(now, self.stale_for).then(|| Found::Stale { reply: &entry.reply, quiet: entry.is_quiet(now) })
     }
 
-    /// Until when [`Cache::find`] has this very reply to tell and nothing else to do: before it is time to refresh it. `None`: it is another
-    /// one's time, or it is used too little for its uses to be left uncounted.
+    /// Until when [`Cache::find`] has this very reply to tell and nothing else to do: before it is time to refresh it. `None`: another
+    /// reply stands there by now, or this one is used so little that each use must be counted.
     pub(super) fn told_until(&self, key: &[u8], reply: &Rc<Reply>) -> Option<Instant> {
         let entry = self.entries.peek(key)?;
         let lifetime = Duration::from_secs(reply.lifetime.into());

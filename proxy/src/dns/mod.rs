@@ -24,8 +24,8 @@
 //!
 //! One thread serves a listener's sockets with a cache and upstream connections of its own: nothing here is `Send`. What is remembered is
 //! what upstreams said; each query goes through the zones of the snapshot that it pinned, so that an edit of them is in force for the next
-//! query, and what one client may know is not told to another. Where the sidecar's own questions ended is remembered besides, for as long as
-//! neither policy nor replies are others.
+//! query, and what one client may know is not told to another. Where the sidecar's own questions led is remembered too, until a policy is
+//! pushed or a reply is due to be refreshed.
 
 pub mod listener;
 mod tcp;

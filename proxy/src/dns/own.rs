@@ -37,7 +37,7 @@ pub enum ResolveError {
 struct Family {
     /// None: the name has no such address.
     addresses: Vec<IpAddr>,
-    /// Until when the same question would come to the same; `None`: who knows.
+    /// Until when the same question would come to the same; `None`: that cannot be told.
     until: Option<Instant>,
 }
 

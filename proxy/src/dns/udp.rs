@@ -25,7 +25,10 @@ use datagrams::{Inbox, Outbox};
 /// Must run in a `LocalRuntime` or a `LocalSet`.
 pub(super) async fn serve(socket: UdpSocket, listener: SocketAddr, dns: Rc<Dns>, mut drain: Drain) -> io::Result<()> {
     // Not as tokio's own socket, which would be told after each answer that there is room for another: nobody waits for that.
-    #[expect(deprecated, reason = "unsound for what can be closed meanwhile; this socket is not, and the new form is unsafe")]
+    #[expect(
+        deprecated,
+        reason = "for descriptors that may be closed while registered: a UdpSocket owns its own, and the new form is unsafe"
+    )]
     let socket = Rc::new(AsyncFd::with_interest(socket, Interest::READABLE)?);
     let mut waiting = JoinSet::new();
     let (mut inbox, mut outbox) = (Inbox::new(), Outbox::default());

@@ -287,7 +287,7 @@ impl Flow {
     fn poll_incoming(&mut self, lease: Option<&mut Lease>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let mut incoming = Pin::new(&mut self.incoming);
         let Some(lease) = lease else { return incoming.poll_frame(cx) };
-        lease.hush();
+        lease.forget_waker();
         match incoming.as_mut().poll_frame(cx) {
             Poll::Pending => {
                 lease.poll(cx);

@@ -100,7 +100,8 @@ impl Drop for OpenTunnel {
     }
 }
 
-/// An exchange that has not ended. Dropping it ends it, at the time when it last moved: whoever drops it has looked at the clock already.
+/// An exchange that has not ended. Dropping it ends it without a look at the clock: whoever drops it calls [`InFlight::moved`] first, or the
+/// connection counts as idle from its last octet.
 pub(crate) struct InFlight(Rc<Activity>);
 
 impl InFlight {
@@ -165,8 +166,8 @@ where
     let is_last = &is_last;
     let service = service_fn(|request: Request<Incoming>| {
         let asks_for_tunnel = request.method() == Method::CONNECT;
-        // In a box: hyper moves it several times before it is asked for, and keeps as much room as it takes for all of the connection's life.
-        // The box is there before what goes into it, which is several KiB and then written there and not copied.
+        // In a box, made first: a future of several KiB is then written where it stays. hyper would move it several times, and keep room for
+        // it as long as the connection lasts.
         let response = Box::into_pin(Box::write(Box::new_uninit(), handle(request)));
         async move {
             let mut response = response.await;

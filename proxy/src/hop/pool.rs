@@ -281,8 +281,8 @@ impl Lease {
     }
 
     /// Wakes nobody until it is polled again.
-    pub(crate) fn hush(&self) {
-        self.connection.hush();
+    pub(crate) fn forget_waker(&self) {
+        self.connection.forget_waker();
     }
 
     /// The exchange has ended as it should. A lease that is dropped instead closes its connection.

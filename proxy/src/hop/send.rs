@@ -126,7 +126,7 @@ pub(crate) async fn http1(mut parts: Parts, body: RequestBody, is_upgrade: bool,
             // A workload that answers before it was asked all may never read the rest as a body: it could take those octets, which the client
             // chose, for a request, and answer that in the place of the next one. And they must go on where nobody takes the response yet.
             if !written.is_done() {
-                connection.drive_apart();
+                connection.spawn();
             }
             let lease = Lease::new(to.upstream.clone(), connection);
             Ok(Answer::Response(respond(response, written, Some(lease), to)))
@@ -216,7 +216,7 @@ async fn send_fresh(
     let mut connection = to.upstream.connect_http1(to.tenant.cloned()).await?;
     to.goes_to(connection.peer);
     if may_upgrade {
-        connection.drive_apart();
+        connection.spawn();
     }
     let answer = pin!(connection.ask(request));
     let response = within(pin!(connection.drive(answer)), progress, to).await?;

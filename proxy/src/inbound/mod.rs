@@ -143,7 +143,7 @@ impl From<Exceeded> for Refusal {
 /// Answers one request. The route ends here either way: with the workload's response, or with a refusal.
 async fn handle(request: Request<Incoming>, downstream: Rc<Downstream>) -> Response<ResponseBody<Box<Exchange>>> {
     let number = downstream.activity.begin();
-    // In a box, for the response that it goes along with is moved many times.
+    // In a box, for the response that it goes along with is moved many times; made first, as in `hop::connection`.
     let mut exchange = Box::write(Box::new_uninit(), Exchange::begin(&request, &downstream));
     let is_upgrade = downstream.signals.asks_for_upgrade(number);
     let is_http1 = request.version() != Version::HTTP_2;

@@ -1,17 +1,18 @@
 //! An HTTP/1 connection to an upstream.
 //!
-//! No task drives it: whoever asks does, and then whoever reads the response. So a request costs no wake-up of another task, and once it is
-//! answered hyper can be made to let go of the socket at once, whose next request finds hyper's buffers where this one left them.
+//! No task drives it: whoever asks does, then whoever reads the response. So a request wakes no other task. Once it is answered hyper can let
+//! go of the socket at once, and the next request gets its buffers while they are still in the processor's cache.
 
 use std::{
     future::poll_fn,
     mem,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Wake, Waker},
 };
 
+use futures_util::task::AtomicWaker;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -34,14 +35,14 @@ pub(crate) struct Http1 {
     pub(crate) peer: SocketAddr,
     sender: SendRequest<RequestBody>,
     driven: Driven,
-    bell: Arc<Bell>,
+    driver: Arc<Driver>,
 }
 
 enum Driven {
-    Here(Box<Connection<TokioIo<Connected>, RequestBody>>),
-    Apart(JoinHandle<()>),
-    /// By nobody: it has ended, or lives on as a tunnel.
-    Over,
+    ByCaller(Box<Connection<TokioIo<Connected>, RequestBody>>),
+    ByTask(JoinHandle<()>),
+    /// It has ended, or lives on as a tunnel.
+    ByNobody,
 }
 
 type Answer = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
@@ -49,24 +50,15 @@ type Answer = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 /// Wakes whoever drives the connection. The socket and hyper keep a waker for as long as the connection rests: were it the task's own, it
 /// would keep all of that task's memory. And hyper wakes who takes a response from it, who is awake.
 #[derive(Default)]
-struct Bell(Mutex<Option<Waker>>);
+struct Driver(AtomicWaker);
 
-impl Bell {
-    fn wakes(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Wake for Bell {
+impl Wake for Driver {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        self.0.wake();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let waker = self.wakes().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.0.wake();
     }
 }
 
@@ -75,24 +67,24 @@ impl Http1 {
     pub(super) async fn begin(stream: Connected, tenant: Option<TenantId>) -> hyper::Result<Self> {
         let peer = stream.peer();
         let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
-        Ok(Self { tenant, peer, sender, driven: Driven::Here(Box::new(connection)), bell: Arc::default() })
+        Ok(Self { tenant, peer, sender, driven: Driven::ByCaller(Box::new(connection)), driver: Arc::default() })
     }
 
     /// Lets whatever is under way go on, and wakes when there is more.
     pub(super) fn poll(&mut self, cx: &Context<'_>) {
-        if let Driven::Here(connection) = &mut self.driven {
-            *self.bell.wakes() = Some(cx.waker().clone());
-            let waker = Waker::from(self.bell.clone());
+        if let Driven::ByCaller(connection) = &mut self.driven {
+            self.driver.0.register(cx.waker());
+            let waker = Waker::from(self.driver.clone());
             if connection.poll_without_shutdown(&mut Context::from_waker(&waker)).is_ready() {
                 // What it failed with is told to whoever waits for the response or its body.
-                self.driven = Driven::Over;
+                self.driven = Driven::ByNobody;
             }
         }
     }
 
     /// Wakes nobody until it is polled again.
-    pub(super) fn hush(&self) {
-        *self.bell.wakes() = None;
+    pub(super) fn forget_waker(&self) {
+        drop(self.driver.0.take());
     }
 
     /// What the upstream answers, which comes while the connection is driven; or the request, where it was not written at all.
@@ -105,37 +97,37 @@ impl Http1 {
         poll_fn(|cx| {
             self.poll(cx);
             match self.driven {
-                Driven::Apart(_) => answer.as_mut().poll(cx),
+                Driven::ByTask(_) => answer.as_mut().poll(cx),
                 // It comes by that poll or not at all, and need not wake who is awake.
-                Driven::Here(_) | Driven::Over => answer.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+                Driven::ByCaller(_) | Driven::ByNobody => answer.as_mut().poll(&mut Context::from_waker(Waker::noop())),
             }
         })
         .await
     }
 
     /// Goes on by itself from here, and may be upgraded. It is not used again.
-    pub(crate) fn drive_apart(&mut self) {
-        if let Driven::Here(connection) = mem::replace(&mut self.driven, Driven::Over) {
+    pub(crate) fn spawn(&mut self) {
+        if let Driven::ByCaller(connection) = mem::replace(&mut self.driven, Driven::ByNobody) {
             let task = tokio::task::spawn_local(async { drop(connection.with_upgrades().await) });
-            self.driven = Driven::Apart(task);
+            self.driven = Driven::ByTask(task);
         }
     }
 
     /// Leaves the connection to what `hyper::upgrade` makes of it.
     pub(crate) fn detach(mut self) {
-        self.driven = Driven::Over;
+        self.driven = Driven::ByNobody;
     }
 
     /// Whether it waits for the next request.
     pub(super) fn is_ready(&self) -> bool {
-        matches!(self.driven, Driven::Here(_)) && self.sender.is_ready()
+        matches!(self.driven, Driven::ByCaller(_)) && self.sender.is_ready()
     }
 
     /// The tenant's socket alone, where nothing is under way on it, nothing left to be written, and nothing has come that nobody asked for.
     pub(super) fn let_go(mut self) -> Option<(Option<TenantId>, Connected)> {
-        self.hush();
+        self.forget_waker();
         let is_ready = self.is_ready();
-        let Driven::Here(connection) = mem::replace(&mut self.driven, Driven::Over) else { return None };
+        let Driven::ByCaller(connection) = mem::replace(&mut self.driven, Driven::ByNobody) else { return None };
         let parts = connection.into_parts();
         let stream = parts.io.into_inner();
         (is_ready && parts.read_buf.is_empty() && stream.is_flushed && stream.is_quiet()).then(|| (self.tenant.take(), stream))
@@ -144,7 +136,7 @@ impl Http1 {
 
 impl Drop for Http1 {
     fn drop(&mut self) {
-        if let Driven::Apart(task) = &self.driven {
+        if let Driven::ByTask(task) = &self.driven {
             task.abort();
         }
     }

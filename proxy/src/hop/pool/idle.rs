@@ -39,7 +39,8 @@ pub(super) enum Rested {
 }
 
 impl Idle {
-    /// The tenant's connection that was used last: the others grow old and are dropped in turn.
+    /// One of the tenant's connections, a warm one first, and of either kind the one that was used last: the others grow old and are dropped
+    /// in turn.
     pub(super) fn take(&mut self, tenant: Option<&TenantId>, now: Instant) -> Option<Rested> {
         self.warm.drop_aged(now);
         self.bare.drop_aged(now);
@@ -55,12 +56,12 @@ impl Idle {
         }
     }
 
-    /// Where there are enough warm ones, hyper lets go of the newcomer: its buffers are the next request's while the processor has them at
-    /// hand, which those of the longest at rest are not.
+    /// Where there are enough warm ones, hyper lets go of the newcomer and not of the oldest: the newcomer's buffers are still in the
+    /// processor's cache, and the next request gets them.
     pub(super) fn keep(&mut self, connection: Http1, now: Instant) {
         if self.warm.entries.len() < MAX_WARM_UPSTREAM {
             if connection.is_ready() {
-                connection.hush();
+                connection.forget_waker();
                 self.warm.put(connection.tenant.clone(), connection, now);
             }
         } else if let Some((tenant, stream)) = connection.let_go()
@@ -72,8 +73,7 @@ impl Idle {
 
     /// Where the process has none left, one of this upstream's own connections makes room.
     fn place(&mut self) -> Option<Place> {
-        let most = self.bare.entries.len();
-        Place::take().or_else(|| self.bare.most_expendable(most).map(|entry| entry.item.place))
+        Place::take().or_else(|| self.bare.most_expendable().map(|entry| entry.item.place))
     }
 }
 
@@ -135,12 +135,12 @@ impl<T> ByAge<T> {
         self.remove(number).map(|entry| entry.item)
     }
 
-    /// Takes out what is missed least where there are `most` or more: the oldest of the tenant that came last, if it holds more than its
-    /// share of them, else the oldest of all. So no tenant's connections drive out everybody else's.
-    fn most_expendable(&mut self, most: usize) -> Option<Entry<T>> {
+    /// Takes out what is missed least: the oldest of the tenant that came last, if that holds more than its share, else the oldest of all. So
+    /// no tenant's connections drive out everybody else's.
+    fn most_expendable(&mut self) -> Option<Entry<T>> {
         let (_, last) = self.entries.last_key_value()?;
         let of_last = self.of.get(&last.tenant)?;
-        let share = (most / self.of.len()).max(1);
+        let share = (self.entries.len() / self.of.len()).max(1);
         let oldest = if of_last.len() > share { *of_last.first()? } else { *self.entries.first_key_value()?.0 };
         self.remove(oldest)
     }

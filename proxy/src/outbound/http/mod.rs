@@ -178,9 +178,10 @@ async fn handle(request: Request<Incoming>, downstream: Rc<Downstream>) -> Respo
             exchange.refused(&deny);
             let asks = deny.reason == Reason::EgressContextMissing && downstream.scope == Scope::Proxy;
             let mut response = if asks { ask_for_context(&deny, exchange.id) } else { refuse(&deny, exchange.id) };
-            // What the upstream is at fault for is no refusal.
-            let is_refused = matches!(downstream.scope, Scope::Captured(_)) && response.status().is_client_error();
-            if is_http1 && (is_refused || ends_connection(deny.reason)) {
+            // A captured connection ends with a refusal. That an upstream fails is none.
+            let upstream_failed = matches!(response.status(), StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT);
+            let is_captured = matches!(downstream.scope, Scope::Captured(_));
+            if is_http1 && (ends_connection(deny.reason) || is_captured && !upstream_failed) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Answer::Response(response.map(Content::Text))
@@ -213,7 +214,9 @@ async fn route(
         return Err(violation.into());
     }
     let target = Target::of(&request, &downstream.scope).inspect_err(|_| {
-        Target::said(&request, &downstream.scope).iter().for_each(|target| exchange.asked(target));
+        if let Some(said) = Target::said(&request, &downstream.scope) {
+            exchange.asked(&said);
+        }
     })?;
     exchange.asked(&target);
     if request.version() == Version::HTTP_2 {

@@ -74,7 +74,8 @@ impl Target {
         Ok(target)
     }
 
-    /// Where a request says that it goes that is refused for how it says so, for whoever reads the access log; `None`: that is not known.
+    /// Where a request that [`Target::of`] refuses says that it goes, for the access log alone: nothing is dialled by it. `None`: it does not
+    /// say, or not legibly.
     pub(super) fn said<B>(request: &Request<B>, scope: &Scope) -> Option<Self> {
         let authority = match (request.uri().authority(), scope) {
             (Some(named), _) => parse(named).ok()?,

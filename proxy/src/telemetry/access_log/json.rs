@@ -159,7 +159,7 @@ fn second(unix: u64) -> [u8; SECOND] {
         return text;
     }
     let mut text = [0; SECOND];
-    // Writing to memory does not fail while there is room; the rest of it is cut.
+    // `Z` no longer fits, and that is the error that is dropped.
     let _ = write!(&mut text[..], "{}", humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(unix)));
     LAST.set((unix, text));
     text

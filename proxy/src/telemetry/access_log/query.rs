@@ -38,7 +38,7 @@ pub struct QueryRecord {
     pub decision: Decision,
     /// The rule of a policy zone that decided.
     pub policy: Option<Box<rpz::Decision>>,
-    /// The first that would have, were its zone not disabled or in shadow mode.
+    /// What would have decided: the first rule of a zone in shadow mode, else of a disabled one.
     pub shadow: Option<Box<rpz::Decision>>,
     /// The limit that decided.
     pub limit: Option<RuleRef>,

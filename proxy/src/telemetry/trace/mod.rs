@@ -188,6 +188,7 @@ impl RequestTrace {
         let ours = self.span.as_ref().and_then(|_| self.upstream_parent()?.header());
         let is_orphan = self.parent.is_none();
         let loses_state = is_orphan || !tracestate_is_passable(headers);
+        // One pass over the names: most requests carry none of the three.
         remove_all(headers, |name| match name.as_str() {
             "baggage" => true,
             "traceparent" => is_orphan,

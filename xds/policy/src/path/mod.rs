@@ -33,14 +33,20 @@ impl<'a> NormalPath<'a> {
     /// - segments that begin or end with a space, which file systems and header parsers trim.
     pub fn new(raw: &'a str) -> Result<Self, &'static str> {
         check_encoding(raw)?;
-        let text = percent_decode_str(raw).decode_utf8().map_err(|_| "must decode to UTF-8")?;
-        let mut segments = text.strip_prefix('/').ok_or(NO_SLASH)?.split('/').peekable();
-        while let Some(segment) = segments.next() {
-            if segment.is_empty() && segments.peek().is_some() {
+        let text = match memchr::memchr(b'%', raw.as_bytes()) {
+            None => Cow::Borrowed(raw),
+            Some(_) => percent_decode_str(raw).decode_utf8().map_err(|_| "must decode to UTF-8")?,
+        };
+        let mut rest = text.strip_prefix('/').ok_or(NO_SLASH)?;
+        // Octets are looked at: `str::split` takes three times the instructions for segments as short as these.
+        while let Some(end) = rest.bytes().position(|octet| octet == b'/') {
+            if end == 0 {
                 return Err(EMPTY_SEGMENT);
             }
-            check_segment(segment)?;
+            check_segment(&rest[..end])?;
+            rest = &rest[end + 1..];
         }
+        check_segment(rest)?;
         Ok(Self(text))
     }
 

@@ -12,7 +12,7 @@ use crate::TenantId;
 pub struct PathPattern {
     /// As written: segments are looked at where they stand, for there may be a pattern for each of thousands of tenants.
     text: Box<str>,
-    /// Octets of `text` before the first segment that is no literal, with the slash before it; all of them where each is one.
+    /// Octets of `text` before the first segment that is no literal, with the slash before it; the whole length where each is one.
     literal: usize,
 }
 
@@ -31,9 +31,10 @@ impl PathPattern {
         for part in text[self.literal..].split(is_slash) {
             // The slash before `**` is part of the pattern: an empty rest is still a segment.
             let Some(segment) = segments.next() else { return false };
-            let is_met = if part == REST.as_bytes() {
+            if part == REST.as_bytes() {
                 return true;
-            } else if part == ANY.as_bytes() {
+            }
+            let is_met = if part == ANY.as_bytes() {
                 !segment.is_empty()
             } else if part == TENANT.as_bytes() {
                 // A tenant's name is a DNS label: it has no other spelling.

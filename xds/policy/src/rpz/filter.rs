@@ -81,8 +81,9 @@ pub struct Walk<'p> {
     pending: Option<(usize, Hit<'p>)>,
     /// PASSTHRU, and no earlier zone may have a better rule.
     passed: Option<Verdict>,
-    /// What would have acted first, of zones in shadow mode and of disabled ones.
+    /// The first that would have acted, of zones in shadow mode.
     shadow: Option<Decision>,
+    /// The same of disabled zones, told where `shadow` is empty.
     disabled: Option<Decision>,
     /// What the answer's CNAMEs lead to, without the query's own name, and those records.
     hops: Vec<(Name, Record)>,

@@ -24,21 +24,14 @@ fn tenant(number: usize) -> Option<TenantId> {
 
 #[test]
 fn who_holds_more_than_their_share_makes_room_and_else_the_oldest() {
-    for (came, most, expected) in [
-        (&[0][..], 4, 0),
-        (&[0, 1, 2], 3, 0),
-        (&[0, 1, 2], 2, 0),
-        (&[0, 1, 1], 3, 1),
-        (&[0, 1, 1, 1, 1], 5, 1),
-        (&[0, 0, 0, 1], 4, 0),
-        (&[0, 1, 2, 1], 4, 1),
-        (&[0, 1, 1, 0], 4, 0),
-    ] {
+    for (came, expected) in
+        [(&[0][..], 0), (&[0, 1, 2], 0), (&[0, 1, 1], 1), (&[0, 1, 1, 1, 1], 1), (&[0, 0, 0, 1], 0), (&[0, 1, 2, 1], 1), (&[0, 1, 1, 0], 0)]
+    {
         let mut all = ByAge::default();
         for &number in came {
             all.put(tenant(number), number, Instant::now());
         }
-        assert_eq!(all.most_expendable(most).map(|entry| entry.item), Some(expected), "{came:?}, {most}");
+        assert_eq!(all.most_expendable().map(|entry| entry.item), Some(expected), "{came:?}");
     }
 }
 
@@ -167,6 +160,7 @@ fn what_is_not_over_is_not_kept() {
         ("HTTP/1.1 204 No Content\r\n\r\n", true),
         ("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", false),
         ("HTTP/1.0 204 No Content\r\n\r\n", false),
+        // In one write, and so in one read.
         ("HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\n", false),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", false),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false),

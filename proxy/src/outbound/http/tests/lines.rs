@@ -103,10 +103,8 @@ fn run_to_end(log: AccessLog) -> (u16, String) {
             "GET ftp://a.test/ok HTTP/1.1\r\nHost: a.test\r\n".to_owned(),
             "GET ok HTTP/1.1\r\nHost: a.test\r\n".to_owned(),
         ] {
-            let mut client = match head.starts_with("GET /") {
-                true => sidecar.captured(([192, 0, 2, 7], port).into()).await,
-                false => sidecar.client().await,
-            };
+            let mut client =
+                if head.starts_with("GET /") { sidecar.captured(([192, 0, 2, 7], port).into()).await } else { sidecar.client().await };
             client.send(format!("{head}Connection: close\r\n\r\n")).await;
             client.rest().await;
         }
