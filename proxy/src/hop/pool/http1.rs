@@ -7,7 +7,7 @@ use std::{
     future::poll_fn,
     mem,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Wake, Waker},
 };
@@ -23,7 +23,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use ringfence_policy::TenantId;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, coop::unconstrained};
 
 use super::Connected;
 use crate::hop::{body::RequestBody, limits::BUFFER};
@@ -98,8 +98,11 @@ impl Http1 {
             self.poll(cx);
             match self.driven {
                 Driven::ByTask(_) => answer.as_mut().poll(cx),
-                // It comes by that poll or not at all, and need not wake who is awake.
-                Driven::ByCaller(_) | Driven::ByNobody => answer.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+                // It comes by that poll or not at all, and need not wake who is awake. Nor may it be put off, where the task has had its share
+                // of time: nobody would be woken for it.
+                Driven::ByCaller(_) | Driven::ByNobody => {
+                    pin!(unconstrained(answer.as_mut())).poll(&mut Context::from_waker(Waker::noop()))
+                }
             }
         })
         .await
@@ -126,11 +129,14 @@ impl Http1 {
     /// The tenant's socket alone, where nothing is under way on it, nothing left to be written, and nothing has come that nobody asked for.
     pub(super) fn let_go(mut self) -> Option<(Option<TenantId>, Connected)> {
         self.forget_waker();
-        let is_ready = self.is_ready();
+        // Before anything is taken out of it: one that a task drives ends by being dropped.
+        if !self.is_ready() {
+            return None;
+        }
         let Driven::ByCaller(connection) = mem::replace(&mut self.driven, Driven::ByNobody) else { return None };
         let parts = connection.into_parts();
         let stream = parts.io.into_inner();
-        (is_ready && parts.read_buf.is_empty() && stream.is_flushed && stream.is_quiet()).then(|| (self.tenant.take(), stream))
+        (parts.read_buf.is_empty() && stream.is_flushed && stream.is_quiet()).then(|| (self.tenant.take(), stream))
     }
 }
 

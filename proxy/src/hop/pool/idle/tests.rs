@@ -182,3 +182,25 @@ fn what_is_not_over_is_not_kept() {
         });
     }
 }
+
+#[test]
+fn what_a_task_drives_ends_when_it_is_given_back() {
+    for warm in [0, MAX_WARM_UPSTREAM] {
+        run(async {
+            let (origin, address) = Origin::bind().await;
+            let upstream = Rc::new(Upstream::new(address, Duration::from_secs(20)));
+            let _warm = each_asked_once(0..warm, &origin, &upstream).await;
+            let mut connection = upstream.connect_http1(tenant(warm)).await.unwrap();
+            let mut workload = origin.accept().await;
+            let answer = pin!(connection.ask(Request::new(RequestBody::empty())));
+            connection.spawn();
+            let (response, ()) = tokio::join!(connection.drive(answer), async {
+                workload.head().await;
+                workload.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok").await;
+            });
+            let Ok(_under_way) = response else { panic!("no answer") };
+            Lease::new(upstream.clone(), connection).give_back();
+            assert_eq!(workload.rest().await, "", "{warm} warm");
+        });
+    }
+}
