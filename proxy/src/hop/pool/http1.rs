@@ -38,11 +38,12 @@ pub(crate) struct Http1 {
     driver: Arc<Driver>,
 }
 
+/// By whom.
 enum Driven {
-    ByCaller(Box<Connection<TokioIo<Connected>, RequestBody>>),
-    ByTask(JoinHandle<()>),
+    Caller(Box<Connection<TokioIo<Connected>, RequestBody>>),
+    Task(JoinHandle<()>),
     /// It has ended, or lives on as a tunnel.
-    ByNobody,
+    Nobody,
 }
 
 type Answer = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
@@ -67,17 +68,17 @@ impl Http1 {
     pub(super) async fn begin(stream: Connected, tenant: Option<TenantId>) -> hyper::Result<Self> {
         let peer = stream.peer();
         let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
-        Ok(Self { tenant, peer, sender, driven: Driven::ByCaller(Box::new(connection)), driver: Arc::default() })
+        Ok(Self { tenant, peer, sender, driven: Driven::Caller(Box::new(connection)), driver: Arc::default() })
     }
 
     /// Lets whatever is under way go on, and wakes when there is more.
     pub(super) fn poll(&mut self, cx: &Context<'_>) {
-        if let Driven::ByCaller(connection) = &mut self.driven {
+        if let Driven::Caller(connection) = &mut self.driven {
             self.driver.0.register(cx.waker());
             let waker = Waker::from(self.driver.clone());
             if connection.poll_without_shutdown(&mut Context::from_waker(&waker)).is_ready() {
                 // What it failed with is told to whoever waits for the response or its body.
-                self.driven = Driven::ByNobody;
+                self.driven = Driven::Nobody;
             }
         }
     }
@@ -97,12 +98,10 @@ impl Http1 {
         poll_fn(|cx| {
             self.poll(cx);
             match self.driven {
-                Driven::ByTask(_) => answer.as_mut().poll(cx),
+                Driven::Task(_) => answer.as_mut().poll(cx),
                 // It comes by that poll or not at all, and need not wake who is awake. Nor may it be put off, where the task has had its share
                 // of time: nobody would be woken for it.
-                Driven::ByCaller(_) | Driven::ByNobody => {
-                    pin!(unconstrained(answer.as_mut())).poll(&mut Context::from_waker(Waker::noop()))
-                }
+                Driven::Caller(_) | Driven::Nobody => pin!(unconstrained(answer.as_mut())).poll(&mut Context::from_waker(Waker::noop())),
             }
         })
         .await
@@ -110,20 +109,20 @@ impl Http1 {
 
     /// Goes on by itself from here, and may be upgraded. It is not used again.
     pub(crate) fn spawn(&mut self) {
-        if let Driven::ByCaller(connection) = mem::replace(&mut self.driven, Driven::ByNobody) {
+        if let Driven::Caller(connection) = mem::replace(&mut self.driven, Driven::Nobody) {
             let task = tokio::task::spawn_local(async { drop(connection.with_upgrades().await) });
-            self.driven = Driven::ByTask(task);
+            self.driven = Driven::Task(task);
         }
     }
 
     /// Leaves the connection to what `hyper::upgrade` makes of it.
     pub(crate) fn detach(mut self) {
-        self.driven = Driven::ByNobody;
+        self.driven = Driven::Nobody;
     }
 
     /// Whether it waits for the next request.
     pub(super) fn is_ready(&self) -> bool {
-        matches!(self.driven, Driven::ByCaller(_)) && self.sender.is_ready()
+        matches!(self.driven, Driven::Caller(_)) && self.sender.is_ready()
     }
 
     /// The tenant's socket alone, where nothing is under way on it, nothing left to be written, and nothing has come that nobody asked for.
@@ -133,7 +132,7 @@ impl Http1 {
         if !self.is_ready() {
             return None;
         }
-        let Driven::ByCaller(connection) = mem::replace(&mut self.driven, Driven::ByNobody) else { return None };
+        let Driven::Caller(connection) = mem::replace(&mut self.driven, Driven::Nobody) else { return None };
         let parts = connection.into_parts();
         let stream = parts.io.into_inner();
         (parts.read_buf.is_empty() && stream.is_flushed && stream.is_quiet()).then(|| (self.tenant.take(), stream))
@@ -142,7 +141,7 @@ impl Http1 {
 
 impl Drop for Http1 {
     fn drop(&mut self) {
-        if let Driven::ByTask(task) = &self.driven {
+        if let Driven::Task(task) = &self.driven {
             task.abort();
         }
     }

@@ -32,7 +32,7 @@ use std::{
     rc::Rc,
 };
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use ringfence_policy::{Deny, Reason, TenantId, host::Host};
 
