@@ -107,12 +107,17 @@ impl Fenced {
             make(pod).contains("failed calling webhook \\\"injector.ringfence.dev\\\"").then_some(())
         });
         self.api.admin().ok(["delete", "mutatingwebhookconfiguration", "ringfence-injector"]);
-        // The last binding of all that the chart makes: the API server comes to know them in order.
-        let trust = json!({ "metadata": { "name": "ringfence-trust" } });
-        eventually("the policies are in force", || {
-            let reply = self.ask("somebody", "POST /api/v1/namespaces/acme/configmaps?dryRun=All", Some(&trust));
-            reply.text().contains("ringfence-trust' with binding").then_some(())
-        });
+        // The API server comes to know policies and bindings one after the other: these are the last by their names and by their files.
+        let last = [
+            ("ringfence-trust", "somebody", "POST /api/v1/namespaces/acme/configmaps?dryRun=All"),
+            ("ringfence-webhook", "controller", "POST /apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations?dryRun=All"),
+        ];
+        for (policy, by, request) in last {
+            let object = json!({ "metadata": { "name": policy } });
+            eventually("the policies are in force", || {
+                self.ask(by, request, Some(&object)).text().contains(&format!("{policy}' with binding")).then_some(())
+            });
+        }
     }
 }
 
