@@ -65,16 +65,16 @@ impl Plan {
     /// Less than five minutes.
     pub(crate) const QUICK: Self = Self {
         rounds: 3,
-        saturated: Duration::from_millis(250),
-        steady: Duration::from_millis(400),
+        saturated: Duration::from_millis(220),
+        steady: Duration::from_millis(350),
         fresh: 2_000,
         tenants: &[1, 1_000],
-        bulk: 128 << 20,
+        bulk: 64 << 20,
         short: 1_000,
         sidecars: &[1_000],
         plaintext_sidecars: &[1_000],
-        edits: 10,
-        idle: Duration::from_secs(3),
+        edits: 8,
+        idle: Duration::from_secs(2),
     };
 }
 
