@@ -69,7 +69,7 @@ impl Extent {
         sizes: &[10_000, 100_000],
         rounds: 3,
         queries: 20_000,
-        calm: Duration::from_millis(300),
+        calm: Duration::from_millis(200),
         starts: 1,
         edits: 1,
         all_peers_up_to: 10_000,

@@ -65,8 +65,8 @@ impl Plan {
     /// Less than five minutes.
     pub(crate) const QUICK: Self = Self {
         rounds: 3,
-        saturated: Duration::from_millis(220),
-        steady: Duration::from_millis(350),
+        saturated: Duration::from_millis(200),
+        steady: Duration::from_millis(300),
         fresh: 2_000,
         tenants: &[1, 1_000],
         bulk: 64 << 20,
