@@ -1,12 +1,19 @@
 //! Raw peers for tests, which the test plays itself octet by octet.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, pin::pin, rc::Rc, time::Duration};
 
+use http::Request;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::LocalSet,
     time::timeout,
+};
+
+use super::{
+    Upstream,
+    body::RequestBody,
+    pool::{Http1, Lease},
 };
 
 /// A test that takes longer hangs.
@@ -73,4 +80,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         let _ = self.stream.read_to_end(&mut self.read).await;
         String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
     }
+}
+
+/// Asks on `connection` what has no content, and gives it back.
+pub(crate) async fn ask(mut connection: Http1, workload: &mut Peer<TcpStream>, upstream: &Rc<Upstream>) {
+    let answer = pin!(connection.ask(Request::new(RequestBody::empty())));
+    let (answer, ()) = tokio::join!(connection.drive(answer), async {
+        workload.head().await;
+        workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    });
+    assert!(answer.is_ok());
+    Lease::new(upstream.clone(), connection).give_back();
 }

@@ -1,12 +1,11 @@
 //! Workloads that do not read what they are sent: its octets must not become a request of anybody's.
 
-use std::{pin::pin, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
-use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::peers::{Origin, Sidecar, run};
-use crate::hop::{Upstream, body::RequestBody, pool::Lease};
+use crate::hop::{Upstream, peers::ask};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// What a workload that ignores bodies would take for a request of another tenant.
@@ -125,15 +124,9 @@ fn a_connection_is_one_tenants() {
         let mut workloads = Vec::new();
         for tenant in &tenants {
             assert!(upstream.reuse(tenant.as_ref()).await.is_none(), "those of others are not for {tenant:?}");
-            let mut connection = upstream.connect_http1(tenant.clone()).await.unwrap();
+            let connection = upstream.connect_http1(tenant.clone()).await.unwrap();
             let mut workload = origin.accept().await;
-            let answer = pin!(connection.ask(Request::new(RequestBody::empty())));
-            let (answer, ()) = tokio::join!(connection.drive(answer), async {
-                workload.head().await;
-                workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
-            });
-            assert!(answer.is_ok());
-            Lease::new(upstream.clone(), connection).give_back();
+            ask(connection, &mut workload, &upstream).await;
             workloads.push(workload);
         }
         for tenant in &tenants {

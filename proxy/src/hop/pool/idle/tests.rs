@@ -14,8 +14,8 @@ use super::*;
 use crate::hop::{
     Upstream,
     body::RequestBody,
-    peers::{Origin, Peer, run},
-    pool::{Http1, Lease},
+    peers::{Origin, Peer, ask, run},
+    pool::Lease,
 };
 
 fn tenant(number: usize) -> Option<TenantId> {
@@ -47,17 +47,6 @@ fn a_tenant_gets_its_last_one() {
     assert_eq!(all.take(&None), None);
     all.drop_aged(Instant::now() + UPSTREAM_IDLE);
     assert!(all.entries.is_empty() && all.of.is_empty());
-}
-
-/// Asks on `connection` what has no content, and gives it back.
-async fn ask(mut connection: Http1, workload: &mut Peer<TcpStream>, upstream: &Rc<Upstream>) {
-    let answer = pin!(connection.ask(Request::new(RequestBody::empty())));
-    let (answer, ()) = tokio::join!(connection.drive(answer), async {
-        workload.head().await;
-        workload.send("HTTP/1.1 204 No Content\r\n\r\n").await;
-    });
-    assert!(answer.is_ok());
-    Lease::new(upstream.clone(), connection).give_back();
 }
 
 /// Asks once for each tenant, and yields the workload's ends.
